@@ -1,0 +1,58 @@
+"""The AutoRec chapter of *Dive into Deep Learning*, as software that runs.
+
+The names are the book's. They are imported when first used, and the first of them that
+needs MXNet switches its NumPy semantics on (``npx.set_np()``), as the book's own
+notebooks do; so ``python -m d2l_autorec.train --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data import load_data_ml100k as load_data_ml100k
+    from .data import rating_batches as rating_batches
+    from .data import read_data_ml100k as read_data_ml100k
+    from .data import row_batches as row_batches
+    from .data import split_and_load_ml100k as split_and_load_ml100k
+    from .data import split_data_ml100k as split_data_ml100k
+    from .datasets import load_dataset as load_dataset
+    from .evaluators import evaluator as evaluator
+    from .evaluators import rmse as rmse
+    from .loop import seed_everything as seed_everything
+    from .loop import train_recsys_rating as train_recsys_rating
+    from .loop import try_all_devices as try_all_devices
+    from .model import AutoRec as AutoRec
+    from .ratings import Ratings as Ratings
+    from .ratings import read_ratings as read_ratings
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "data": (
+        "load_data_ml100k",
+        "rating_batches",
+        "read_data_ml100k",
+        "row_batches",
+        "split_and_load_ml100k",
+        "split_data_ml100k",
+    ),
+    "datasets": ("load_dataset",),
+    "evaluators": ("evaluator", "rmse"),
+    "loop": ("seed_everything", "train_recsys_rating", "try_all_devices"),
+    "model": ("AutoRec",),
+    "ratings": ("Ratings", "read_ratings"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

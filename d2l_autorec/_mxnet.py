@@ -1,0 +1,24 @@
+"""MXNet, made ready before anything of it is used.
+
+MXNet starts half as many threads as there are cores unless OpenMP is told otherwise
+before the import, and its NumPy semantics have to be on before the first block is made.
+"""
+
+import os
+
+if hasattr(os, "sched_getaffinity"):
+    _cores = len(os.sched_getaffinity(0))
+else:
+    _cores = os.cpu_count() or 1
+os.environ.setdefault("OMP_NUM_THREADS", str(_cores))
+
+import mxnet as mx  # noqa: E402
+
+mx.npx.set_np()
+
+__all__ = ["autograd", "gluon", "mx", "np", "npx"]
+
+autograd = mx.autograd
+gluon = mx.gluon
+np = mx.np
+npx = mx.npx

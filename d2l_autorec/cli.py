@@ -1,0 +1,149 @@
+"""What the commands share: their flags, and errors that are one line.
+
+Nothing heavy is imported here, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import AutoRecError
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that shows a flag's default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in one line and exits with 2."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message, exit with 2."""
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+
+
+def run(command: Callable[[], None]) -> NoReturn:
+    """Run a command and exit, with 1 and one line if a known error stops it.
+
+    Parameters
+    ----------
+    command : callable
+        The command's ``main``.
+    """
+    try:
+        command()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run the same command again to start over")
+    except AutoRecError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {where}{error.strerror or error}")
+    sys.exit(0)
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number from 1."""
+    return int(_number(text, int, lambda n: n > 0, "a whole number from 1"))
+
+
+def seed(text: str) -> int:
+    """Parse a seed, from 0 to 2**31 - 1."""
+    return int(_number(text, int, lambda n: 0 <= n < 2**31, "a whole number from 0"))
+
+
+def positive_float(text: str) -> float:
+    """Parse a number above 0."""
+    return _number(text, float, lambda n: 0 < n < float("inf"), "a number above 0")
+
+
+def non_negative_float(text: str) -> float:
+    """Parse a number from 0."""
+    return _number(text, float, lambda n: 0 <= n < float("inf"), "a number from 0")
+
+
+def dropout(text: str) -> float:
+    """Parse a share that may be 0 but not 1."""
+    return _number(text, float, lambda n: 0 <= n < 1, "from 0 to below 1")
+
+
+def ratio(text: str) -> float:
+    """Parse a share between 0 and 1."""
+    return _number(text, float, lambda n: 0 < n < 1, "between 0 and 1")
+
+
+def _number(
+    text: str,
+    kind: Callable[[str], float],
+    fits: Callable[[float], bool],
+    wanted: str,
+) -> float:
+    try:
+        number = kind(text)
+    except ValueError:
+        number = float("nan")
+    if not fits(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return number
+
+
+def device_names(text: str) -> str:
+    """Check a list of devices such as ``gpu`` or ``cpu:0,cpu:1``."""
+    if not re.fullmatch(r"gpu|(cpu|gpu:\d+|cpu:\d+)(,(cpu|gpu):\d+)*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not cpu, gpu, or a list like cpu:0,cpu:1"
+        )
+    return text
+
+
+def output_file(text: str) -> Path:
+    """Check, before the work starts, that a result will have a folder to go to."""
+    file = Path(text)
+    if not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{file.parent} is not a folder")
+    if file.is_dir():
+        raise argparse.ArgumentTypeError(f"{file} is a folder, not a file")
+    return file
+
+
+def plot_file(text: str) -> Path:
+    """Check a plot's path and its kind."""
+    if Path(text).suffix not in (".png", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png, .svg or .pdf")
+    return output_file(text)
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which ratings to use.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of a command.
+    """
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="ml-100k, ml-1m, ml-10m, ml-latest-small or synthetic-100k; by default "
+        "ml-100k, and synthetic-100k where that cannot be had",
+    )
+    group.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder that holds data sets as GroupLens unzips them, or their zips "
+        "(default: $D2L_AUTOREC_DATA; then the cache; then a download)",
+    )

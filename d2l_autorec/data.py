@@ -1,0 +1,265 @@
+"""The book's four data functions, and mini-batches cut as slices of arrays.
+
+References
+----------
+*Dive into Deep Learning*, "The MovieLens Dataset".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as onp
+import pandas as pd
+import scipy.sparse as sp
+
+from ._mxnet import gluon, np
+from .datasets import load_dataset
+from .errors import DataError
+
+
+def read_data_ml100k() -> tuple[pd.DataFrame, int, int]:
+    """Read MovieLens 100K, downloading it where it is not on this machine.
+
+    Returns
+    -------
+    data : pandas.DataFrame
+        100,000 rows of ``user_id``, ``item_id``, ``rating``, ``timestamp``; ids from 1.
+    num_users, num_items : int
+        943 and 1682.
+
+    Raises
+    ------
+    DatasetUnavailable
+        If it can be neither found nor downloaded.
+    """
+    ratings = load_dataset("ml-100k")
+    data = ratings.data.astype({"rating": onp.int64})
+    return data, ratings.num_users, ratings.num_items
+
+
+def split_data_ml100k(
+    data: pd.DataFrame,
+    num_users: int,
+    num_items: int,
+    split_mode: str = "random",
+    test_ratio: float = 0.1,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split ratings into a training and a test part.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+        Ratings with the columns of `read_data_ml100k`; ids of any kind.
+    num_users, num_items : int
+        Unused; the book's signature has them.
+    split_mode : {'random', 'seq-aware'}
+        ``random``: a rating goes to training where a uniform draw of MXNet's generator
+        is below ``1 - test_ratio``. ``seq-aware``: each user's newest rating is the
+        test part (of several with one timestamp, the first), and the training part is
+        sorted by user, then by time.
+    test_ratio : float
+        Share of the test part in ``random`` mode, between 0 and 1.
+
+    Returns
+    -------
+    train_data, test_data : pandas.DataFrame
+        Columns as in `data`.
+
+    Raises
+    ------
+    ValueError
+        For another split mode, or a test ratio outside (0, 1).
+    DataError
+        If a part is empty, or ``seq-aware`` finds no timestamps.
+
+    Notes
+    -----
+    The rows are the book's, which names no columns in ``seq-aware`` mode.
+    """
+    if split_mode == "random":
+        if not 0 < test_ratio < 1:
+            raise ValueError(f"test_ratio lies between 0 and 1, not {test_ratio}")
+        mask = np.random.uniform(0, 1, (len(data),)) < 1 - test_ratio
+        mask = mask.asnumpy().astype(bool)
+        train_data, test_data = data[mask], data[~mask]
+    elif split_mode == "seq-aware":
+        if "timestamp" not in data:
+            raise DataError(
+                "the seq-aware split needs timestamps; these ratings have none"
+            )
+        data = data.reset_index(drop=True)
+        newest = data.groupby("user_id", sort=False)["timestamp"].idxmax()
+        test_data = data.loc[newest].reset_index(drop=True)
+        train_data = (
+            data.drop(newest)
+            .sort_values(["user_id", "timestamp"], kind="stable")
+            .reset_index(drop=True)
+        )
+    else:
+        raise ValueError(f"split_mode is 'random' or 'seq-aware', not {split_mode!r}")
+    for part, rows in (("training", train_data), ("test", test_data)):
+        if rows.empty:
+            raise DataError(f"the {split_mode} split leaves the {part} part empty")
+    return train_data, test_data
+
+
+def load_data_ml100k(
+    data: pd.DataFrame, num_users: int, num_items: int, feedback: str = "explicit"
+) -> tuple[list[int], list[int], list[float], Any]:
+    """Turn ratings into index lists and an interaction matrix.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+        Its first three columns are user id, item id (both from 1) and rating.
+    num_users, num_items : int
+        Shape of the matrix.
+    feedback : {'explicit', 'implicit'}
+        Whether the ratings count, or only that there is one.
+
+    Returns
+    -------
+    users, items : list of int
+        0-based indices, in the order of the rows.
+    scores : list
+        The ratings, or 1 for each row when implicit.
+    inter : mxnet.np.ndarray of float32, shape (num_items, num_users), or dict
+        The ratings, 0 where there is none; when implicit, user index to item indices.
+
+    Raises
+    ------
+    DataError
+        For an id outside 1..num_users or 1..num_items.
+    """
+    if feedback not in ("explicit", "implicit"):
+        raise ValueError(f"feedback is 'explicit' or 'implicit', not {feedback!r}")
+    user_index = data.iloc[:, 0].to_numpy(onp.int64) - 1
+    item_index = data.iloc[:, 1].to_numpy(onp.int64) - 1
+    for noun, index, size in (
+        ("user", user_index, num_users),
+        ("item", item_index, num_items),
+    ):
+        outside = index[(index < 0) | (index >= size)]
+        if outside.size:
+            raise DataError(f"{noun} id {outside[0] + 1} is not between 1 and {size}")
+    users, items = user_index.tolist(), item_index.tolist()
+    if feedback == "implicit":
+        inter: dict[int, list[int]] = {}
+        for user, item in zip(users, items):
+            inter.setdefault(user, []).append(item)
+        return users, items, [1] * len(users), inter
+    rating = data.iloc[:, 2].to_numpy()
+    dense = onp.zeros((num_items, num_users), onp.float32)
+    dense[item_index, user_index] = rating
+    return users, items, rating.tolist(), np.array(dense)
+
+
+def split_and_load_ml100k(
+    split_mode: str = "seq-aware",
+    feedback: str = "explicit",
+    test_ratio: float = 0.1,
+    batch_size: int = 256,
+) -> tuple[int, int, gluon.data.DataLoader, gluon.data.DataLoader]:
+    """Read, split and batch MovieLens 100K.
+
+    Parameters
+    ----------
+    split_mode, test_ratio
+        As for `split_data_ml100k`.
+    feedback
+        As for `load_data_ml100k`.
+    batch_size : int
+        Ratings a mini-batch.
+
+    Returns
+    -------
+    num_users, num_items : int
+        943 and 1682.
+    train_iter, test_iter : mxnet.gluon.data.DataLoader
+        Batches of user index, item index and rating, each a float32 array of shape
+        (batch_size,). `train_iter` shuffles, and takes what is left over from one
+        epoch into the next.
+    """
+    data, num_users, num_items = read_data_ml100k()
+    loaders = []
+    for part, shuffle in zip(
+        split_data_ml100k(data, num_users, num_items, split_mode, test_ratio),
+        (True, False),
+    ):
+        users, items, scores, _ = load_data_ml100k(part, num_users, num_items, feedback)
+        loaders.append(rating_batches(users, items, scores, batch_size, shuffle))
+    return num_users, num_items, loaders[0], loaders[1]
+
+
+def rating_batches(
+    users: Any, items: Any, scores: Any, batch_size: int, shuffle: bool = False
+) -> gluon.data.DataLoader:
+    """Batch single ratings, as matrix factorization takes them.
+
+    Parameters
+    ----------
+    users, items, scores : sequence, length num_ratings
+        User indices, item indices and ratings.
+    batch_size : int
+        Ratings a mini-batch, at most all of them.
+    shuffle : bool
+        Draw a new order each epoch; an incomplete batch waits for the next epoch.
+
+    Returns
+    -------
+    mxnet.gluon.data.DataLoader
+        Batches of three float32 arrays of shape (batch_size,).
+    """
+    arrays = [onp.asarray(values, onp.float32) for values in (users, items, scores)]
+    return _batches(
+        len(arrays[0]),
+        lambda rows: [np.array(values[rows]) for values in arrays],
+        batch_size,
+        shuffle,
+    )
+
+
+def row_batches(
+    inter_mat: sp.csr_matrix, batch_size: int, shuffle: bool = False
+) -> gluon.data.DataLoader:
+    """Batch the rows of an interaction matrix, as AutoRec takes them.
+
+    Parameters
+    ----------
+    inter_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        Ratings; only one mini-batch at a time is made dense.
+    batch_size : int
+        Rows a mini-batch, at most all of them.
+    shuffle : bool
+        Draw a new order each epoch; an incomplete batch waits for the next epoch.
+
+    Returns
+    -------
+    mxnet.gluon.data.DataLoader
+        Batches of one float32 array of shape (batch_size, num_users).
+    """
+    return _batches(
+        inter_mat.shape[0],
+        lambda rows: np.array(inter_mat[rows].toarray()),
+        batch_size,
+        shuffle,
+    )
+
+
+def _batches(
+    size: int, take: Any, batch_size: int, shuffle: bool
+) -> gluon.data.DataLoader:
+    """Let Gluon's loader draw positions, and `take` cut them out of arrays at once.
+
+    The samples that the loader sees are just their positions, so that it walks
+    integers instead of arrays. A batch larger than the data would, rolled over, leave
+    epochs without any step.
+    """
+    return gluon.data.DataLoader(
+        range(size),
+        min(batch_size, size),
+        shuffle=shuffle,
+        last_batch="rollover" if shuffle else "keep",
+        batchify_fn=take,
+    )

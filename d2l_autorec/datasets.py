@@ -1,0 +1,284 @@
+"""Where the rating data sets come from: found, or downloaded, or generated.
+
+A MovieLens data set is looked for in the data folder, then in the cache, then fetched.
+What is kept in the cache is the archive as GroupLens publishes it; it is checked
+against its SHA-256 whenever it is used, and read without being unpacked.
+
+References
+----------
+F. M. Harper, J. A. Konstan, "The MovieLens Datasets: History and Context", ACM
+Transactions on Interactive Intelligent Systems 5(4), 2015.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pooch
+import requests
+import urllib3
+
+from .errors import DataError, DatasetUnavailable
+from .ratings import Ratings, parse_ratings
+
+SYNTHETIC = "synthetic-100k"
+
+# GroupLens, then the byte-identical copies that the Recommenders project keeps.
+SERVERS = (
+    "https://files.grouplens.org/datasets/movielens",
+    "https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main",
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive of GroupLens, and where in it the ratings and the titles are."""
+
+    sha256: str
+    folder: str
+    ratings: str
+    titles: str
+    titles_separator: str
+    titles_encoding: str
+
+
+ARCHIVES = {
+    "ml-100k": Archive(
+        "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
+        *("ml-100k", "u.data", "u.item", "|", "latin-1"),
+    ),
+    "ml-1m": Archive(
+        "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+        *("ml-1m", "ratings.dat", "movies.dat", "::", "latin-1"),
+    ),
+    "ml-10m": Archive(
+        "813c411ccb6122564edfe752e7f80c4dcc5aa25fa94c93622f6877a7ba252862",
+        *("ml-10M100K", "ratings.dat", "movies.dat", "::", "utf-8"),
+    ),
+    "ml-latest-small": Archive(
+        "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
+        *("ml-latest-small", "ratings.csv", "movies.csv", ",", "utf-8"),
+    ),
+}
+NAMES = (*ARCHIVES, SYNTHETIC)
+
+
+def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
+    """Read a data set by name, downloading it first where it is not on this machine.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    data_dir : path, optional
+        Folder that holds data sets as GroupLens unzips them, or their zips; by default
+        ``$D2L_AUTOREC_DATA``.
+
+    Returns
+    -------
+    Ratings
+        With the films' titles; in ``synthetic-100k`` the items have none.
+
+    Raises
+    ------
+    DataError
+        If there is no such data set, or a file of it is damaged.
+    DatasetUnavailable
+        If it was not found and could not be downloaded.
+    """
+    if name == SYNTHETIC:
+        return synthetic_ratings()
+    if name not in ARCHIVES:
+        raise DataError(f"unknown data set {name!r}; there are {', '.join(NAMES)}")
+    archive = ARCHIVES[name]
+    read, where = locate(name, data_dir)
+    data = parse_ratings(read(archive.ratings), f"{where}/{archive.ratings}")
+    return Ratings(name, data, _titles(read, archive))
+
+
+def locate(
+    name: str, data_dir: str | Path | None = None
+) -> tuple[Callable[[str], bytes], Path]:
+    """Find a data set of GroupLens, downloading its archive if it has to be.
+
+    Parameters
+    ----------
+    name : str
+        One of `ARCHIVES`.
+    data_dir : path, optional
+        As for `load_dataset`.
+
+    Returns
+    -------
+    read : callable
+        From the name of a file of the data set to its bytes.
+    where : pathlib.Path
+        The folder or the zip that `read` reads.
+
+    Raises
+    ------
+    DataError
+        If `data_dir` is no folder, or a zip in it is not the published one.
+    DatasetUnavailable
+        If it was not found and could not be downloaded.
+    """
+    archive = ARCHIVES[name]
+    data_dir = data_dir or os.environ.get("D2L_AUTOREC_DATA")
+    if data_dir:
+        root = Path(data_dir)
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder (--data-dir, $D2L_AUTOREC_DATA)")
+        folder, zipped = root / archive.folder, root / f"{name}.zip"
+        if (folder / archive.ratings).exists():
+            return lambda member: _read_file(folder / member), folder
+        if zipped.exists():
+            if pooch.file_hash(str(zipped)) != archive.sha256:
+                raise DataError(
+                    f"{zipped}: is not the file that GroupLens publishes (its SHA-256 "
+                    "differs); remove it to have it downloaded"
+                )
+            return lambda member: _read_member(zipped, archive, member), zipped
+    zipped = _download(name)
+    return lambda member: _read_member(zipped, archive, member), zipped
+
+
+def _read_file(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}") from error
+
+
+def _read_member(zipped: Path, archive: Archive, member: str) -> bytes:
+    with zipfile.ZipFile(zipped) as opened:
+        return opened.read(f"{archive.folder}/{member}")
+
+
+def _titles(read: Callable[[str], bytes], archive: Archive) -> dict[int, str]:
+    """Read item titles; films without a file of titles go by their ids."""
+    try:
+        raw = read(archive.titles)
+    except DataError:
+        return {}
+    if archive.titles_separator == ",":
+        return dict(pd.read_csv(io.BytesIO(raw)).iloc[:, :2].to_numpy())
+    lines = raw.decode(archive.titles_encoding).splitlines()
+    rows = (line.split(archive.titles_separator)[:2] for line in lines)
+    return {int(item_id): title for item_id, title in rows}
+
+
+def _download(name: str) -> Path:
+    """Bring the archive into the cache; return its path, its SHA-256 checked."""
+    cache = pooch.os_cache("d2l_autorec")
+    # A server whose certificate has lapsed is asked once more at the end, unverified:
+    # the SHA-256, which is part of this file, vouches for the bytes.
+    attempts = [(f"{server}/{name}.zip", True) for server in SERVERS]
+    failures = []
+    pooch.get_logger().setLevel("WARNING")
+    for url, verify in attempts:
+        if not (cache / f"{name}.zip").exists():
+            unverified = "" if verify else " without verifying its lapsed certificate"
+            print(f"downloading {url}{unverified}; the SHA-256 will be checked")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", urllib3.exceptions.InsecureRequestWarning
+                )
+                return Path(
+                    pooch.retrieve(
+                        url,
+                        known_hash=f"sha256:{ARCHIVES[name].sha256}",
+                        fname=f"{name}.zip",
+                        path=cache,
+                        downloader=pooch.HTTPDownloader(
+                            progressbar=True, verify=verify, timeout=30
+                        ),
+                    )
+                )
+        except requests.exceptions.RequestException as error:
+            failures.append(f"{url}: {_reason(error)}")
+            if verify and "CERTIFICATE_VERIFY_FAILED" in str(error):
+                attempts.append((url, False))
+        except ValueError:
+            failures.append(f"{url}: the file's SHA-256 is not the published one")
+        except OSError as error:
+            raise DatasetUnavailable(
+                f"cannot keep {name}.zip in {cache}: {error.strerror}; make room or "
+                "choose another cache folder with XDG_CACHE_HOME"
+            ) from error
+    raise DatasetUnavailable(
+        f"{name} is not on this machine and could not be downloaded "
+        f"({'; '.join(failures)}). Put {name}.zip, or the folder in it, into a folder "
+        "and name that with --data-dir or $D2L_AUTOREC_DATA"
+    )
+
+
+def _reason(error: requests.exceptions.RequestException) -> str:
+    if error.response is not None:
+        return f"HTTP status {error.response.status_code}"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "certificate not valid"
+    return type(error).__name__
+
+
+def synthetic_ratings(seed: int = 0) -> Ratings:
+    """Generate ratings of ML-100K's shape, for where no data can be had.
+
+    Parameters
+    ----------
+    seed : int
+        The same seed gives the same ratings.
+
+    Returns
+    -------
+    Ratings
+        943 users, 1682 items, 100,000 ratings of 1 to 5 stars. Activity and popularity
+        have long tails; a rating is a mean, a user's and an item's bias, a product of
+        hidden factors, a non-linear taste for the item's theme, and noise.
+    """
+    num_users, num_items, num_ratings, num_factors = 943, 1682, 100_000, 8
+    rng = np.random.default_rng(seed)
+    activity = rng.permutation((np.arange(num_users) + 20.0) ** -0.9)
+    popularity = rng.permutation((np.arange(num_items) + 15.0) ** -1.1)
+    # Gumbel noise on log-weights, and the largest kept: a weighted draw of cells
+    # without repetition.
+    score = (
+        np.log(activity)[:, None]
+        + np.log(popularity)
+        + rng.gumbel(size=(num_users, num_items))
+    )
+    # No user without a rating and no item without one.
+    score[np.arange(num_users), score.argmax(axis=1)] = np.inf
+    score[score.argmax(axis=0), np.arange(num_items)] = np.inf
+    cells = np.argpartition(score.ravel(), -num_ratings)[-num_ratings:]
+    user, item = np.divmod(rng.permutation(np.sort(cells)), num_items)
+
+    user_factors = rng.normal(size=(num_users, num_factors))
+    item_factors = rng.normal(size=(num_items, num_factors))
+    theme = rng.normal(size=(num_items, 2))
+    taste = rng.normal(size=(num_users, 2))
+    rating = (
+        3.5
+        + 0.45 * rng.normal(size=num_users)[user]
+        + 0.5 * rng.normal(size=num_items)[item]
+        + 0.15 * (user_factors[user] * item_factors[item]).sum(axis=1)
+        + 0.4 * np.tanh(2 * (taste[user] * theme[item]).sum(axis=1))
+        + 0.75 * rng.normal(size=num_ratings)
+    )
+    data = pd.DataFrame(
+        {
+            "user_id": user + 1,
+            "item_id": item + 1,
+            "rating": np.clip(np.rint(rating), 1, 5),
+            "timestamp": 874_724_710 + rng.integers(0, 18_561_928, num_ratings),
+        }
+    )
+    return Ratings(SYNTHETIC, data)

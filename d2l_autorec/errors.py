@@ -1,0 +1,21 @@
+"""The errors that a user of the package can meet and mend."""
+
+
+class AutoRecError(Exception):
+    """Base of the package's errors: the commands print its message, no traceback."""
+
+
+class DataError(AutoRecError, ValueError):
+    """Ratings that cannot be used: the message names the file, the line, the value."""
+
+
+class DatasetUnavailable(AutoRecError, OSError):
+    """A data set that is neither on this machine nor could be downloaded."""
+
+
+class TrainingDiverged(AutoRecError, ArithmeticError):
+    """A training loss that is NaN or infinite."""
+
+
+class DeviceUnavailable(AutoRecError, ValueError):
+    """A device that was named and is not there."""

@@ -1,0 +1,288 @@
+"""The training loop, and what it stands on: devices and seeds.
+
+References
+----------
+*Dive into Deep Learning*, "Matrix Factorization", which defines the loop.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as onp
+
+from ._mxnet import autograd, gluon, mx, np, npx
+from .errors import DeviceUnavailable, TrainingDiverged
+from .plots import watch
+
+
+class Epoch(NamedTuple):
+    """What one pass over the training data came to.
+
+    Attributes
+    ----------
+    epoch : int
+        From 1.
+    train_loss : float
+        Mean loss of a sample while it was trained on.
+    test_rmse : float
+        After the epoch, in the unit of the ratings.
+    valid_rmse : float or None
+        The same on the validation part, where there is one.
+    seconds : float
+        Spent on training; evaluation not counted.
+    examples : int
+        Values trained on, as the book counts them: samples times their length.
+    """
+
+    epoch: int
+    train_loss: float
+    test_rmse: float
+    valid_rmse: float | None
+    seconds: float
+    examples: int
+
+
+def try_all_devices() -> list[mx.Context]:
+    """Return every GPU, or the CPU where there is none."""
+    return [npx.gpu(i) for i in range(npx.num_gpus())] or [npx.cpu()]
+
+
+def parse_devices(names: str | None) -> list[mx.Context]:
+    """Find the devices that a command names.
+
+    Parameters
+    ----------
+    names : str or None
+        ``'cpu'``, ``'gpu'`` for every GPU, or a list like ``'cpu:0,cpu:1'``; None for
+        every GPU, or the CPU where there is none.
+
+    Returns
+    -------
+    list of mxnet.Context
+
+    Raises
+    ------
+    DeviceUnavailable
+        If a GPU is named that is not there.
+    """
+    if names is None:
+        return try_all_devices()
+    found = npx.num_gpus()
+    if names == "gpu" and found:
+        return try_all_devices()
+    devices = []
+    for name in names.split(","):
+        kind, _, index = name.partition(":")
+        if kind == "gpu" and int(index or 0) >= found:
+            raise DeviceUnavailable(
+                f"no device {name}: MXNet sees {found} GPUs (a CUDA build is needed)"
+            )
+        devices.append(mx.Context(kind, int(index or 0)))
+    return devices
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and MXNet's generators.
+
+    Parameters
+    ----------
+    seed : int
+        From 0 to 2**31 - 1.
+    """
+    random.seed(seed)
+    onp.random.seed(seed)
+    mx.random.seed(seed)
+
+
+def train_epochs(
+    net: gluon.Block,
+    train_iter: Iterable[Any],
+    loss: Callable[[Any, Any], Any],
+    trainer: gluon.Trainer,
+    num_epochs: int,
+    devices: Sequence[mx.Context],
+    evaluate: Callable[[], float],
+    validate: Callable[[], float] | None = None,
+    seed: int | None = None,
+) -> Iterator[Epoch]:
+    """Train, and hand out control after each epoch.
+
+    Leaving the iteration stops the training: that is how a caller stops early.
+
+    Parameters
+    ----------
+    net : mxnet.gluon.Block
+        Initialized on `devices`.
+    train_iter : iterable
+        Batches: one array that is its own label, or a list of inputs and a label.
+    loss : callable
+        From predictions and labels to a loss a sample.
+    trainer : mxnet.gluon.Trainer
+        Holds the parameters of `net`.
+    num_epochs : int
+        Passes over `train_iter`.
+    devices : sequence of mxnet.Context
+        A batch is shared out over them; they need not divide it.
+    evaluate, validate : callable
+        Give the RMSE on the test part and on the validation part as things stand.
+    seed : int, optional
+        Makes each epoch start from a seed of its own, so that an epoch's draws do not
+        depend on the epochs before it; by default the generators just run on.
+
+    Yields
+    ------
+    Epoch
+
+    Raises
+    ------
+    TrainingDiverged
+        If the loss becomes NaN or infinite.
+    """
+    for epoch in range(1, num_epochs + 1):
+        if seed is not None:
+            seed_everything(_epoch_seed(seed, epoch))
+        total, samples, examples = 0.0, 0, 0
+        start = time.perf_counter()
+        for batch in train_iter:
+            values = batch if isinstance(batch, list) else [batch]
+            size = len(values[0])
+            losses = _backward(net, values, loss, devices)
+            trainer.step(size)
+            total += sum(float(part.sum()) for part in losses)
+            samples, examples = samples + size, examples + values[0].size
+        seconds = time.perf_counter() - start
+        if not math.isfinite(total):
+            raise TrainingDiverged(
+                f"the training loss is {total} in epoch {epoch}; "
+                "a lower learning rate (--lr) may help"
+            )
+        yield Epoch(
+            epoch,
+            total / samples,
+            evaluate(),
+            validate() if validate else None,
+            seconds,
+            examples,
+        )
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(onp.random.SeedSequence([seed, epoch]).generate_state(1)[0] >> 1)
+
+
+def _backward(
+    net: gluon.Block,
+    values: Sequence[Any],
+    loss: Callable[[Any, Any], Any],
+    devices: Sequence[mx.Context],
+) -> list[Any]:
+    """Add up a batch's gradients on each device; return each device's losses."""
+    # MXNet computes nothing on empty arrays, and a trainer wants a fresh gradient on
+    # every device: one that a small batch leaves without a share takes the first
+    # sample, at no weight.
+    size = len(values[0])
+    idle = max(0, len(devices) - size)
+    if idle:
+        values = [np.concatenate([v] + [v[:1]] * idle) for v in values]
+    shares = zip(
+        *(gluon.utils.split_and_load(v, devices, even_split=False) for v in values)
+    )
+    losses = []
+    with autograd.record():
+        for number, share in enumerate(shares):
+            inputs = share[:-1] if len(share) > 1 else share
+            part = loss(net(*inputs), share[-1])
+            losses.append(part * 0 if number >= size else part)
+    autograd.backward(losses)
+    return losses
+
+
+def train_recsys_rating(
+    net: gluon.Block,
+    train_iter: Iterable[Any],
+    test_iter: Iterable[Any],
+    loss: Callable[[Any, Any], Any],
+    trainer: gluon.Trainer,
+    num_epochs: int,
+    devices: Sequence[mx.Context] | None = None,
+    evaluator: Callable[..., float] | None = None,
+    **kwargs: Any,
+) -> list[Epoch]:
+    """Train a rating model, show its progress and print the book's two lines.
+
+    Parameters
+    ----------
+    net, train_iter, loss, trainer, num_epochs
+        As for `train_epochs`.
+    test_iter : iterable
+        What the evaluator takes: for AutoRec, the batches of the training matrix in
+        order; for matrix factorization, batches of held-out ratings.
+    devices : sequence of mxnet.Context, optional
+        By default every GPU, or the CPU where there is none.
+    evaluator : callable
+        ``evaluator(net, test_iter, devices)``, or with `inter_mat`
+        ``evaluator(net, test_iter, inter_mat, devices)``.
+    **kwargs
+        `inter_mat`: the held-out matrix that AutoRec's evaluator compares with.
+
+    Returns
+    -------
+    list of Epoch
+        One for each epoch.
+
+    Raises
+    ------
+    TrainingDiverged
+        If the loss becomes NaN or infinite.
+
+    Notes
+    -----
+    The loss that is printed is the mean over the samples of the last epoch; the book
+    prints one that always rounds to 0.000.
+    """
+    if evaluator is None:
+        raise TypeError("train_recsys_rating needs an evaluator")
+    if unknown := set(kwargs) - {"inter_mat"}:
+        raise TypeError(f"train_recsys_rating takes inter_mat, not {sorted(unknown)}")
+    chosen = try_all_devices() if devices is None else list(devices)
+    scored = [test_iter, *kwargs.values()]
+    epochs = train_epochs(
+        net,
+        train_iter,
+        loss,
+        trainer,
+        num_epochs,
+        chosen,
+        lambda: evaluator(net, *scored, chosen),
+    )
+    history = list(watch(epochs, num_epochs))
+    print(closing_lines(history, chosen))
+    return history
+
+
+def closing_lines(history: Sequence[Epoch], devices: Sequence[mx.Context]) -> str:
+    """Sum a training up as the book does.
+
+    Parameters
+    ----------
+    history : sequence of Epoch
+        Of the whole training.
+    devices : sequence of mxnet.Context
+        That it ran on.
+
+    Returns
+    -------
+    str
+        Two lines: train loss and test RMSE; examples a second and the devices.
+    """
+    last = history[-1]
+    speed = sum(e.examples for e in history) / sum(e.seconds for e in history)
+    return (
+        f"train loss {last.train_loss:.3f}, test RMSE {last.test_rmse:.3f}\n"
+        f"{speed:.1f} examples/sec on {list(devices)}"
+    )

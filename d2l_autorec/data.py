@@ -104,6 +104,40 @@ def split_data_ml100k(
     return train_data, test_data
 
 
+def hold_out(
+    data: pd.DataFrame, ratio: float, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Set a random part of the training ratings aside, to choose something on.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+        Training ratings.
+    ratio : float
+        Share to set aside, between 0 and 1.
+    seed : int
+        The same seed sets the same rows aside; MXNet's generator is not used.
+
+    Returns
+    -------
+    fit_data, valid_data : pandas.DataFrame
+        Rows of `data`, in its order.
+
+    Raises
+    ------
+    DataError
+        If a part would be empty.
+    """
+    size = round(ratio * len(data))
+    if not 0 < size < len(data):
+        raise DataError(
+            f"{ratio:g} of {len(data)} training ratings leaves a part empty"
+        )
+    held = onp.zeros(len(data), bool)
+    held[onp.random.default_rng(seed).choice(len(data), size, replace=False)] = True
+    return data[~held], data[held]
+
+
 def load_data_ml100k(
     data: pd.DataFrame, num_users: int, num_items: int, feedback: str = "explicit"
 ) -> tuple[list[int], list[int], list[float], Any]:

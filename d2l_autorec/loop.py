@@ -171,6 +171,33 @@ def train_epochs(
         )
 
 
+def stop_early(epochs: Iterable[Epoch], patience: int) -> Iterator[Epoch]:
+    """Stop a training when its validation RMSE no longer gets better.
+
+    Parameters
+    ----------
+    epochs : iterable of Epoch
+        With `valid_rmse`.
+    patience : int
+        Epochs in a row without a new best before it stops.
+
+    Yields
+    ------
+    Epoch
+        The same ones, as long as it goes on.
+    """
+    best, since = math.inf, 0
+    for epoch in epochs:
+        yield epoch
+        assert epoch.valid_rmse is not None
+        if epoch.valid_rmse < best:
+            best, since = epoch.valid_rmse, 0
+        else:
+            since += 1
+        if since == patience:
+            return
+
+
 def _epoch_seed(seed: int, epoch: int) -> int:
     return int(onp.random.SeedSequence([seed, epoch]).generate_state(1)[0] >> 1)
 

@@ -73,6 +73,7 @@ class Recipe:
         test_mat: sp.csr_matrix,
         devices: Sequence[mx.Context],
         seed: int | None = None,
+        valid_mat: sp.csr_matrix | None = None,
     ) -> Training:
         """Make a network and get its training ready.
 
@@ -84,6 +85,8 @@ class Recipe:
             To train on.
         seed : int, optional
             Of each epoch, as for `train_epochs`.
+        valid_mat : scipy.sparse.csr_matrix, shape (num_items, num_users), optional
+            Ratings held out of `train_mat` to choose something on.
 
         Returns
         -------
@@ -98,6 +101,10 @@ class Recipe:
             {"learning_rate": self.lr, "wd": self.wd},
         )
         in_order = row_batches(train_mat, 1024)
+
+        def score(held_out: sp.csr_matrix) -> float:
+            return evaluator(net, in_order, held_out, devices)
+
         epochs = train_epochs(
             net,
             row_batches(train_mat, self.batch_size, shuffle=True),
@@ -105,7 +112,8 @@ class Recipe:
             trainer,
             self.num_epochs,
             devices,
-            lambda: evaluator(net, in_order, test_mat, devices),
-            seed=seed,
+            lambda: score(test_mat),
+            None if valid_mat is None else lambda: score(valid_mat),
+            seed,
         )
         return Training(net, trainer, epochs)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .evaluators import rmse as rmse
     from .loop import seed_everything as seed_everything
     from .loop import train_recsys_rating as train_recsys_rating
-    from .loop import try_all_devices as try_all_devices
+    from .loop import try_all_gpus as try_all_gpus
     from .model import AutoRec as AutoRec
     from .ratings import Ratings as Ratings
     from .ratings import read_ratings as read_ratings
@@ -40,7 +40,7 @@ _MODULES = {
     ),
     "datasets": ("load_dataset",),
     "evaluators": ("evaluator", "rmse"),
-    "loop": ("seed_everything", "train_recsys_rating", "try_all_devices"),
+    "loop": ("seed_everything", "train_recsys_rating", "try_all_gpus"),
     "model": ("AutoRec",),
     "ratings": ("Ratings", "read_ratings"),
 }

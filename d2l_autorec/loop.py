@@ -47,8 +47,14 @@ class Epoch(NamedTuple):
     examples: int
 
 
-def try_all_devices() -> list[mx.Context]:
-    """Return every GPU, or the CPU where there is none."""
+def try_all_gpus() -> list[mx.Context]:
+    """Return every GPU, or the CPU where there is none.
+
+    Returns
+    -------
+    list of mxnet.Context
+        Never empty, as the book says of its own, which is empty without a GPU.
+    """
     return [npx.gpu(i) for i in range(npx.num_gpus())] or [npx.cpu()]
 
 
@@ -71,16 +77,16 @@ def parse_devices(names: str | None) -> list[mx.Context]:
         If a GPU is named that is not there.
     """
     if names is None:
-        return try_all_devices()
+        return try_all_gpus()
     found = npx.num_gpus()
     if names == "gpu" and found:
-        return try_all_devices()
+        return try_all_gpus()
     devices = []
     for name in names.split(","):
         kind, _, index = name.partition(":")
         if kind == "gpu" and int(index or 0) >= found:
             raise DeviceUnavailable(
-                f"no device {name}: MXNet sees {found} GPUs (a CUDA build is needed)"
+                f"no device {name}: MXNet sees {found} GPU(s) (a CUDA build is needed)"
             )
         devices.append(mx.Context(kind, int(index or 0)))
     return devices
@@ -276,7 +282,7 @@ def train_recsys_rating(
         raise TypeError("train_recsys_rating needs an evaluator")
     if unknown := set(kwargs) - {"inter_mat"}:
         raise TypeError(f"train_recsys_rating takes inter_mat, not {sorted(unknown)}")
-    chosen = try_all_devices() if devices is None else list(devices)
+    chosen = try_all_gpus() if devices is None else list(devices)
     scored = [test_iter, *kwargs.values()]
     epochs = train_epochs(
         net,

@@ -1,0 +1,164 @@
+"""The training loop: what it returns, its devices, its seeds, and how it ends."""
+
+import mxnet as mx
+import numpy as onp
+import pytest
+import scipy.sparse as sp
+from mxnet import gluon
+
+from d2l_autorec import (
+    AutoRec,
+    evaluator,
+    row_batches,
+    seed_everything,
+    train_recsys_rating,
+    try_all_gpus,
+)
+from d2l_autorec.errors import DeviceUnavailable, TrainingDiverged
+from d2l_autorec.loop import Epoch, parse_devices, stop_early, train_epochs
+
+NUM_ITEMS, NUM_USERS = 23, 17
+
+
+def ratings(seed=0):
+    rng = onp.random.default_rng(seed)
+    dense = rng.integers(1, 6, (NUM_ITEMS, NUM_USERS)).astype(onp.float32)
+    part = rng.choice(3, dense.shape, p=[0.5, 0.4, 0.1])
+    return sp.csr_matrix(dense * (part == 1)), sp.csr_matrix(dense * (part == 2))
+
+
+def set_up(devices, batch_size=5, dropout=0.0, lr=0.01, train_mat=None):
+    """Make everything that a training needs, from one seed."""
+    seed_everything(4)
+    default, test_mat = ratings()
+    train_mat = default if train_mat is None else train_mat
+    net = AutoRec(8, train_mat.shape[1], dropout)
+    net.initialize(mx.init.Normal(0.1), ctx=devices)
+    trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": lr})
+    in_order = row_batches(train_mat, 10)
+    return {
+        "net": net,
+        "train_iter": row_batches(train_mat, batch_size, shuffle=True),
+        "loss": gluon.loss.L2Loss(),
+        "trainer": trainer,
+        "devices": devices,
+        "evaluate": lambda: evaluator(net, in_order, test_mat, devices),
+    }
+
+
+def train(devices, num_epochs=3, seed=None, **settings):
+    return list(
+        train_epochs(**set_up(devices, **settings), num_epochs=num_epochs, seed=seed)
+    )
+
+
+def results(history):
+    return [(e.train_loss, e.test_rmse) for e in history]
+
+
+@pytest.mark.parametrize("batch_size", [5, 1, 2, 23, 100])
+@pytest.mark.parametrize("num_devices", [2, 3])
+def test_several_devices_give_the_numbers_of_one(num_devices, batch_size):
+    several = [mx.cpu(i) for i in range(num_devices)]
+    expected = results(train([mx.cpu()], batch_size=batch_size))
+    found = results(train(several, batch_size=batch_size))
+    assert onp.array(found) == pytest.approx(onp.array(expected), abs=1e-4)
+
+
+def test_the_loss_is_the_mean_of_a_sample():
+    train_mat, _ = ratings()
+    parts = set_up([mx.cpu()], lr=1e-12)
+    (epoch,) = train_epochs(**parts, num_epochs=1)
+    # 20 of the 23 rows, in batches of 5; the others wait for the next epoch. At this
+    # learning rate the weights stay, so the loss of any 20 is near the mean of all.
+    rows = train_mat.toarray()
+    outputs = parts["net"](mx.np.array(rows)).asnumpy()
+    losses = (((outputs - rows) * (rows > 0)) ** 2).mean(axis=1) / 2
+    bounds = onp.sort(losses)[:20].mean(), onp.sort(losses)[-20:].mean()
+    assert bounds[0] - 1e-5 <= epoch.train_loss <= bounds[1] + 1e-5
+    assert epoch.examples == 20 * NUM_USERS
+
+
+def test_training_learns():
+    history = train([mx.cpu()], num_epochs=15)
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+
+
+def test_the_same_seed_gives_the_same_history():
+    def run(seed):
+        return results(train([mx.cpu()], dropout=0.3, seed=seed))
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_an_epoch_depends_on_its_own_seed_only():
+    """Draws made between epochs change nothing: resuming stands on that."""
+    parts = set_up([mx.cpu()], dropout=0.3)
+    undisturbed = results(train_epochs(**parts, num_epochs=3, seed=1))
+    parts = set_up([mx.cpu()], dropout=0.3)
+    disturbed = []
+    for epoch in train_epochs(**parts, num_epochs=3, seed=1):
+        disturbed.append(epoch)
+        onp.random.rand(5), mx.np.random.uniform(size=5)
+    assert results(disturbed) == undisturbed
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_epoch():
+    with pytest.raises(TrainingDiverged, match="inf|nan.* in epoch 1"):
+        train([mx.cpu()], lr=1e30)
+
+
+def test_the_book_function_prints_its_two_lines_and_returns_the_history(capsys):
+    train_mat, test_mat = ratings()
+    parts = set_up([mx.cpu()])
+    history = train_recsys_rating(
+        *(parts[name] for name in ("net", "train_iter")),
+        row_batches(train_mat, 10),
+        *(parts[name] for name in ("loss", "trainer")),
+        2,
+        evaluator=evaluator,
+        inter_mat=test_mat,
+    )
+    assert [e.epoch for e in history] == [1, 2]
+    lines = capsys.readouterr().out.splitlines()
+    last = history[-1]
+    assert lines[0] == (
+        f"train loss {last.train_loss:.3f}, test RMSE {last.test_rmse:.3f}"
+    )
+    assert lines[1].endswith("examples/sec on [cpu(0)]")
+
+
+def test_an_evaluator_is_needed():
+    with pytest.raises(TypeError, match="evaluator"):
+        train_recsys_rating(None, [], [], None, None, 1)
+
+
+def test_an_unknown_argument_is_refused():
+    with pytest.raises(TypeError, match="inter_matrix"):
+        train_recsys_rating(
+            None, [], [], None, None, 1, evaluator=evaluator, inter_matrix=None
+        )
+
+
+def test_a_machine_without_a_gpu_has_the_cpu(monkeypatch):
+    monkeypatch.setattr(mx.npx, "num_gpus", lambda: 0)
+    assert try_all_gpus() == [mx.cpu()]
+
+
+def test_every_gpu_is_taken(monkeypatch):
+    monkeypatch.setattr(mx.npx, "num_gpus", lambda: 2)
+    assert try_all_gpus() == parse_devices("gpu") == [mx.gpu(0), mx.gpu(1)]
+    assert parse_devices("gpu:1,cpu") == [mx.gpu(1), mx.cpu(0)]
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(mx.npx, "num_gpus", lambda: 1)
+    with pytest.raises(DeviceUnavailable, match="no device gpu:1.* sees 1 GPU"):
+        parse_devices("gpu:0,gpu:1")
+
+
+def test_stopping_early_waits_for_patience():
+    scores = [1.0, 0.9, 0.95, 0.91, 0.89, 0.9, 0.9, 0.9, 0.5]
+    epochs = [Epoch(i, 0.1, 1.0, score, 1.0, 1) for i, score in enumerate(scores, 1)]
+    assert [e.epoch for e in stop_early(epochs, 3)] == [1, 2, 3, 4, 5, 6, 7, 8]

@@ -46,13 +46,16 @@ def run(command: Callable[[], None]) -> NoReturn:
     try:
         command()
     except KeyboardInterrupt:
-        sys.exit("interrupted; run the same command again to start over")
+        message = "interrupted"
     except AutoRecError as error:
-        sys.exit(f"error: {error}")
+        message = f"error: {error}"
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror or error}")
-    sys.exit(0)
+        message = f"error: {where}{error.strerror or error}"
+    else:
+        sys.exit(0)
+    print(message, file=sys.stderr)
+    sys.exit(1)
 
 
 def positive_int(text: str) -> int:

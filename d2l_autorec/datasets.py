@@ -211,8 +211,8 @@ def _download(name: str) -> Path:
             failures.append(f"{url}: the file's SHA-256 is not the published one")
         except OSError as error:
             raise DatasetUnavailable(
-                f"cannot keep {name}.zip in {cache}: {error.strerror}; make room or "
-                "choose another cache folder with XDG_CACHE_HOME"
+                f"cannot keep {name}.zip in {cache}: {error.strerror or error}; "
+                "make room or choose another cache folder with XDG_CACHE_HOME"
             ) from error
     raise DatasetUnavailable(
         f"{name} is not on this machine and could not be downloaded "
@@ -246,7 +246,7 @@ def synthetic_ratings(seed: int = 0) -> Ratings:
     """
     num_users, num_items, num_ratings, num_factors = 943, 1682, 100_000, 8
     rng = np.random.default_rng(seed)
-    activity = rng.permutation((np.arange(num_users) + 20.0) ** -0.9)
+    activity = rng.permutation((np.arange(num_users) + 20.0) ** -1.1)
     popularity = rng.permutation((np.arange(num_items) + 15.0) ** -1.1)
     # Gumbel noise on log-weights, and the largest kept: a weighted draw of cells
     # without repetition.

@@ -190,7 +190,7 @@ def test_a_batch_larger_than_the_data_is_all_of_it():
 
 
 def test_the_real_data_are_split_and_laid_out_fast(real_ml_100k, capsys):
-    """Print the time that the book takes 24 s for; how long it takes is no assertion."""
+    """Print the time, for which the book takes 24 s; it is not asserted."""
     data, *shape = read_data_ml100k()
     start = time.perf_counter()
     parts = split_data_ml100k(data, *shape)

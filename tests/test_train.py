@@ -1,0 +1,257 @@
+"""The training command, in-process and as a process of its own."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from d2l_autorec import cli, datasets
+from d2l_autorec.train import main
+
+SMALL = ["--num-hidden", "8", "--num-epochs", "3", "--batch-size", "16"]
+
+
+@pytest.fixture
+def train(capsys):
+    """Run the command in-process: its exit code, standard output and error."""
+
+    def run(*argv):
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(lambda: main([str(a) for a in argv]))
+        return (stopped.value.code, *capsys.readouterr())
+
+    return run
+
+
+def command(*argv):
+    return [sys.executable, "-m", "d2l_autorec.train", *map(str, argv)]
+
+
+def test_it_says_what_it_trains_on_and_ends_with_the_books_two_lines(small_data, train):
+    code, out, err = train(*SMALL)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("ml-100k: 30 users x 40 items, ")
+    assert "of the cells unobserved" in lines[0]
+    assert lines[1].startswith("random split, seed 0: ")
+    assert lines[2].startswith("train loss ")
+    assert "test RMSE" in lines[2]
+    assert lines[3].endswith("examples/sec on [cpu(0)]")
+    assert lines[4] == "(ml-100k: not comparable with the book)"
+    assert "3/3" in err
+    assert "test RMSE" in err
+
+
+def test_quiet_prints_the_result_alone(small_data, train):
+    code, out, err = train(*SMALL, "--quiet")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].startswith("train loss")
+
+
+def test_the_json_report_holds_settings_history_and_result(small_data, train, tmp_path):
+    file = tmp_path / "report.json"
+    _, out, _ = train(*SMALL, "--lr", "0.01", "--seed", "3", "--json", file)
+    report = json.loads(file.read_text())
+    assert report["recipe"]["lr"] == 0.01
+    assert report["recipe"]["num_hidden"] == 8
+    assert report["seed"] == 3
+    assert [e["epoch"] for e in report["history"]] == [1, 2, 3]
+    assert f"test RMSE {report['test_rmse']:.3f}" in out
+    assert report["note"].endswith("not comparable with the book")
+
+
+def test_the_same_seed_gives_the_same_result(small_data, train):
+    def result(seed):
+        return train(*SMALL, "--quiet", "--seed", seed)[1].splitlines()[0]
+
+    assert result(1) == result(1)
+    assert result(1) != result(2)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--num-hidden", "9"],
+        ["--dropout", "0.5"],
+        ["--lr", "0.02"],
+        ["--wd", "0.1"],
+        ["--num-epochs", "4"],
+        ["--batch-size", "7"],
+        ["--optimizer", "sgd"],
+        ["--test-ratio", "0.3"],
+        ["--split-mode", "seq-aware"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_each_setting_changes_the_result(small_data, train, tmp_path, flags):
+    def rmse(*more):
+        train(*SMALL, "--quiet", "--json", tmp_path / "r.json", *more)
+        return json.loads((tmp_path / "r.json").read_text())["test_rmse"]
+
+    assert rmse(*flags) != rmse()
+
+
+def test_two_devices_give_the_result_of_one(small_data, train, tmp_path):
+    def rmse(devices):
+        flags = ["--dropout", "0", "--devices", devices, "--json", tmp_path / "r.json"]
+        train(*SMALL, "--quiet", *flags)
+        return json.loads((tmp_path / "r.json").read_text())["test_rmse"]
+
+    assert rmse("cpu:0,cpu:1") == pytest.approx(rmse("cpu"), abs=1e-4)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_the_plot_is_written(small_data, train, tmp_path, ending):
+    file = tmp_path / f"curve.{ending}"
+    assert train(*SMALL, "--plot", file)[0] == 0
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
+    assert file.read_bytes().startswith(start)
+    assert [f.name for f in tmp_path.glob("*curve*")] == [file.name]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--test-ratio", "1"], "'1' is not between 0 and 1"),
+        (["--test-ratio", "nan"], "'nan' is not between 0 and 1"),
+        (["--num-epochs", "0"], "'0' is not a whole number from 1"),
+        (["-k", "2.5"], "'2.5' is not a whole number from 1"),
+        (["--lr", "0"], "'0' is not a number above 0"),
+        (["--lr", "inf"], "'inf' is not a number above 0"),
+        (["--wd", "-1"], "'-1' is not a number from 0"),
+        (["--dropout", "1"], "'1' is not from 0 to below 1"),
+        (["--seed", "-1"], "'-1' is not a whole number from 0"),
+        (["--split-mode", "time"], "invalid choice: 'time'"),
+        (["--devices", "tpu"], "'tpu' is not cpu, gpu, or a list"),
+        (["--optimizer", "adamax2"], "'adamax2' is not one of adadelta, "),
+        (["--plot", "nowhere/curve.png"], "nowhere is not a folder"),
+        (["--plot", "curve.txt"], "does not end in .png, .svg or .pdf"),
+        (["--json", "."], ". is a folder, not a file"),
+        (["--epochs", "3"], "unrecognized arguments: --epochs"),
+    ],
+)
+def test_a_bad_flag_is_one_line_and_exit_code_2(train, flags, message):
+    code, out, err = train(*flags)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1\t2\t3", r"u.data:3: 3 columns where 4 are expected"),
+        ("1\t2\tgood\t9", r"u.data:3: rating 'good' is not a finite number"),
+        ("1\t2\tnan\t9", r"u.data:3: rating 'nan' is not a finite number"),
+        ("1\t2\tinf\t9", r"u.data:3: rating 'inf' is not a finite number"),
+        ("1\t2\t0\t9", r"u.data:3: rating '0' is not positive; 0 marks an unobserved"),
+        ("1\t2\t-1\t9", r"u.data:3: rating '-1' is not positive"),
+        ("\t2\t3\t9", r"u.data:3: the user is empty"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, train, line, message):
+    (tmp_path / "ml-100k").mkdir()
+    text = f"1\t1\t5\t9\n2\t2\t3\t9\n{line}\n"
+    (tmp_path / "ml-100k" / "u.data").write_text(text)
+    code, out, err = train("--data-dir", tmp_path)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "ml-99"], "unknown data set 'ml-99'; there are ml-100k, ml-1m"),
+        (["--data-dir", "nowhere"], "nowhere: no such folder"),
+        (["--test-ratio", "1e-9"], "the random split leaves the test part empty"),
+        (["--devices", "gpu"], "no device gpu: MXNet sees 0 GPU"),
+        (["--lr", "1e30"], "the training loss is"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_exit_code_1(small_data, train, flags, message):
+    code, _, err = train(*SMALL, "--quiet", *flags)
+    assert code == 1
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No data anywhere, and servers that refuse."""
+    monkeypatch.delenv("D2L_AUTOREC_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets, "SERVERS", ("http://localhost:9",))
+
+
+def test_without_data_it_trains_on_synthetic_ratings_and_says_so(
+    offline, train, tmp_path
+):
+    file = tmp_path / "report.json"
+    flags = ["--num-hidden", "4", "--num-epochs", "1", "--json", file]
+    code, out, _ = train(*flags)
+    assert code == 0
+    block = out[out.index("!!!") : out.rindex("!!!")]
+    assert "MovieLens 100K could not be had" in block
+    assert "synthetic-100k" in block
+    assert "not comparable with the book" in block
+    assert "\nsynthetic-100k: 943 users x 1,682 items" in out
+    assert out.splitlines()[-1] == "(synthetic-100k: not comparable with the book)"
+    assert json.loads(file.read_text())["dataset"] == "synthetic-100k"
+
+
+def test_a_named_data_set_that_cannot_be_had_ends_the_command(offline, train):
+    code, _, err = train("--dataset", "ml-100k")
+    assert code == 1
+    assert "ml-100k is not on this machine and could not be downloaded" in err
+    assert "--data-dir" in err
+    assert err.count("\n") == 1
+
+
+def test_help_answers_without_mxnet():
+    script = (
+        "import sys; sys.argv[1:] = ['--help']\n"
+        "from d2l_autorec import train\n"
+        "try: train.main()\n"
+        "except SystemExit as stopped: code = stopped.code\n"
+        "assert not {'mxnet', 'pandas', 'numpy'} & set(sys.modules), sys.modules\n"
+        "sys.exit(code)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    for flag in ("--dataset", "--lr X, -l X", "default: 0.002", "--quiet"):
+        assert flag in ran.stdout
+
+
+def test_the_help_names_every_data_set():
+    text = main.__globals__["_parser"]().format_help().replace("-\n", "-")
+    assert all(name in " ".join(text.split()) for name in datasets.NAMES)
+
+
+def test_the_command_runs_as_a_process(small_data):
+    ran = subprocess.run(command(*SMALL, "--quiet"), capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("train loss")
+
+
+def test_ctrl_c_ends_with_one_line(small_data):
+    long = command("--num-epochs", "100000")
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(long, **pipes) as running:
+        seen = ""
+        while "test RMSE" not in seen:
+            seen += running.stderr.read(1)
+        running.send_signal(signal.SIGINT)
+        rest = running.stderr.read()
+    assert running.returncode == 1
+    assert rest.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in rest
+
+
+def test_the_books_recipe_on_real_data(real_ml_100k, train, tmp_path):
+    _, out, _ = train("--quiet", "--json", tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["test_rmse"] < 0.91
+    assert "the book prints train loss 0.000, test RMSE 0.898" in out

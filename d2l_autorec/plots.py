@@ -57,7 +57,7 @@ def learning_curve(history: Sequence[Epoch], num_epochs: int | None = None) -> F
     panels = zip(
         figure.subplots(1, 2),
         ("train_loss", "test_rmse"),
-        ("train loss (mean of a sample)", "test RMSE (stars)"),
+        ("train loss (mean of a sample)", "test RMSE (unit of the ratings)"),
         ("tab:blue", "tab:orange"),
     )
     x = [e.epoch for e in history]

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .loop import seed_everything as seed_everything
     from .loop import train_recsys_rating as train_recsys_rating
     from .loop import try_all_gpus as try_all_gpus
+    from .mf import MF as MF
+    from .mf import mf_evaluator as mf_evaluator
+    from .mf import mf_pooled_evaluator as mf_pooled_evaluator
     from .model import AutoRec as AutoRec
     from .ratings import Ratings as Ratings
     from .ratings import read_ratings as read_ratings
@@ -41,6 +44,7 @@ _MODULES = {
     "datasets": ("load_dataset",),
     "evaluators": ("evaluator", "rmse"),
     "loop": ("seed_everything", "train_recsys_rating", "try_all_gpus"),
+    "mf": ("MF", "mf_evaluator", "mf_pooled_evaluator"),
     "model": ("AutoRec",),
     "ratings": ("Ratings", "read_ratings"),
 }

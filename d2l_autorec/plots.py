@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -93,7 +94,8 @@ def _progress_bar(epochs: Iterable[Epoch], num_epochs: int) -> Iterator[Epoch]:
 
 
 def _live_plot(epochs: Iterable[Epoch], num_epochs: int) -> Iterator[Epoch]:
-    import IPython.display
+    # Sent as a picture, a plot needs no inline backend to have been set up.
+    from IPython.display import Image, display
 
     history: list[Epoch] = []
     handle: Any = None
@@ -102,11 +104,13 @@ def _live_plot(epochs: Iterable[Epoch], num_epochs: int) -> Iterator[Epoch]:
         history.append(epoch)
         # Drawing takes longer than a small epoch.
         if time.monotonic() - drawn > 1 or epoch.epoch == num_epochs:
-            figure = learning_curve(history, num_epochs)
+            picture = io.BytesIO()
+            learning_curve(history, num_epochs).savefig(picture, dpi=100)
+            image = Image(picture.getvalue())
             if handle is None:
-                handle = IPython.display.display(figure, display_id=True)
+                handle = display(image, display_id=True)
             else:
-                handle.update(figure)
+                handle.update(image)
             drawn = time.monotonic()
         yield epoch
 

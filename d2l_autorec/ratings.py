@@ -464,4 +464,4 @@ def _parquet_as_csv(path: Path) -> bytes:
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error
-    return table.to_csv(index=False).encode()
+    return bytes(table.to_csv(index=False).encode())

@@ -1,0 +1,185 @@
+"""The notebooks: one code for all languages, the package's code, and a whole run."""
+
+import ast
+import re
+import sys
+from importlib import import_module, util
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+SPEC = util.spec_from_file_location("build", NOTEBOOKS / "build.py")
+build = util.module_from_spec(SPEC)
+SPEC.loader.exec_module(build)
+
+SMALL = {
+    "autorec": {"num_hidden": 8, "num_epochs": 2, "mf_epochs": 1},
+    "exercises": {
+        "seeds": [0, 1],
+        "hidden_sizes": [2, 4],
+        "architectures": [[4], [4, 4]],
+        "encoder_activations": ["identity", "sigmoid"],
+        "decoder_activations": ["sigmoid", "relu"],
+        "max_epochs": 2,
+    },
+}
+NUM_PLOTS = {"autorec": 4, "exercises": 3}
+ALL = [(name, language) for name in build.NAMES for language in build.LANGUAGES]
+
+
+def outputs(notebook):
+    cells = (cell for cell in notebook.cells if cell.cell_type == "code")
+    return [output for cell in cells for output in cell.outputs]
+
+
+def printed(notebook):
+    return "".join(o.text for o in outputs(notebook) if o.output_type == "stream")
+
+
+def plots(notebook):
+    return [o for o in outputs(notebook) if "image/png" in o.get("data", {})]
+
+
+@pytest.mark.parametrize("name", build.NAMES)
+@pytest.mark.parametrize("language", ["ko", "pt"])
+def test_the_languages_carry_the_same_code(name, language):
+    english, other = build.load("en", name), build.load(language, name)
+
+    def skeleton(notebook):
+        return [
+            (c.id, c.cell_type, c.cell_type == "code" and (c.source, c.metadata))
+            for c in notebook.cells
+        ]
+
+    assert skeleton(other) == skeleton(english)
+
+
+@pytest.mark.parametrize("name", build.NAMES)
+def test_the_languages_have_their_own_prose(name):
+    texts = [
+        [
+            c.source
+            for c in build.load(language, name).cells
+            if c.cell_type == "markdown"
+        ]
+        for language in build.LANGUAGES
+    ]
+    assert all(len(set(versions)) == 3 for versions in zip(*texts))
+
+
+@pytest.mark.parametrize(("name", "language"), ALL)
+def test_formulas_are_the_same_in_every_language(name, language):
+    def formulas(notebook):
+        text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        return [
+            "".join(formula.split())
+            for formula in re.findall(r"\$\$.+?\$\$", text, re.DOTALL)
+        ]
+
+    assert formulas(build.load(language, name)) == formulas(build.load("en", name))
+
+
+def without_docstrings(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            node
+        ):
+            del node.body[0]
+    return ast.dump(tree)
+
+
+def test_the_definitions_shown_are_the_packages():
+    cells = [c for c in build.load("en", "autorec").cells if "shows" in c.metadata]
+    assert [path for c in cells for path in c.metadata["shows"]] == [
+        "d2l_autorec.model.AutoRec",
+        "d2l_autorec.evaluators.rmse",
+        "d2l_autorec.evaluators.reconstruct",
+        "d2l_autorec.evaluators.evaluator",
+    ]
+    for cell in cells:
+        package = {}
+        for path in cell.metadata["shows"]:
+            module, _, name = path.rpartition(".")
+            source = Path(import_module(module).__file__).read_text()
+            (package[name],) = (
+                node
+                for node in ast.parse(source).body
+                if getattr(node, "name", "") == name
+            )
+        shown = {node.name: node for node in ast.parse(cell.source).body}
+        assert {n: without_docstrings(t) for n, t in shown.items()} == {
+            n: without_docstrings(t) for n, t in package.items()
+        }
+
+
+@pytest.mark.parametrize(("name", "language"), ALL)
+def test_the_committed_outputs_are_of_a_clean_run(name, language):
+    notebook = build.load(language, name)
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+    assert not [o for o in outputs(notebook) if o.get("name") == "stderr"]
+    assert not [o for o in outputs(notebook) if o.output_type == "error"]
+    assert len(plots(notebook)) == NUM_PLOTS[name]
+    assert "ml-100k: 943 users x 1,682 items" in printed(notebook)
+    text = str(outputs(notebook))
+    assert not re.search(r"/home/|/root/|/tmp/|/work/|/Users/|it/s\]|epoch/s", text)
+
+
+def test_the_committed_result_is_the_same_in_every_language():
+    lines = {
+        re.search(
+            "AutoRec: final test RMSE (.+)", printed(build.load(language, "autorec"))
+        ).group(1)
+        for language in build.LANGUAGES
+    }
+    assert len(lines) == 1
+    assert float(lines.pop()) <= 0.91
+
+
+@pytest.fixture(scope="module")
+def ran():
+    """Every notebook, run on synthetic ratings with small parameters."""
+    return {
+        (name, language): build.run(
+            build.load(language, name), dataset="synthetic-100k", **SMALL[name]
+        )
+        for name, language in ALL
+    }
+
+
+@pytest.mark.parametrize(("name", "language"), ALL)
+def test_it_runs_top_to_bottom_without_a_warning(ran, name, language):
+    notebook = ran[name, language]
+    assert not [o for o in outputs(notebook) if o.get("name") == "stderr"]
+    assert len(plots(notebook)) == NUM_PLOTS[name]
+
+
+@pytest.mark.parametrize(("name", "language"), ALL)
+def test_synthetic_ratings_are_named_above_every_result(ran, name, language):
+    for cell in ran[name, language].cells:
+        results = [
+            o
+            for o in cell.get("outputs", [])
+            if o.output_type == "execute_result" or "RMSE" in o.get("text", "")
+        ]
+        if results and cell.id != "load":
+            first = cell.outputs[0]
+            assert first.get("text", "").startswith("SYNTHETIC RATINGS"), cell.id
+
+
+def test_the_result_is_equal_across_the_languages(ran):
+    lines = {
+        re.search(
+            "AutoRec: final test RMSE .+", printed(ran["autorec", language])
+        ).group()
+        for language in build.LANGUAGES
+    }
+    assert len(lines) == 1
+
+
+def test_a_kernel_without_the_package_is_told_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "d2l_autorec", None)
+    first = next(c for c in build.load("en", "autorec").cells if c.cell_type == "code")
+    with pytest.raises(ModuleNotFoundError, match="python -m pip install"):
+        exec(first.source, {})

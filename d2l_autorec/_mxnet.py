@@ -12,6 +12,11 @@ else:
     _cores = os.cpu_count() or 1
 os.environ.setdefault("OMP_NUM_THREADS", str(_cores))
 
+if "DMLC_ROLE" in os.environ:
+    from .distributed import prepare
+
+    prepare()
+
 import mxnet as mx  # noqa: E402
 
 mx.npx.set_np()

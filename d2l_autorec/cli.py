@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -54,7 +55,10 @@ def run(command: Callable[[], None]) -> NoReturn:
         message = f"error: {where}{error.strerror or error}"
     else:
         sys.exit(0)
-    print(message, file=sys.stderr)
+    print(message, file=sys.stderr, flush=True)
+    if "DMLC_ROLE" in os.environ:
+        # On a normal exit MXNet would wait for workers that wait for this one.
+        os._exit(1)
     sys.exit(1)
 
 

@@ -7,13 +7,14 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as onp
 import scipy.sparse as sp
 
-from ._mxnet import gluon, mx
+from ._mxnet import gluon, mx, npx
+from .data import dense, observed_cells, row_bounds
 
 
 def rmse(predictions: Any, ratings: Any) -> float:
@@ -33,31 +34,6 @@ def rmse(predictions: Any, ratings: Any) -> float:
     return float(onp.sqrt(onp.mean(error**2)))
 
 
-def reconstruct(
-    network: gluon.Block, inter_matrix: Iterable[Any], devices: Sequence[mx.Context]
-) -> Iterator[onp.ndarray]:
-    """Reconstruct a matrix batch by batch, each batch shared out over the devices.
-
-    Parameters
-    ----------
-    network : mxnet.gluon.Block
-        A trained `AutoRec`.
-    inter_matrix : iterable of array, each of shape (batch_size, num_users)
-        The training matrix in order.
-    devices : sequence of mxnet.Context
-        Where the network's parameters are.
-
-    Yields
-    ------
-    numpy.ndarray of float32, shape (batch_size, num_users)
-        Predicted ratings.
-    """
-    for batch in inter_matrix:
-        shares = gluon.utils.split_and_load(batch, devices, even_split=False)
-        outputs = [network(share) for share in shares if len(share)]
-        yield onp.concatenate([output.asnumpy() for output in outputs])
-
-
 def evaluator(
     network: gluon.Block,
     inter_matrix: Iterable[Any],
@@ -70,8 +46,9 @@ def evaluator(
     ----------
     network : mxnet.gluon.Block
         A trained `AutoRec`.
-    inter_matrix : iterable of array, each of shape (batch_size, num_users)
-        Batches of the *training* matrix in order: what the predictions are made from.
+    inter_matrix : iterable, of shape (batch_size, num_users) each
+        Batches of the *training* matrix in order, arrays or scipy.sparse.csr_matrix:
+        what the predictions are made from.
     test_data : array or scipy.sparse matrix, shape (num_items, num_users)
         The held-out ratings, 0 or not stored where there is none.
     devices : sequence of mxnet.Context
@@ -92,10 +69,18 @@ def evaluator(
         test_data = test_data.asnumpy()
     test_data = sp.csr_matrix(test_data)
     predictions, stop = [onp.empty(0)], 0
-    for outputs in reconstruct(network, inter_matrix, devices):
-        start, stop = stop, stop + len(outputs)
-        held_out = test_data[start:stop].tocoo()
-        predictions.append(outputs[held_out.row, held_out.col])
+    for batch in inter_matrix:
+        start, stop = stop, stop + batch.shape[0]
+        held_out = test_data[start:stop]
+        found = []
+        for device, (first, last) in zip(
+            devices, row_bounds(batch.shape[0], len(devices))
+        ):
+            wanted, rows = held_out[first:last], batch[first:last]
+            if wanted.nnz:
+                outputs = network(dense(rows, device))  # (rows, num_users)
+                found.append(npx.gather_nd(outputs, observed_cells(wanted, device)))
+        predictions.extend(part.asnumpy() for part in found)
     if stop != test_data.shape[0]:
         raise ValueError(f"{stop} rows to score against {test_data.shape[0]} held out")
     if not test_data.nnz:

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 from ._mxnet import gluon, mx
 from .data import row_batches
+from .distributed import Team
 from .evaluators import evaluator
 from .loop import Epoch, train_epochs
 from .model import AutoRec
@@ -74,6 +75,7 @@ class Recipe:
         devices: Sequence[mx.Context],
         seed: int | None = None,
         valid_mat: sp.csr_matrix | None = None,
+        team: Team | None = None,
     ) -> Training:
         """Make a network and get its training ready.
 
@@ -87,6 +89,8 @@ class Recipe:
             Of each epoch, as for `train_epochs`.
         valid_mat : scipy.sparse.csr_matrix, shape (num_items, num_users), optional
             Ratings held out of `train_mat` to choose something on.
+        team : Team, optional
+            Workers on other machines to train with.
 
         Returns
         -------
@@ -99,15 +103,18 @@ class Recipe:
             net.collect_params(),
             self.optimizer,
             {"learning_rate": self.lr, "wd": self.wd},
+            kvstore=team.kvstore if team else "device",
+            # Each worker steps its own parameters by the sum of all gradients.
+            update_on_kvstore=False if team else None,
         )
-        in_order = row_batches(train_mat, 1024)
+        in_order = row_batches(train_mat, 256, sparse=True)
 
         def score(held_out: sp.csr_matrix) -> float:
             return evaluator(net, in_order, held_out, devices)
 
         epochs = train_epochs(
             net,
-            row_batches(train_mat, self.batch_size, shuffle=True),
+            row_batches(train_mat, self.batch_size, shuffle=True, sparse=True),
             gluon.loss.L2Loss(),
             trainer,
             self.num_epochs,
@@ -115,5 +122,6 @@ class Recipe:
             lambda: score(test_mat),
             None if valid_mat is None else lambda: score(valid_mat),
             seed,
+            team=team,
         )
         return Training(net, trainer, epochs)

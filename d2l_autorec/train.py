@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import cli
+from .distributed import check_environment, join
 
 if TYPE_CHECKING:
     from .ratings import Ratings
@@ -26,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    if args.kvstore:
+        check_environment()
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from ._mxnet import mx
@@ -40,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"argument --optimizer: {args.optimizer!r} is not one of {known}")
     devices = parse_devices(args.devices)
     ratings = _load(args.dataset, args.data_dir)
+    team = join(args.kvstore) if args.kvstore else None
+    reports = team is None or team.rank == 0
+    args.quiet = args.quiet or not reports
     if not args.quiet:
         print(ratings.summary())
 
@@ -57,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.quiet:
         print(f"{args.split_mode} split, seed {args.seed}: ", end="")
         print(f"{train_mat.nnz:,} ratings to train on, {test_mat.nnz:,} to test on")
-    epochs = recipe.train(train_mat, test_mat, devices, args.seed).epochs
+    epochs = recipe.train(train_mat, test_mat, devices, args.seed, team=team).epochs
     history = list(epochs if args.quiet else watch(epochs, recipe.num_epochs))
+    if not reports:
+        return
 
     by_the_book = (
         ratings.name == "ml-100k" and args.split_mode == "random" and recipe == Recipe()
@@ -190,6 +198,13 @@ def _parser() -> cli.Parser:
         default=256,
         metavar="N",
         help="items a mini-batch",
+    )
+    machines = parser.add_argument_group("machines")
+    machines.add_argument(
+        "--kvstore",
+        choices=("dist_sync",),
+        help="share every batch with workers on other machines; the same command for "
+        "each process, told apart by DMLC_* variables (docs/distributed.md)",
     )
     output = parser.add_argument_group("output")
     output.add_argument(

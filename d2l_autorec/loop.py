@@ -163,8 +163,9 @@ def train_epochs(
     for epoch in range(1, num_epochs + 1):
         if seed is not None:
             seed_everything(_epoch_seed(seed, epoch))
-            if team:
-                # All draw one order of the rows, but each its own dropout.
+            if team and epoch > 1:
+                # Each worker its own dropout, but not yet in the first epoch, which
+                # draws the weights; NumPy draws the order of the rows, one for all.
                 mx.random.seed(_epoch_seed(seed, epoch) ^ team.rank)
         total, samples, examples = 0.0, 0, 0
         start = time.perf_counter()

@@ -68,7 +68,7 @@ def evaluator(
     if isinstance(test_data, mx.nd.NDArray):
         test_data = test_data.asnumpy()
     test_data = sp.csr_matrix(test_data)
-    predictions, stop = [onp.empty(0)], 0
+    predictions, pending, stop = [onp.empty(0)], [], 0
     for batch in inter_matrix:
         start, stop = stop, stop + batch.shape[0]
         held_out = test_data[start:stop]
@@ -80,7 +80,10 @@ def evaluator(
             if wanted.nnz:
                 outputs = network(dense(rows, device))  # (rows, num_users)
                 found.append(npx.gather_nd(outputs, observed_cells(wanted, device)))
-        predictions.extend(part.asnumpy() for part in found)
+        # Reading waits; this batch is computed while the next one is put together.
+        predictions.extend(part.asnumpy() for part in pending)
+        pending = found
+    predictions.extend(part.asnumpy() for part in pending)
     if stop != test_data.shape[0]:
         raise ValueError(f"{stop} rows to score against {test_data.shape[0]} held out")
     if not test_data.nnz:

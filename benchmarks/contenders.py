@@ -25,7 +25,7 @@ Answer = dict[str, float]
 
 
 def ours(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
-    """Our loop, as the command runs it."""
+    """Run our loop, as the command does."""
     from d2l_autorec import seed_everything, try_all_gpus
     from d2l_autorec.recipe import Recipe
 
@@ -41,7 +41,7 @@ def ours(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
 
 
 def book(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
-    """The book's loop over dense matrices and Gluon's loaders."""
+    """Run the book's loop over dense matrices and Gluon's loaders."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -59,12 +59,12 @@ def book(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
 
 
 def torch(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
-    """The same mathematics in PyTorch, dense, with Adam as it comes."""
+    """Run the same mathematics in PyTorch, dense, with Adam as it comes."""
     return _torch(train, test, fused=None)
 
 
 def torch_fused(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
-    """The same with PyTorch's fused Adam, its fastest."""
+    """Run the same with PyTorch's fused Adam, its fastest."""
     return _torch(train, test, fused=True)
 
 
@@ -127,7 +127,7 @@ def _torch(
 
 
 def sgemm(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
-    """The rate of MXNet's fastest matrix product, that of a dense layer."""
+    """Measure MXNet's fastest matrix product, that of a dense layer."""
     from mxnet import np as mnp
     from mxnet import npx
 
@@ -146,7 +146,7 @@ def sgemm(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
 
 
 def torch_sgemm(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
-    """The rate of PyTorch's matrix product."""
+    """Measure PyTorch's matrix product."""
     import os
 
     import torch

@@ -38,18 +38,15 @@ def generate(
     train, test : scipy.sparse.csr_matrix of float32, shape (num_items, num_users)
     """
     rng = np.random.default_rng(0)
-    # Draws that repeat a cell are dropped, and popular items lose more of them; a few
-    # rounds of asking for more make up for that.
     popularity = rng.permutation((np.arange(num_items) + num_items / 20) ** -1.0)
     counts = popularity / popularity.sum() * num_ratings
-    for _ in range(10):
+    for _ in range(10):  # nobody rates an item twice, so popularity has a ceiling
         counts = np.minimum(counts, num_users / 2)
         counts *= num_ratings / counts.sum()
-    rows = [
-        rng.choice(num_users, round(min(n, num_users / 2)), replace=False, shuffle=False)
-        .astype(np.int32)
-        for n in counts
-    ]  # fmt: skip
+    rows = []
+    for count in counts.round().astype(int):
+        row = rng.choice(num_users, count, replace=False, shuffle=False)
+        rows.append(row.astype(np.int32))
     parts = []
     held_out = [round(TEST_RATIO * len(row)) for row in rows]
     for cut in (
@@ -107,7 +104,9 @@ def main() -> None:
         print(json.dumps(measure(args.measure, args.num_hidden)))
         return
     found = []
-    print("| shape | users x items | ratings | train s | evaluate s | peak GB | ", end="")
+    print(
+        "| shape | users x items | ratings | train s | evaluate s | peak GB | ", end=""
+    )
     print("two dense matrices GB |\n|---|---|---|---|---|---|---|", flush=True)
     for name in args.only or ("ml-100k", "ml-1m", "ml-10m"):
         process = subprocess.run(

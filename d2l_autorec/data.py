@@ -321,8 +321,8 @@ def observed_cells(rows: sp.csr_matrix, device: mx.Context) -> np.ndarray:
     mxnet.np.ndarray of int32, shape (2, num_ratings)
         Row and column, as ``npx.gather_nd`` takes them.
     """
-    row = onp.repeat(onp.arange(rows.shape[0]), onp.diff(rows.indptr))
-    return on_device(onp.stack([row, rows.indices]).astype(onp.int32), device)
+    row = onp.repeat(onp.arange(rows.shape[0], dtype=onp.int32), onp.diff(rows.indptr))
+    return on_device(onp.stack([row, rows.indices.astype(onp.int32)]), device)
 
 
 def row_bounds(num_rows: int, num_shares: int) -> list[tuple[int, int]]:

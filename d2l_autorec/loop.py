@@ -190,6 +190,7 @@ def train_epochs(
         total += _sum(*pending)
         if team:
             total = team.add_up(total)
+        mx.nd.waitall()  # for the last step's update
         seconds = time.perf_counter() - start
         if not math.isfinite(total):
             raise TrainingDiverged(

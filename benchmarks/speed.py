@@ -132,8 +132,10 @@ def print_loops(found: dict[str, Any]) -> None:
     rates = {n: typical(n, "gflops") for n in answers if n.endswith("sgemm")}
     best = max(rates.values())
     print(f"\n{found['dataset']}: seconds an epoch, median")
-    print("| loop | training | ours / it | with evaluation | ours / it | products |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| loop | training | ours / it | with evaluation | ours / it | products | "
+        "last test RMSE |\n|---|---|---|---|---|---|---|"
+    )
     for name in answers:
         if name in rates:
             continue
@@ -148,7 +150,8 @@ def print_loops(found: dict[str, Any]) -> None:
             mean = statistics.mean(a["train_seconds"] for a in answers[name])
             rate = found["gflop_per_epoch"] / mean
             share = f"{rate:.0f} GFLOP/s, {rate / best:.0%}"
-        print(f"| {name} | " + " | ".join(row) + f" | {share} |")
+        rmse = answers[name][-1]["rmse"]
+        print(f"| {name} | " + " | ".join(row) + f" | {share} | {rmse:.3f} |")
     for name, rate in rates.items():
         print(f"{name}: {rate:.0f} GFLOP/s")
 

@@ -1,10 +1,10 @@
 """Seconds an epoch and peak memory, on generated ratings of real data sets' shapes.
 
-``python benchmarks/scale.py`` trains by the book's recipe on each shape, three epochs in
-a process of its own, and prints a table; ``--json FILE`` writes it. The ratings are drawn
-at random, so only the size means something, not the RMSE. Netflix' shape takes about
-13 GB and several minutes for its one epoch, so it has to be asked for (``--only
-netflix``).
+``python benchmarks/scale.py`` trains by the book's recipe on each shape, three epochs
+in a process of its own, and prints a table; ``--json FILE`` writes it. The ratings are
+drawn at random, so only their number means something, not the RMSE. Netflix' shape takes
+about 13 GB and several minutes for its one epoch, so it has to be asked for
+(``--only netflix``).
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from .errors import ClusterError
 _ROLES = ("scheduler", "server", "worker")
 _SCHEDULER, _SERVERS_AND_WORKERS = 1, 2 + 4  # ps-lite's names for groups of nodes
 _SECONDS_TO_JOIN = 600
+_TIMEOUT, _SECONDS_OF_SILENCE = "PS_HEARTBEAT_TIMEOUT", "60"
 
 
 class Team:
@@ -65,7 +66,7 @@ class Team:
 
 
 def check_environment() -> None:
-    """Check the ``DMLC_*`` variables that say who takes part, and where.
+    """Check the variables that say who takes part, where, and who counts as dead.
 
     Raises
     ------
@@ -78,10 +79,11 @@ def check_environment() -> None:
         raise ClusterError(f"DMLC_ROLE {found}; it is one of {', '.join(_ROLES)}")
     if not os.environ.get("DMLC_PS_ROOT_URI"):
         raise ClusterError("DMLC_PS_ROOT_URI, the scheduler's address, is not set")
-    for name in ("DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER"):
-        value = os.environ.get(name)
-        if value is None or not (value.isdecimal() and int(value)):
-            found = "not set" if value is None else repr(value)
+    counts = ("DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER", _TIMEOUT)
+    for name in counts:
+        value = os.environ.get(name, _SECONDS_OF_SILENCE if name == _TIMEOUT else "")
+        if not (value.isdecimal() and int(value)):
+            found = repr(value) if value else "not set"
             raise ClusterError(f"{name} is {found}; it is a whole number from 1")
 
 
@@ -127,7 +129,7 @@ def _watch(handle: Any = None) -> None:
     The scheduler hears from all, the others from the scheduler. They wait for each
     other inside of MXNet, so a thread has to do it, and it cannot be done gently.
     """
-    timeout = int(os.environ.get("PS_HEARTBEAT_TIMEOUT", 60))
+    timeout = int(os.environ.get(_TIMEOUT, _SECONDS_OF_SILENCE))
     heard = _SCHEDULER
     if os.environ["DMLC_ROLE"] == "scheduler":
         heard = _SERVERS_AND_WORKERS

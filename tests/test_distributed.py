@@ -161,6 +161,7 @@ def test_a_missing_variable_is_named(monkeypatch, missing):
         ("DMLC_ROLE", "master", "DMLC_ROLE is 'master'; it is one of scheduler"),
         ("DMLC_NUM_WORKER", "two", "DMLC_NUM_WORKER is 'two'; it is a whole number"),
         ("DMLC_NUM_SERVER", "0", "DMLC_NUM_SERVER is '0'; it is a whole number"),
+        ("PS_HEARTBEAT_TIMEOUT", "1m", "PS_HEARTBEAT_TIMEOUT is '1m'; it is a whole"),
     ],
 )
 def test_a_wrong_variable_is_named(monkeypatch, name, value, message):

@@ -68,7 +68,8 @@ def evaluator(
     if isinstance(test_data, mx.nd.NDArray):
         test_data = test_data.asnumpy()
     test_data = sp.csr_matrix(test_data)
-    predictions, pending, stop = [onp.empty(0)], [], 0
+    predictions, stop = [onp.empty(0)], 0
+    pending: list[Any] = []
     for batch in inter_matrix:
         start, stop = stop, stop + batch.shape[0]
         held_out = test_data[start:stop]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .data import split_data_ml100k as split_data_ml100k
     from .datasets import load_dataset as load_dataset
     from .evaluators import evaluator as evaluator
+    from .evaluators import mae as mae
     from .evaluators import rmse as rmse
     from .loop import seed_everything as seed_everything
     from .loop import train_recsys_rating as train_recsys_rating
@@ -42,7 +43,7 @@ _MODULES = {
         "split_data_ml100k",
     ),
     "datasets": ("load_dataset",),
-    "evaluators": ("evaluator", "rmse"),
+    "evaluators": ("evaluator", "mae", "rmse"),
     "loop": ("seed_everything", "train_recsys_rating", "try_all_gpus"),
     "mf": ("MF", "mf_evaluator", "mf_pooled_evaluator"),
     "model": ("AutoRec",),

@@ -10,9 +10,14 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import AutoRecError
+from .errors import AutoRecError, DatasetUnavailable
+
+if TYPE_CHECKING:
+    from .ratings import Ratings
+
+NOT_COMPARABLE = "not comparable with the book"
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -66,6 +71,18 @@ def positive_int(text: str) -> int:
 def seed(text: str) -> int:
     """Parse a seed, from 0 to 2**31 - 1."""
     return int(_number(text, int, lambda n: 0 <= n < 2**31, "a whole number from 0"))
+
+
+def seeds(text: str) -> list[int]:
+    """Parse seeds such as ``0-4`` or ``0,3,7``."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        start, stop = seed(first), seed(last or first)
+        if stop < start:
+            raise argparse.ArgumentTypeError(f"{part!r} counts down")
+        found += range(start, stop + 1)
+    return list(dict.fromkeys(found))
 
 
 def positive_float(text: str) -> float:
@@ -150,3 +167,38 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         help="folder that holds data sets as GroupLens unzips them, or their zips "
         "(default: $D2L_AUTOREC_DATA; then the cache; then a download)",
     )
+
+
+def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
+    """Load what `add_data_flags` asked for; fall back on generated ratings.
+
+    Parameters
+    ----------
+    name : str or None
+        A data set; None for ML-100K, or ``synthetic-100k`` where that cannot be had.
+    data_dir : str or None
+        As for `load_dataset`.
+
+    Returns
+    -------
+    Ratings
+
+    Raises
+    ------
+    DataError, DatasetUnavailable
+        As for `load_dataset`, the latter only for a data set that was named.
+    """
+    from .datasets import SYNTHETIC, load_dataset
+
+    try:
+        return load_dataset(name or "ml-100k", data_dir)
+    except DatasetUnavailable as error:
+        if name:
+            raise
+        rule = "!" * 72
+        print(
+            f"{rule}\n! MovieLens 100K could not be had:\n! {error}\n!\n"
+            f"! Using generated ratings instead ({SYNTHETIC}).\n"
+            f"! The results are {NOT_COMPARABLE}.\n{rule}"
+        )
+        return load_dataset(SYNTHETIC)

@@ -33,6 +33,23 @@ def rmse(predictions: Any, ratings: Any) -> float:
     return float(onp.sqrt(onp.mean(error**2)))
 
 
+def mae(predictions: Any, ratings: Any) -> float:
+    """Mean absolute error over all pairs at once.
+
+    Parameters
+    ----------
+    predictions, ratings : array_like, shape (num_pairs,)
+        Predicted and held-out ratings.
+
+    Returns
+    -------
+    float
+        In the unit of the ratings.
+    """
+    error = onp.asarray(predictions, onp.float64) - onp.asarray(ratings, onp.float64)
+    return float(onp.mean(onp.abs(error)))
+
+
 def reconstruct(
     network: gluon.Block, inter_matrix: Iterable[Any], devices: Sequence[mx.Context]
 ) -> Iterator[onp.ndarray]:

@@ -8,6 +8,7 @@ settings are the defaults.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -70,7 +71,7 @@ class Recipe:
     def train(
         self,
         train_mat: sp.csr_matrix,
-        test_mat: sp.csr_matrix,
+        test_mat: sp.csr_matrix | None,
         devices: Sequence[mx.Context],
         seed: int | None = None,
         valid_mat: sp.csr_matrix | None = None,
@@ -80,7 +81,8 @@ class Recipe:
         Parameters
         ----------
         train_mat, test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-            Ratings to learn from, and held-out ratings to score.
+            Ratings to learn from, and held-out ratings to score; without the latter,
+            the test RMSE is NaN.
         devices : sequence of mxnet.Context
             To train on.
         seed : int, optional
@@ -102,7 +104,9 @@ class Recipe:
         )
         in_order = row_batches(train_mat, 1024)
 
-        def score(held_out: sp.csr_matrix) -> float:
+        def score(held_out: sp.csr_matrix | None) -> float:
+            if held_out is None:
+                return math.nan
             return evaluator(net, in_order, held_out, devices)
 
         epochs = train_epochs(

@@ -5,15 +5,10 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from . import cli
 
-if TYPE_CHECKING:
-    from .ratings import Ratings
-
 BOOK = "the book prints train loss 0.000, test RMSE 0.898"
-NOT_COMPARABLE = "not comparable with the book"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         known = ", ".join(sorted(mx.optimizer.Optimizer.opt_registry))
         parser.error(f"argument --optimizer: {args.optimizer!r} is not one of {known}")
     devices = parse_devices(args.devices)
-    ratings = _load(args.dataset, args.data_dir)
+    ratings = cli.load_ratings(args.dataset, args.data_dir)
     if not args.quiet:
         print(ratings.summary())
 
@@ -63,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     by_the_book = (
         ratings.name == "ml-100k" and args.split_mode == "random" and recipe == Recipe()
     )
-    beside = BOOK if by_the_book else f"{ratings.name}: {NOT_COMPARABLE}"
+    beside = BOOK if by_the_book else f"{ratings.name}: {cli.NOT_COMPARABLE}"
     print(closing_lines(history, devices))
     print(f"({beside})")
     if args.plot:
@@ -91,25 +86,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         with replacing(args.json) as file:
             file.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def _load(name: str | None, data_dir: str | None) -> Ratings:
-    """Load what was asked for; fall back on generated ratings if nothing was."""
-    from .datasets import SYNTHETIC, load_dataset
-    from .errors import DatasetUnavailable
-
-    try:
-        return load_dataset(name or "ml-100k", data_dir)
-    except DatasetUnavailable as error:
-        if name:
-            raise
-        rule = "!" * 72
-        print(
-            f"{rule}\n! MovieLens 100K could not be had:\n! {error}\n!\n"
-            f"! Training on generated ratings instead ({SYNTHETIC}).\n"
-            f"! The results are {NOT_COMPARABLE}.\n{rule}"
-        )
-        return load_dataset(SYNTHETIC)
 
 
 def _parser() -> cli.Parser:

@@ -331,10 +331,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             {titles[name]: [s.rmse for s in found] for name, found in scores.items()},
             {titles[name]: [s.curve for s in found] for name, found in scores.items()},
         )
-        figure.suptitle(
-            f"RMSE on held-out ratings of {where}; {num_runs} run(s), mean and "
-            "standard deviation"
-        )
+        spreads = ", mean and standard deviation" if num_runs > 1 else ""
+        figure.suptitle(f"{where}: {', '.join(runs)}{spreads}")
         with replacing(args.plot) as file:
             save_figure(figure, file)
     if args.json:

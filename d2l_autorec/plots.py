@@ -6,6 +6,7 @@ import io
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .loop import Epoch
+
+# Told apart by those who do not see all colors too (Okabe and Ito's), greys first.
+_COLORS = ("0.7", "0.45", "#E69F00", "#0072B2", "#CC79A7")
 
 
 def watch(epochs: Iterable[Epoch], num_epochs: int) -> Iterator[Epoch]:
@@ -94,7 +98,7 @@ def comparison_chart(
 
     figure = Figure(figsize=(11, 4.2), facecolor="white", layout="constrained")
     bars, lines = figure.subplots(1, 2, width_ratios=(1, 1.15))
-    colors = {title: f"C{number}" for number, title in enumerate(rmse)}
+    colors = dict(zip(rmse, cycle(_COLORS)))
     means = {title: np.mean(values) for title, values in rmse.items()}
     low, high = min(means.values()), max(means.values())
     # Models differ by hundredths: from 0 on, all bars would look alike.
@@ -118,8 +122,11 @@ def comparison_chart(
         )
     bars.set_yticks(range(len(rmse)), rmse)
     bars.invert_yaxis()
-    bars.set_xlim(start, high + 0.35 * (high - start))
-    bars.set(title="lower is better", xlabel=f"RMSE (the axis starts at {start:g})")
+    bars.set_xlim(start, high + 0.5 * (high - start))  # room for the labels
+    bars.set(
+        title="RMSE on held-out ratings: lower is better",
+        xlabel=f"RMSE (the axis starts at {start:g})",
+    )
     bars.grid(axis="x", alpha=0.3)
     bars.set_axisbelow(True)
 
@@ -137,7 +144,8 @@ def comparison_chart(
             lines.plot(len(run), run[-1], ".", color=color)
         lines.plot([e + 1 for e in shared], mean, color=color, linewidth=2, label=title)
     lines.set_ylim(start, high + 0.15 * (high - start))
-    lines.set(title="while learning", xlabel="epoch", ylabel="RMSE")
+    lines.set(title="the same, after each epoch", xlabel="epoch", ylabel="RMSE")
+    lines.set_xlim(left=0)
     lines.xaxis.set_major_locator(MaxNLocator(integer=True))
     lines.legend(*(reversed(part) for part in lines.get_legend_handles_labels()))
     lines.grid(alpha=0.3)

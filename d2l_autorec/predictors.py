@@ -165,7 +165,7 @@ class BookMF(Predictor):
     """The book's matrix factorization, in its settings."""
 
     title = "MF (book)"
-    cold = "about the other's bias alone: untouched weights decay to 0"
+    cold = "the other's bias alone, below the scale (weights without data decay to 0)"
     num_factors, lr, wd, num_epochs, batch_size = 30, 0.002, 1e-5, 20, 512
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
@@ -212,9 +212,7 @@ class BookAutoRec(Predictor):
     """The book's AutoRec, in its settings."""
 
     title = "AutoRec (book)"
-    cold = (
-        "about 0 for a user, whose output weights decay; the users' levels for an item"
-    )
+    cold = "0 for a user (weights without data decay to 0); an empty row's for an item"
     recipe = Recipe()
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102

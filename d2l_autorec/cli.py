@@ -77,11 +77,12 @@ def seeds(text: str) -> list[int]:
     """Parse seeds such as ``0-4`` or ``0,3,7``."""
     found: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        start, stop = seed(first), seed(last or first)
-        if stop < start:
+        if not re.fullmatch(r"\d+(-\d+)?", part):
+            raise argparse.ArgumentTypeError(f"{part!r} is not a seed or a range")
+        first, last = seed(part.split("-")[0]), seed(part.split("-")[-1])
+        if last < first:
             raise argparse.ArgumentTypeError(f"{part!r} counts down")
-        found += range(start, stop + 1)
+        found += range(first, last + 1)
     return list(dict.fromkeys(found))
 
 

@@ -145,7 +145,7 @@ class Biases(Predictor):
 
     def predict(self, pairs: pd.DataFrame) -> onp.ndarray:  # noqa: D102
         users, items = self.ratings.indices(pairs)
-        return self.mean + self.user_bias[users] + self.item_bias[items]
+        return onp.asarray(self.mean + self.user_bias[users] + self.item_bias[items])
 
     @property
     def num_parameters(self) -> int:  # noqa: D102

@@ -313,10 +313,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             protocol = book_protocol(mf, ratings, seeds[0])
             bar.update()
 
-    where = f"{ratings.name}, {args.splits} split"
+    where = f"{ratings.name}, {args.splits} split, seeds {_span(seeds)}"
     report = "\n\n".join(
         [
-            f"{where}, {', '.join(runs)}:",
+            f"{where}:",
             results_table(scores, titles),
             _notes(scores, models, dict(zip(runs, cold))),
             *([_protocol_note(protocol, seeds[0])] if protocol else []),
@@ -332,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             {titles[name]: [s.curve for s in found] for name, found in scores.items()},
         )
         spreads = ", mean and standard deviation" if num_runs > 1 else ""
-        figure.suptitle(f"{where}: {', '.join(runs)}{spreads}")
+        figure.suptitle(f"{where}{spreads}")
         with replacing(args.plot) as file:
             save_figure(figure, file)
     if args.json:
@@ -410,13 +410,21 @@ def _protocol_note(protocol: dict[str, float], seed: int) -> str:
 def _provenance(dataset: str, args: argparse.Namespace, seeds: Sequence[int]) -> str:
     """Name the command that prints this again, and the machine."""
     flags = ["--dataset", dataset, "--splits", args.splits]
-    flags += ["--seeds", ",".join(map(str, seeds))]
+    flags += ["--seeds", _span(seeds)]
     if args.models != list(MODELS):
         flags += ["--models", ",".join(args.models)]
     return (
         f"`python -m d2l_autorec.compare {shlex.join(flags)}` on {os.cpu_count()} "
         f"CPU cores ({platform.machine()}), Python {platform.python_version()}."
     )
+
+
+def _span(seeds: Sequence[int]) -> str:
+    """Write seeds as `cli.seeds` reads them."""
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) > 1 and list(seeds) == list(range(first, last + 1)):
+        return f"{first}-{last}"
+    return ",".join(map(str, seeds))
 
 
 def _write_between_markers(file: Path, report: str) -> None:

@@ -172,7 +172,9 @@ class BookMF(Predictor):
         seed_everything(seed)
         self.net = MF(self.num_factors, self.ratings.num_users, self.ratings.num_items)
         self.net.initialize(mx.init.Normal(0.01), ctx=self.devices)
-        self.net.hybridize()
+        loss = gluon.loss.L2Loss()
+        for block in (self.net, loss):
+            block.hybridize()
         trainer = gluon.Trainer(
             self.net.collect_params(),
             "adam",
@@ -181,7 +183,7 @@ class BookMF(Predictor):
         epochs = train_epochs(
             self.net,
             self.batches(train_data, shuffle=True),
-            gluon.loss.L2Loss(),
+            loss,
             trainer,
             self.num_epochs,
             self.devices,

@@ -350,7 +350,7 @@ def test_every_model_meets_the_same_runs(small_data, command, monkeypatch):
 def test_quiet_shows_no_progress(small_data, command):
     code, out, err = command(*QUICK, "--quiet")
     assert (code, err) == (0, "")
-    assert out.startswith("ml-100k, random split, seed 0, seed 1:\n")
+    assert out.startswith("ml-100k, random split, seeds 0-1:\n")
 
 
 def test_the_json_report_holds_every_score(small_data, command, tmp_path):

@@ -51,6 +51,8 @@ class Ratings:
         No pair of user and item occurs twice.
     titles : mapping, optional
         Raw item id to title, for the items that have one.
+    rating_offset : float
+        Was added to every rating, to make it positive.
 
     Attributes
     ----------
@@ -61,6 +63,7 @@ class Ratings:
     name: str
     data: pd.DataFrame
     titles: Mapping[Any, str] = field(default_factory=dict, repr=False)
+    rating_offset: float = 0.0
     user_ids: np.ndarray = field(init=False, repr=False)
     item_ids: np.ndarray = field(init=False, repr=False)
 
@@ -168,7 +171,8 @@ def read_ratings(
     path = Path(path)
     raw = (_parquet_as_csv if path.suffix == ".parquet" else _read_bytes)(path)
     data = parse_ratings(raw, str(path), columns, encoding, rating_offset)
-    return Ratings(path.name, _without_duplicates(data, str(path), duplicates))
+    data = _without_duplicates(data, str(path), duplicates)
+    return Ratings(path.name, data, rating_offset=rating_offset)
 
 
 def parse_ratings(

@@ -74,6 +74,7 @@ class Recipe:
         devices: Sequence[mx.Context],
         seed: int | None = None,
         valid_mat: sp.csr_matrix | None = None,
+        trained: int = 0,
     ) -> Training:
         """Make a network and get its training ready.
 
@@ -87,6 +88,8 @@ class Recipe:
             Of each epoch, as for `train_epochs`.
         valid_mat : scipy.sparse.csr_matrix, shape (num_items, num_users), optional
             Ratings held out of `train_mat` to choose something on.
+        trained : int
+            Epochs that lie behind the training, as for `train_epochs`.
 
         Returns
         -------
@@ -115,5 +118,6 @@ class Recipe:
             lambda: score(test_mat),
             None if valid_mat is None else lambda: score(valid_mat),
             seed,
+            trained,
         )
         return Training(net, trainer, epochs)

@@ -231,7 +231,7 @@ class Predictor:
 
     @cached_property
     def _item_means(self) -> np.ndarray:
-        sums = self.run.train_mat.sum(axis=1, dtype=np.float64).A1
+        sums: np.ndarray = self.run.train_mat.sum(axis=1, dtype=np.float64).A1
         return sums / np.maximum(self._item_counts, 1)
 
     @cached_property
@@ -243,7 +243,7 @@ class Predictor:
 
     @cached_property
     def _noise(self) -> float:
-        """Mean squared error on training ratings, on a part of them if they are many."""
+        """Mean squared error on the training ratings, or a sample if they are many."""
         cells = self.run.train_mat.tocoo()
         some = slice(None, None, cells.nnz // 100_000 + 1)
         predicted = self._cells(cells.col[some], cells.row[some])
@@ -284,7 +284,7 @@ class Predictor:
         }
 
     def _best(
-        self, scores: np.ndarray, excluded: Sequence[int], n: int
+        self, scores: np.ndarray, excluded: Sequence[int] | np.ndarray, n: int
     ) -> list[Recommendation]:
         """Pick the highest scores; of equal ones, items with more ratings first."""
         allowed = self._item_counts > 0

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,11 @@ _HEADER_NAMES = {
 _SEPARATORS = ("::", "\t", ";", "|", ",")
 # pandas reads only one-character separators fast; no ratings file holds this one.
 _UNIT_SEPARATOR = "\x1f"
+# What unpacking can raise: a damaged zip has its own way for each of its fields.
+_ARCHIVE_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, LookupError, OSError, RuntimeError, ValueError),
+)
 
 
 @dataclass(frozen=True)
@@ -248,8 +254,12 @@ def parse_ratings(
                 f"{label}: holds {len(data)} ratings and only one {noun}; "
                 "at least two users and two items are needed"
             )
-    repeated = data.duplicated(["user_id", "item_id"])
-    if repeated.any():
+    # One number a pair is sorted faster than pairs are looked up.
+    pair = data["user_id"].cat.codes.to_numpy(np.int64) * len(data)
+    pair += data["item_id"].cat.codes.to_numpy()
+    pair.sort()
+    if (pair[1:] == pair[:-1]).any():
+        repeated = data.duplicated(["user_id", "item_id"])
         if duplicates == "error":
             row = int(repeated.argmax())
             raise DataError(
@@ -267,7 +277,8 @@ class _Text:
 
     raw: bytes  # UTF-8, lines end in LF
     label: str
-    separator: str
+    separator: str  # one character
+    width: int  # fields a line
     header: bool
     names: Sequence[str]  # of the columns to read
     positions: Sequence[int]  # where they are
@@ -309,67 +320,70 @@ class _Text:
                 raise DataError(
                     f"{label}: has no header to find column {named[0]!r} in"
                 )
-        return cls(raw, label, separator, header, names[: len(positions)], positions)
+        if len(separator) > 1:
+            raw = raw.replace(separator.encode(), _UNIT_SEPARATOR.encode())
+            separator = _UNIT_SEPARATOR
+        names = names[: len(positions)]
+        return cls(raw, label, separator, len(fields), header, names, positions)
 
     def table(self, rating_offset: float) -> pd.DataFrame:
         """Read the columns: ids as categories of strings, numbers as floats.
 
-        The check of the whole is fast; only when it fails the lines are walked, to
-        name the one that is wrong.
+        The check of the whole is fast. Only when it fails, or cannot be sure, the
+        lines are walked, to name the first that is wrong.
         """
-        body, separator = self.raw, self.separator
-        if len(separator) > 1:
-            body = body.replace(separator.encode(), _UNIT_SEPARATOR.encode())
-            separator = _UNIT_SEPARATOR
         names = [name for _, name in sorted(zip(self.positions, self.names))]
         kinds = {"user_id": "category", "item_id": "category"}
         try:
             data = pd.read_csv(
-                io.BytesIO(body),
-                sep=separator,
+                io.BytesIO(self.raw),
+                sep=self.separator,
                 header=0 if self.header else None,
                 names=names,
                 usecols=sorted(self.positions),
                 dtype={name: kinds.get(name, "float64") for name in names},
-                keep_default_na=False,
+                na_filter=False,
                 skipinitialspace=True,
                 index_col=False,
-                encoding="utf-8",
+                low_memory=False,
             )
         except (ValueError, OverflowError) as error:
             self._raise_first_fault(rating_offset)
             reason = str(error).partition("\n")[0]
             raise DataError(f"{self.label}: {reason}") from error
-        data = data[list(self.names)]
         if data.empty:
             raise DataError(f"{self.label}: holds a header and no ratings")
         if "rating" in data:
             data["rating"] += rating_offset
-        numbers = data.select_dtypes("float64")
+        # pandas drops a line's surplus fields, and takes a column of True for 1.
+        separators = self.raw.count(self.separator.encode())
+        if (
+            separators != (self.width - 1) * (len(data) + self.header)
+            or not self._first_row_is_numeric()
+        ):
+            self._raise_first_fault(rating_offset)
         if not (
-            np.isfinite(numbers.to_numpy()).all()
+            all(np.isfinite(data[name]).all() for name in names if name not in kinds)
             and ("rating" not in data or (data["rating"] > 0).all())
             and all(_ids_are_whole(data[name]) for name in names if name in kinds)
         ):
             self._raise_first_fault(rating_offset)
             raise DataError(f"{self.label}: a field is empty or not a number")
-        return data
+        return data if names == list(self.names) else data[list(self.names)]
 
     def line_of(self, row: int) -> int:
         """Find the line that a row of the table is from."""
         return next(islice(self._numbered_lines(), row, None))[0]
 
     def _raise_first_fault(self, rating_offset: float) -> None:
-        width = None
         for number, line in self._numbered_lines():
             where = f"{self.label}:{number}"
             fields = _fields(line, self.separator)
             if fields is None:
                 raise DataError(f"{where}: a quote is not closed: {_shown(line)}")
-            width = width or len(fields)
-            if len(fields) <= max(self.positions) or len(fields) > width:
+            if len(fields) != self.width:
                 raise DataError(
-                    f"{where}: {len(fields)} columns where {width} are expected: "
+                    f"{where}: {len(fields)} columns where {self.width} are expected: "
                     f"{_shown(line)}"
                 )
             values = dict(zip(self.names, (fields[p] for p in self.positions)))
@@ -392,6 +406,14 @@ class _Text:
                     f"{where}: timestamp {_shown(values['timestamp'])} is not a "
                     "number; leave that column out of --columns if it is not needed"
                 )
+
+    def _first_row_is_numeric(self) -> bool:
+        _, line = next(self._numbered_lines())
+        fields = _fields(line, self.separator) or []
+        numbers = [p for p, n in zip(self.positions, self.names) if "_id" not in n]
+        return len(fields) == self.width and all(
+            _number(fields[p]) is not None for p in numbers
+        )
 
     def _numbered_lines(self) -> Iterator[tuple[int, str]]:
         lines = (
@@ -449,17 +471,17 @@ def _is_header(fields: Sequence[str], positions: Sequence[int]) -> bool:
 
 
 def _position(label: str, column: str, fields: Sequence[str]) -> int:
-    if column in fields:
-        return fields.index(column)
     if column.isdecimal() and 1 <= int(column) <= len(fields):
         return int(column) - 1
+    if column in fields:
+        return fields.index(column)
     raise DataError(f"{label}: no column {column!r} among {_shown(', '.join(fields))}")
 
 
 def _fields(line: str, separator: str) -> list[str] | None:
     """Cut a line into its fields; None if a quote is not closed."""
     if len(separator) > 1:
-        line, separator = line.replace(separator, _UNIT_SEPARATOR), _UNIT_SEPARATOR
+        return _fields(line.replace(separator, _UNIT_SEPARATOR), _UNIT_SEPARATOR)
     try:
         rows = csv.reader(
             [line], delimiter=separator, skipinitialspace=True, strict=True
@@ -477,6 +499,7 @@ def _number(text: str) -> float | None:
 
 
 def _shown(text: str) -> str:
+    text = text.replace(_UNIT_SEPARATOR, "::")
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
@@ -500,7 +523,7 @@ def _with_plain_ids(data: pd.DataFrame) -> pd.DataFrame:
     if "timestamp" in data:
         time = data["timestamp"]
         # A float holds every whole number up to there.
-        if (time % 1 == 0).all() and time.abs().max() < 2**53:
+        if (np.rint(time) == time).all() and time.abs().max() < 2**53:
             data["timestamp"] = time.astype(np.int64)
     return data
 
@@ -531,32 +554,30 @@ def _read_bytes(path: Path) -> bytes:
         return _parquet_as_csv(path)
     try:
         raw = path.read_bytes()
-        if raw.startswith(b"\x1f\x8b"):
-            return gzip.decompress(raw)
-        if not raw.startswith(b"PK\x03\x04"):
-            return raw
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            members = [
-                name
-                for name in archive.namelist()
-                if not (name.endswith("/") or name.startswith("__MACOSX/"))
-            ]
-            if len(members) != 1:
-                raise DataError(
-                    f"{path}: a zip of one ratings file is needed; "
-                    f"this one holds {len(members)} files"
-                )
-            return archive.read(members[0])
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (
-        *(zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError),
-        # An encrypted member, and a method that Python does not know.
-        *(RuntimeError, NotImplementedError),
-    ) as error:
-        raise DataError(f"{path}: damaged or encrypted archive: {error}") from error
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+        raise DataError(f"{path}: {error.strerror}") from error
+    try:
+        if raw.startswith(b"\x1f\x8b"):
+            return gzip.decompress(raw)
+        if raw.startswith(b"PK\x03\x04"):
+            return _only_member(raw)
+    except _ARCHIVE_ERRORS as error:
+        raise DataError(f"{path}: damaged or encrypted archive: {error}") from error
+    return raw
+
+
+def _only_member(raw: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        members = [
+            name
+            for name in archive.namelist()
+            if not (name.endswith("/") or name.startswith("__MACOSX/"))
+        ]
+        if len(members) != 1:
+            raise zipfile.BadZipFile(f"one file is needed, not {len(members)}")
+        return archive.read(members[0])
 
 
 def _parquet_as_csv(path: Path) -> bytes:

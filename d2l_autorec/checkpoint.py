@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import platform
@@ -362,11 +363,14 @@ class Checkpoint:
             write(unfinished)
             _sync(unfinished)
             digest = _sha256(unfinished)
-            name = _KINDS[kind].format(digest[:16]) if kind else _MANIFEST
-            # The names of a version's files are on disk before its manifest is.
-            _sync(self.directory)
-            os.replace(unfinished, self.directory / name)
-            _sync(self.directory)
+            if kind:
+                name = _KINDS[kind].format(digest[:16])
+                os.replace(unfinished, self.directory / name)
+            else:
+                # The other files' names are on disk before the manifest is.
+                _sync(self.directory)
+                os.replace(unfinished, self.directory / _MANIFEST)
+                _sync(self.directory)
         finally:
             unfinished.unlink(missing_ok=True)
         return digest
@@ -557,8 +561,10 @@ def _write_text(file: Path, text: str) -> None:
 
 
 def _write_arrays(file: Path, arrays: Mapping[str, onp.ndarray]) -> None:
-    with file.open("wb") as opened:
-        onp.savez(opened, **arrays)
+    # First in memory: a zip file that finds no room complains again when it is freed.
+    content = io.BytesIO()
+    onp.savez(content, **arrays)
+    file.write_bytes(content.getbuffer())
 
 
 def _write_parameters(file: Path, net: gluon.Block) -> None:
@@ -608,9 +614,8 @@ def _restore_optimizer(
         # Each parameter's count of steps starts here.
         optimizer.begin_num_update = optimizer.num_update
         for index, parameter in enumerate(trainer._params):
-            state = optimizer.create_state_multi_precision(
-                index, parameter.data(device)
-            )
+            weight = parameter.data(device).as_nd_ndarray()  # as an updater has it
+            state = optimizer.create_state_multi_precision(index, weight)
             for number, leaf in enumerate(_leaves(state)):
                 leaf[:] = saved[f"state.{index}.{number}"]
             updater.states[index], updater.states_synced[index] = state, True

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import signal
 
 import numpy as np
@@ -281,37 +282,38 @@ class Killed(BaseException):
 
 
 def test_a_kill_between_any_two_steps_leaves_a_whole_model(tmp_path, monkeypatch):
-    """Stop at each call to the system that a save makes, once before and once after."""
+    """Stop a save at each of its calls to the system."""
     names = ("replace", "fsync", "unlink", "open")
+    calls = stop = 0
+
+    def counted(system):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls >= stop:
+                raise Killed
+            return system(*args, **kwargs)
+
+        return call
+
     old, new = make_run(), make_run(lr=0.1)
     training = new.train(CPU)
     epoch = next(training.epochs)
     seen = set()
-    for stop in range(100):
-        train(tmp_path, old)
+    train(tmp_path / "old", old)
+    for stop in range(100):  # noqa: B007
+        shutil.rmtree(tmp_path / "m", ignore_errors=True)
+        shutil.copytree(tmp_path / "old", tmp_path / "m")
         calls = 0
-
-        def counted(name, system=None):
-            system = getattr(os, name)
-
-            def call(*args, **kwargs):
-                nonlocal calls
-                calls += 1
-                if calls >= stop:
-                    raise Killed
-                return system(*args, **kwargs)
-
-            return call
-
         with monkeypatch.context() as patched:
             for name in names:
-                patched.setattr(os, name, counted(name))
+                patched.setattr(os, name, counted(getattr(os, name)))
             try:
-                Checkpoint(tmp_path, new).save(training, epoch)
+                Checkpoint(tmp_path / "m", new).save(training, epoch)
                 finished = True
             except Killed:
                 finished = False
-        opened = Checkpoint.open(tmp_path)
+        opened = Checkpoint.open(tmp_path / "m")
         opened.network(CPU)
         seen.add(opened.run.recipe.lr)
         if finished:

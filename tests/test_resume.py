@@ -1,7 +1,6 @@
 """Training that goes on: to the last digit what it would have been in one go."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from test_checkpoint import CPU, make_run, parameters, same, train
 from d2l_autorec import train as command
 from d2l_autorec._mxnet import mx
 from d2l_autorec.checkpoint import Checkpoint
-from d2l_autorec.loop import stop_early
+from d2l_autorec.errors import ModelError
 
 
 def resume(directory, num_epochs, devices=CPU):
@@ -35,8 +34,11 @@ def without_seconds(history):
     return [epoch._replace(seconds=0) for epoch in history]
 
 
-# Those of the optimizers that MXNet registers which train this model.
-OPTIMIZERS = sorted(set(mx.optimizer.Optimizer.opt_registry) - {"test"})
+# Of MXNet's optimizers these do not train this model: "test" is none, Adamax divides 0
+# by 0 in the first step, and GroupAdaGrad is for matrices only.
+OPTIMIZERS = sorted(
+    set(mx.optimizer.Optimizer.opt_registry) - {"test", "adamax", "groupadagrad"}
+)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -77,21 +79,6 @@ def test_two_devices_go_on_too(tmp_path):
         )
 
 
-def test_patience_counts_the_epochs_before():
-    history = train_history = [0.9, 0.8, 0.81, 0.82, 0.83]
-    epochs = [
-        make_epoch(number, rmse) for number, rmse in enumerate(train_history, start=1)
-    ]
-    assert len(list(stop_early(iter(epochs), 2))) == 4
-    assert len(history) == 5
-
-
-def make_epoch(number, valid_rmse):
-    from d2l_autorec.loop import Epoch
-
-    return Epoch(number, 1.0, 1.0, valid_rmse, 1.0, 1)
-
-
 @pytest.fixture
 def ratings_file(tmp_path):
     rng = np.random.default_rng(0)
@@ -121,9 +108,10 @@ def test_the_command_goes_on(tmp_path, ratings_file, capsys):
     shown = capsys.readouterr().out
     assert "going on after epoch 2 of 5" in shown
     assert whole.splitlines()[0] in shown
-    for name in ("model.json",):
-        one, other = (json.loads((tmp_path / m / name).read_text()) for m in ("a", "b"))
-        assert one["files"] == other["files"]
+    one, other = (
+        json.loads((tmp_path / name / "model.json").read_text()) for name in "ab"
+    )
+    assert one["files"] == other["files"]
 
 
 def test_a_finished_training_is_only_reported(tmp_path, ratings_file, capsys):
@@ -173,8 +161,6 @@ def test_flags_that_do_not_go_together(argv, said, capsys):
 
 
 def test_errors_of_a_resume_are_clear(tmp_path, ratings_file, capsys):
-    from d2l_autorec.errors import ModelError
-
     command.main(flags(ratings_file, tmp_path / "a", "-e", "2"))
     with pytest.raises(ModelError, match="already trained for 2 epochs"):
         command.main(["--resume", str(tmp_path / "a"), "-e", "1"])
@@ -251,17 +237,9 @@ def assert_equal_but_for_seconds(parts, whole):
 
 
 def test_killed_three_times_it_ends_the_same(tmp_path, ratings_file):
-    assert_equal_but_for_seconds(*kill_and_go_on(tmp_path, ratings_file, 3, 150))
+    assert_equal_but_for_seconds(*kill_and_go_on(tmp_path, ratings_file, 3, 80))
 
 
 @pytest.mark.slow
 def test_killed_fifty_times_it_ends_the_same(tmp_path, ratings_file):
     assert_equal_but_for_seconds(*kill_and_go_on(tmp_path, ratings_file, 50, 1500))
-
-
-def test_killed_on_real_data(tmp_path):
-    data = os.environ.get("D2L_AUTOREC_DATA")
-    if not data:
-        pytest.skip("needs $D2L_AUTOREC_DATA")
-    file = os.path.join(data, "ml-100k", "u.data")
-    assert_equal_but_for_seconds(*kill_and_go_on(tmp_path, file, 1, 25))

@@ -96,6 +96,11 @@ def non_negative_float(text: str) -> float:
     return _number(text, float, lambda n: 0 <= n < float("inf"), "a number from 0")
 
 
+def finite_float(text: str) -> float:
+    """Parse a number that may be negative."""
+    return _number(text, float, lambda n: abs(n) < float("inf"), "a number")
+
+
 def dropout(text: str) -> float:
     """Parse a share that may be 0 but not 1."""
     return _number(text, float, lambda n: 0 <= n < 1, "from 0 to below 1")
@@ -203,3 +208,52 @@ def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
             f"! The results are {NOT_COMPARABLE}.\n{rule}"
         )
         return load_dataset(SYNTHETIC)
+
+
+def add_ratings_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how to read a ratings file of one's own.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of a command.
+    """
+    group = parser.add_argument_group("your own ratings")
+    group.add_argument(
+        "--ratings",
+        metavar="FILE",
+        help="one rating a line, fields apart by tab, '::', comma, semicolon or '|'; "
+        "with or without a header; plain, .gz, .zip or .parquet",
+    )
+    group.add_argument(
+        "--columns",
+        type=column_names,
+        metavar="U,I,R[,T]",
+        help="names or positions (from 1) of the columns of user, item, rating and, if "
+        "there is one, timestamp (default: a guess)",
+    )
+    group.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="utf-8, latin-1, ..."
+    )
+    group.add_argument(
+        "--duplicates",
+        choices=("error", "last", "mean"),
+        default="error",
+        help="what to do when a user rated an item more than once",
+    )
+    group.add_argument(
+        "--rating-offset",
+        type=finite_float,
+        default=0.0,
+        metavar="X",
+        help="add it to every rating, where a scale reaches 0 or below; predictions "
+        "are shifted back",
+    )
+
+
+def column_names(text: str) -> list[str]:
+    """Parse the three or four columns of a ratings file."""
+    names = [name.strip() for name in text.split(",")]
+    if len(names) not in (3, 4) or "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not three or four columns")
+    return names

@@ -19,10 +19,10 @@ from .errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .predictors import BookMF, Predictor
+    from .estimators import BookMF, Estimator
     from .ratings import Ratings
 
-# What --models calls them, and their classes in predictors.py.
+# What --models calls them, and their classes in estimators.py.
 MODELS = {
     "mean": "GlobalMean",
     "biases": "Biases",
@@ -134,18 +134,18 @@ def make_runs(
 
 
 def score(
-    model: Predictor, run: Run, tick: Callable[[int], None] = lambda epoch: None
+    model: Estimator, run: Run, tick: Callable[[int], None] = lambda epoch: None
 ) -> Score:
     """Train a model on a run's training part, and score it on the test part.
 
     Parameters
     ----------
-    model : Predictor
+    model : Estimator
         It is shown the training part and the pairs to predict, no test rating.
     run : Run
         The two parts.
     tick : callable, optional
-        Called with what `Predictor.fit` yields, after each epoch.
+        Called with what `Estimator.fit` yields, after each epoch.
 
     Returns
     -------
@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from tqdm import tqdm
 
-    from . import predictors
+    from . import estimators
     from ._mxnet import mx
     from .files import replacing
     from .loop import try_all_gpus
@@ -280,8 +280,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.quiet:
         print(ratings.summary())
     devices = try_all_gpus()
-    models: dict[str, Predictor] = {
-        name: getattr(predictors, MODELS[name])(ratings, devices)
+    models: dict[str, Estimator] = {
+        name: getattr(estimators, MODELS[name])(ratings, devices)
         for name in args.models
     }
     titles = {name: model.title for name, model in models.items()}
@@ -308,7 +308,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
                 scores[name].append(score(model, run, tick))
                 bar.update()
-        if isinstance(mf, predictors.BookMF):
+        if isinstance(mf, estimators.BookMF):
             bar.set_postfix_str("the book's own protocol for its MF")
             protocol = book_protocol(mf, ratings, seeds[0])
             bar.update()
@@ -359,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _notes(
     scores: dict[str, list[Score]],
-    models: dict[str, Predictor],
+    models: dict[str, Estimator],
     cold: dict[str, dict[str, Any]],
 ) -> str:
     """Say what the numbers stand for, and what happened to cold users and items."""

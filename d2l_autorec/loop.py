@@ -115,6 +115,7 @@ def train_epochs(
     evaluate: Callable[[], float],
     validate: Callable[[], float] | None = None,
     seed: int | None = None,
+    trained: int = 0,
 ) -> Iterator[Epoch]:
     """Train, and hand out control after each epoch.
 
@@ -139,6 +140,9 @@ def train_epochs(
     seed : int, optional
         Makes each epoch start from a seed of its own, so that an epoch's draws do not
         depend on the epochs before it; by default the generators just run on.
+    trained : int
+        Epochs that an earlier training did, with the same seed: they are passed over,
+        but for drawing the order of their samples. `train_iter` is a `DataLoader` then.
 
     Yields
     ------
@@ -152,6 +156,11 @@ def train_epochs(
     for epoch in range(1, num_epochs + 1):
         if seed is not None:
             seed_everything(_epoch_seed(seed, epoch))
+        if epoch <= trained:
+            # The samples that an epoch leaves over come first in the next one.
+            for _ in train_iter._batch_sampler:  # type: ignore[attr-defined]
+                pass
+            continue
         total, samples, examples = 0.0, 0, 0
         start = time.perf_counter()
         for batch in train_iter:

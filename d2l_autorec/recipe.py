@@ -75,6 +75,7 @@ class Recipe:
         devices: Sequence[mx.Context],
         seed: int | None = None,
         valid_mat: sp.csr_matrix | None = None,
+        trained: int = 0,
     ) -> Training:
         """Make a network and get its training ready.
 
@@ -89,6 +90,8 @@ class Recipe:
             Of each epoch, as for `train_epochs`.
         valid_mat : scipy.sparse.csr_matrix, shape (num_items, num_users), optional
             Ratings held out of `train_mat` to choose something on.
+        trained : int
+            Epochs that lie behind the training, as for `train_epochs`.
 
         Returns
         -------
@@ -119,5 +122,6 @@ class Recipe:
             lambda: score(test_mat),
             None if valid_mat is None else lambda: score(valid_mat),
             seed,
+            trained,
         )
         return Training(net, trainer, epochs)

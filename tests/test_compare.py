@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from d2l_autorec import cli, compare, predictors, try_all_gpus
+from d2l_autorec import cli, compare, estimators, try_all_gpus
 from d2l_autorec.compare import BEGIN, END, MODELS, Run, Score, main
 from d2l_autorec.datasets import load_dataset, load_folds_ml100k
 from d2l_autorec.errors import DataError
@@ -26,10 +26,10 @@ def ratings(small_data):
 def model_class(request, monkeypatch):
     """Each of the models; AutoRec smaller and shorter than the book's."""
     monkeypatch.setattr(
-        predictors.BookAutoRec, "recipe", Recipe(num_hidden=8, num_epochs=4)
+        estimators.BookAutoRec, "recipe", Recipe(num_hidden=8, num_epochs=4)
     )
-    monkeypatch.setattr(predictors.EarlyStoppedAutoRec, "max_epochs", 6)
-    return getattr(predictors, MODELS[request.param])
+    monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "max_epochs", 6)
+    return getattr(estimators, MODELS[request.param])
 
 
 def only_run(ratings, seed=0):
@@ -109,10 +109,10 @@ def test_epochs_count_up_once_the_settings_are_chosen(model_class, ratings):
 def test_all_models_are_compared_by_default():
     concrete = {
         name
-        for name, found in vars(predictors).items()
-        if isinstance(found, type) and issubclass(found, predictors.Predictor)
+        for name, found in vars(estimators).items()
+        if isinstance(found, type) and issubclass(found, estimators.Estimator)
     }
-    assert set(MODELS.values()) == concrete - {"Predictor"}
+    assert set(MODELS.values()) == concrete - {"Estimator"}
 
 
 # What each model is.
@@ -126,14 +126,14 @@ TOY = table(("a", "x", 1.0), ("a", "y", 3.0), ("b", "x", 5.0))
 
 
 def test_the_global_mean():
-    model, _ = fitted(predictors.GlobalMean, Ratings("toy", TOY), TOY)
+    model, _ = fitted(estimators.GlobalMean, Ratings("toy", TOY), TOY)
     assert model.predict(TOY).tolist() == [3.0] * 3
     assert model.num_parameters == 1
 
 
 def test_biases_are_shrunk_means_of_what_is_left(monkeypatch):
-    monkeypatch.setattr(predictors.Biases, "num_sweeps", 1)
-    model, _ = fitted(predictors.Biases, Ratings("toy", TOY), TOY)
+    monkeypatch.setattr(estimators.Biases, "num_sweeps", 1)
+    model, _ = fitted(estimators.Biases, Ratings("toy", TOY), TOY)
     x, y = (-2 + 2) / (2 + 10), 0 / (1 + 10)
     a, b = (-2 - x + 0 - y) / (2 + 15), (2 - x) / (1 + 15)
     assert model.predict(TOY) == pytest.approx([3 + a + x, 3 + a + y, 3 + b + x])
@@ -144,8 +144,8 @@ def test_biases_do_not_move_once_they_have_converged(ratings, monkeypatch):
     train_data = only_run(ratings).train_data
     found = []
     for sweeps in (50, 51):
-        monkeypatch.setattr(predictors.Biases, "num_sweeps", sweeps)
-        model, _ = fitted(predictors.Biases, ratings, train_data)
+        monkeypatch.setattr(estimators.Biases, "num_sweeps", sweeps)
+        model, _ = fitted(estimators.Biases, ratings, train_data)
         found.append(model.predict(ratings.data))
     np.testing.assert_allclose(*found, atol=1e-9)
 
@@ -153,18 +153,18 @@ def test_biases_do_not_move_once_they_have_converged(ratings, monkeypatch):
 def test_the_books_models_have_the_books_size_and_epochs(ratings):
     train_data = only_run(ratings).train_data
     users, items = ratings.num_users, ratings.num_items
-    mf, epochs = fitted(predictors.BookMF, ratings, train_data)
+    mf, epochs = fitted(estimators.BookMF, ratings, train_data)
     assert epochs == list(range(1, 21))
     assert mf.num_parameters == 31 * (users + items)
-    autorec, epochs = fitted(predictors.BookAutoRec, ratings, train_data)
+    autorec, epochs = fitted(estimators.BookAutoRec, ratings, train_data)
     assert epochs == list(range(1, 26))
     assert autorec.num_parameters == 2 * users * 500 + users + 500
 
 
 def test_stopping_early_chooses_on_a_part_and_trains_on_all(ratings, monkeypatch):
     train_data = only_run(ratings).train_data
-    monkeypatch.setattr(predictors.EarlyStoppedAutoRec, "max_epochs", 6)
-    monkeypatch.setattr(predictors.EarlyStoppedAutoRec, "patience", 2)
+    monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "max_epochs", 6)
+    monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "patience", 2)
     searched = []
 
     def watched(epochs, patience):
@@ -172,9 +172,9 @@ def test_stopping_early_chooses_on_a_part_and_trains_on_all(ratings, monkeypatch
             searched.append(epoch.valid_rmse)
             yield epoch
 
-    original = predictors.stop_early
-    monkeypatch.setattr(predictors, "stop_early", watched)
-    model, epochs = fitted(predictors.EarlyStoppedAutoRec, ratings, train_data)
+    original = estimators.stop_early
+    monkeypatch.setattr(estimators, "stop_early", watched)
+    model, epochs = fitted(estimators.EarlyStoppedAutoRec, ratings, train_data)
     assert epochs.count(0) == len(searched) <= 6
     assert epochs[-1] == 1 + int(np.argmin(searched))
     assert model.train_mat.nnz == len(train_data)
@@ -183,7 +183,7 @@ def test_stopping_early_chooses_on_a_part_and_trains_on_all(ratings, monkeypatch
 # What a run is, and a score.
 
 
-class Steps(predictors.Predictor):
+class Steps(estimators.Estimator):
     """Predicts 1 after the first epoch and 2 after the second."""
 
     title, cold, num_parameters = "steps", "the same", 7

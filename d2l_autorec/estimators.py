@@ -1,6 +1,6 @@
 """The models that are compared, behind one interface: fit to a table, predict pairs.
 
-A predictor is given no test ratings, so that nothing it says can depend on them.
+An estimator is given no test ratings, so that nothing it says can depend on them.
 
 References
 ----------
@@ -29,7 +29,7 @@ from .ratings import Ratings
 from .recipe import Recipe
 
 
-class Predictor(ABC):
+class Estimator(ABC):
     """A model that learns from a table of ratings and predicts ratings of pairs.
 
     Parameters
@@ -93,7 +93,7 @@ class Predictor(ABC):
         """How many numbers were learned."""
 
 
-class GlobalMean(Predictor):
+class GlobalMean(Estimator):
     """The mean of the training ratings, for every pair."""
 
     title = "global mean"
@@ -108,7 +108,7 @@ class GlobalMean(Predictor):
         return onp.full(len(pairs), self.mean)
 
 
-class Biases(Predictor):
+class Biases(Estimator):
     r"""The mean and a bias of each user and item, shrunk towards 0.
 
     Notes
@@ -160,7 +160,7 @@ def _shrunk_means(
     )
 
 
-class BookMF(Predictor):
+class BookMF(Estimator):
     """The book's matrix factorization, in its settings."""
 
     title = "MF (book)"
@@ -209,7 +209,7 @@ class BookMF(Predictor):
         return _num_parameters(self.net)
 
 
-class BookAutoRec(Predictor):
+class BookAutoRec(Estimator):
     """The book's AutoRec, in its settings."""
 
     title = "AutoRec (book)"

@@ -4,7 +4,7 @@ PYTHONS := python3 python3.11 python3.10 python3.9
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (3, 12))
 PY := .venv/bin/python
 
-.PHONY: train test notebooks constraints clean
+.PHONY: train test results notebooks constraints clean
 
 train: .venv/installed
 	$(PY) -m d2l_autorec.train
@@ -14,6 +14,11 @@ test: .venv/installed-test
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m pytest
+
+# Writes the README's table, and the picture beside it, anew.
+results: .venv/installed
+	mkdir -p docs
+	$(PY) -m d2l_autorec.compare --markdown README.md --plot docs/compare.png
 
 notebooks: .venv/installed-test
 	$(PY) notebooks/build.py

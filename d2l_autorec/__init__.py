@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .checkpoint import Checkpoint as Checkpoint
+    from .checkpoint import Run as Run
     from .data import load_data_ml100k as load_data_ml100k
     from .data import rating_batches as rating_batches
     from .data import read_data_ml100k as read_data_ml100k
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from .data import split_data_ml100k as split_data_ml100k
     from .datasets import load_dataset as load_dataset
     from .evaluators import evaluator as evaluator
+    from .evaluators import mae as mae
     from .evaluators import rmse as rmse
     from .loop import seed_everything as seed_everything
     from .loop import train_recsys_rating as train_recsys_rating
@@ -27,12 +30,16 @@ if TYPE_CHECKING:
     from .mf import mf_evaluator as mf_evaluator
     from .mf import mf_pooled_evaluator as mf_pooled_evaluator
     from .model import AutoRec as AutoRec
+    from .predictor import Predictor as Predictor
+    from .predictor import load_model as load_model
     from .ratings import Ratings as Ratings
     from .ratings import read_ratings as read_ratings
+    from .recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
 
 _MODULES = {
+    "checkpoint": ("Checkpoint", "Run"),
     "data": (
         "load_data_ml100k",
         "rating_batches",
@@ -42,11 +49,13 @@ _MODULES = {
         "split_data_ml100k",
     ),
     "datasets": ("load_dataset",),
-    "evaluators": ("evaluator", "rmse"),
+    "evaluators": ("evaluator", "mae", "rmse"),
     "loop": ("seed_everything", "train_recsys_rating", "try_all_gpus"),
     "mf": ("MF", "mf_evaluator", "mf_pooled_evaluator"),
     "model": ("AutoRec",),
+    "predictor": ("Predictor", "load_model"),
     "ratings": ("Ratings", "read_ratings"),
+    "recipe": ("Recipe",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOMES)  # noqa: PLE0605

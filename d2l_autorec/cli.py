@@ -11,9 +11,14 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import AutoRecError
+from .errors import AutoRecError, DatasetUnavailable
+
+if TYPE_CHECKING:
+    from .ratings import Ratings
+
+NOT_COMPARABLE = "not comparable with the book"
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -55,6 +60,17 @@ def run(command: Callable[[], None]) -> NoReturn:
         message = f"error: {where}{error.strerror or error}"
     else:
         sys.exit(0)
+    leave(message)
+
+
+def leave(message: str) -> NoReturn:
+    """Exit with 1 and a message.
+
+    Parameters
+    ----------
+    message : str
+        Goes to standard error.
+    """
     print(message, file=sys.stderr, flush=True)
     if "DMLC_ROLE" in os.environ:
         # On a normal exit MXNet would wait for workers that wait for this one.
@@ -72,6 +88,19 @@ def seed(text: str) -> int:
     return int(_number(text, int, lambda n: 0 <= n < 2**31, "a whole number from 0"))
 
 
+def seeds(text: str) -> list[int]:
+    """Parse seeds such as ``0-4`` or ``0,3,7``."""
+    found: list[int] = []
+    for part in text.split(","):
+        if not re.fullmatch(r"\d+(-\d+)?", part):
+            raise argparse.ArgumentTypeError(f"{part!r} is not a seed or a range")
+        first, last = seed(part.split("-")[0]), seed(part.split("-")[-1])
+        if last < first:
+            raise argparse.ArgumentTypeError(f"{part!r} counts down")
+        found += range(first, last + 1)
+    return list(dict.fromkeys(found))
+
+
 def positive_float(text: str) -> float:
     """Parse a number above 0."""
     return _number(text, float, lambda n: 0 < n < float("inf"), "a number above 0")
@@ -80,6 +109,11 @@ def positive_float(text: str) -> float:
 def non_negative_float(text: str) -> float:
     """Parse a number from 0."""
     return _number(text, float, lambda n: 0 <= n < float("inf"), "a number from 0")
+
+
+def finite_float(text: str) -> float:
+    """Parse a number that may be negative."""
+    return _number(text, float, lambda n: abs(n) < float("inf"), "a number")
 
 
 def dropout(text: str) -> float:
@@ -154,3 +188,87 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         help="folder that holds data sets as GroupLens unzips them, or their zips "
         "(default: $D2L_AUTOREC_DATA; then the cache; then a download)",
     )
+
+
+def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
+    """Load what `add_data_flags` asked for; fall back on generated ratings.
+
+    Parameters
+    ----------
+    name : str or None
+        A data set; None for ML-100K, or ``synthetic-100k`` where that cannot be had.
+    data_dir : str or None
+        As for `load_dataset`.
+
+    Returns
+    -------
+    Ratings
+
+    Raises
+    ------
+    DataError, DatasetUnavailable
+        As for `load_dataset`, the latter only for a data set that was named.
+    """
+    from .datasets import SYNTHETIC, load_dataset
+
+    try:
+        return load_dataset(name or "ml-100k", data_dir)
+    except DatasetUnavailable as error:
+        if name:
+            raise
+        rule = "!" * 72
+        print(
+            f"{rule}\n! MovieLens 100K could not be had:\n! {error}\n!\n"
+            f"! Using generated ratings instead ({SYNTHETIC}).\n"
+            f"! The results are {NOT_COMPARABLE}.\n{rule}"
+        )
+        return load_dataset(SYNTHETIC)
+
+
+def add_ratings_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how to read a ratings file of one's own.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of a command.
+    """
+    group = parser.add_argument_group("your own ratings")
+    group.add_argument(
+        "--ratings",
+        metavar="FILE",
+        help="one rating a line, fields apart by tab, '::', comma, semicolon or '|'; "
+        "with or without a header; plain, .gz, .zip or .parquet",
+    )
+    group.add_argument(
+        "--columns",
+        type=column_names,
+        metavar="U,I,R[,T]",
+        help="names or positions (from 1) of the columns of user, item, rating and, if "
+        "there is one, timestamp (default: a guess)",
+    )
+    group.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="utf-8, latin-1, ..."
+    )
+    group.add_argument(
+        "--duplicates",
+        choices=("error", "last", "mean"),
+        default="error",
+        help="what to do when a user rated an item more than once",
+    )
+    group.add_argument(
+        "--rating-offset",
+        type=finite_float,
+        default=0.0,
+        metavar="X",
+        help="add it to every rating, where a scale reaches 0 or below; predictions "
+        "are shifted back",
+    )
+
+
+def column_names(text: str) -> list[str]:
+    """Parse the three or four columns of a ratings file."""
+    names = [name.strip() for name in text.split(",")]
+    if len(names) not in (3, 4) or "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not three or four columns")
+    return names

@@ -7,6 +7,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as onp
@@ -245,10 +246,11 @@ def rating_batches(
     mxnet.gluon.data.DataLoader
         Batches of three float32 arrays of shape (batch_size,).
     """
-    arrays = [onp.asarray(values, onp.float32) for values in (users, items, scores)]
+    columns = onp.array([users, items, scores], onp.float32)  # (3, num_ratings)
     return _batches(
-        len(arrays[0]),
-        lambda rows: [np.array(values[rows]) for values in arrays],
+        columns.shape[1],
+        # One transfer for the three is the better part of a mini-batch's loading.
+        lambda rows: list(np.array(columns[:, rows])),
         batch_size,
         shuffle,
     )
@@ -286,12 +288,12 @@ def row_batches(
     return _batches(inter_mat.shape[0], take, batch_size, shuffle)
 
 
-def dense(rows: Any, device: mx.Context) -> np.ndarray:
+def dense(rows: sp.csr_matrix, device: mx.Context) -> np.ndarray:
     """Make some rows of an interaction matrix dense, on a device.
 
     Parameters
     ----------
-    rows : scipy.sparse.csr_matrix or array, shape (batch_size, num_users)
+    rows : scipy.sparse.csr_matrix, shape (batch_size, num_users)
         Ratings.
     device : mxnet.Context
         Where to.
@@ -301,8 +303,6 @@ def dense(rows: Any, device: mx.Context) -> np.ndarray:
     mxnet.np.ndarray of float32, shape (batch_size, num_users)
         0 where there is no rating.
     """
-    if not sp.issparse(rows):
-        return rows.as_in_ctx(device)
     return on_device(rows.toarray().astype(onp.float32, copy=False), device)
 
 
@@ -363,16 +363,37 @@ def on_device(array: onp.ndarray, device: mx.Context) -> np.ndarray:
 def _batches(
     size: int, take: Any, batch_size: int, shuffle: bool
 ) -> gluon.data.DataLoader:
-    """Let Gluon's loader draw positions, and `take` cut them out of arrays at once.
+    """Let Gluon's loader hand out mini-batches that `take` cuts out of arrays at once.
 
-    The samples that the loader sees are just their positions, so that it walks
-    integers instead of arrays. A batch larger than the data would, rolled over, leave
-    epochs without any step.
+    What it takes for a sample is the positions of a whole mini-batch. A batch larger
+    than the data would, rolled over, leave epochs without any step.
     """
     return gluon.data.DataLoader(
-        range(size),
-        min(batch_size, size),
-        shuffle=shuffle,
-        last_batch="rollover" if shuffle else "keep",
-        batchify_fn=take,
+        onp.arange(size),
+        batch_sampler=_Positions(size, min(batch_size, size), shuffle),
+        batchify_fn=lambda batch: take(batch[0]),
     )
+
+
+class _Positions(gluon.data.Sampler):
+    """Draw what Gluon's own samplers draw, as arrays in place of lists."""
+
+    def __init__(self, size: int, batch_size: int, shuffle: bool) -> None:
+        self._size, self._batch_size, self._shuffle = size, batch_size, shuffle
+        self._left = onp.empty(0, onp.int64)
+
+    def __iter__(self) -> Iterator[list[onp.ndarray]]:
+        order = onp.arange(self._size)
+        stop = self._size
+        if self._shuffle:
+            stop = len(self) * self._batch_size
+            onp.random.shuffle(order)
+            order = onp.concatenate([self._left, order])
+            self._left = order[stop:]
+        for start in range(0, stop, self._batch_size):
+            yield [order[start : start + self._batch_size]]
+
+    def __len__(self) -> int:
+        if self._shuffle:
+            return (len(self._left) + self._size) // self._batch_size
+        return -(-self._size // self._batch_size)

@@ -104,6 +104,34 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
     return Ratings(name, data, _titles(read, archive))
 
 
+def load_folds_ml100k(
+    data_dir: str | Path | None = None,
+) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Read the five folds, u1 to u5, that are part of MovieLens 100K.
+
+    Parameters
+    ----------
+    data_dir : path, optional
+        As for `load_dataset`.
+
+    Returns
+    -------
+    list of (train_data, test_data)
+        80,000 and 20,000 ratings each; the test parts have none in common.
+
+    Raises
+    ------
+    DataError, DatasetUnavailable
+        As for `load_dataset`.
+    """
+    read, where = locate("ml-100k", data_dir)
+
+    def part(name: str) -> pd.DataFrame:
+        return parse_ratings(read(name), f"{where}/{name}")
+
+    return [(part(f"u{fold}.base"), part(f"u{fold}.test")) for fold in range(1, 6)]
+
+
 def locate(
     name: str, data_dir: str | Path | None = None
 ) -> tuple[Callable[[str], bytes], Path]:

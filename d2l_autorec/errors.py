@@ -13,6 +13,10 @@ class DatasetUnavailable(AutoRecError, OSError):
     """A data set that is neither on this machine nor could be downloaded."""
 
 
+class ModelError(AutoRecError, ValueError):
+    """A model folder that is damaged, missing, or another version's."""
+
+
 class TrainingDiverged(AutoRecError, ArithmeticError):
     """A training loss that is NaN or infinite."""
 

@@ -7,7 +7,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as onp
@@ -34,6 +34,48 @@ def rmse(predictions: Any, ratings: Any) -> float:
     return float(onp.sqrt(onp.mean(error**2)))
 
 
+def mae(predictions: Any, ratings: Any) -> float:
+    """Mean absolute error over all pairs at once.
+
+    Parameters
+    ----------
+    predictions, ratings : array_like, shape (num_pairs,)
+        Predicted and held-out ratings.
+
+    Returns
+    -------
+    float
+        In the unit of the ratings.
+    """
+    error = onp.asarray(predictions, onp.float64) - onp.asarray(ratings, onp.float64)
+    return float(onp.mean(onp.abs(error)))
+
+
+def reconstruct(
+    network: gluon.Block, inter_matrix: Iterable[Any], devices: Sequence[mx.Context]
+) -> Iterator[onp.ndarray]:
+    """Reconstruct a matrix batch by batch, each batch shared out over the devices.
+
+    Parameters
+    ----------
+    network : mxnet.gluon.Block
+        A trained `AutoRec`.
+    inter_matrix : iterable of array, each of shape (batch_size, num_users)
+        The training matrix in order.
+    devices : sequence of mxnet.Context
+        Where the network's parameters are.
+
+    Yields
+    ------
+    numpy.ndarray of float32, shape (batch_size, num_users)
+        Predicted ratings.
+    """
+    for batch in inter_matrix:
+        shares = gluon.utils.split_and_load(batch, devices, even_split=False)
+        outputs = [network(share) for share in shares if len(share)]
+        yield onp.concatenate([output.asnumpy() for output in outputs])
+
+
 def evaluator(
     network: gluon.Block,
     inter_matrix: Iterable[Any],
@@ -46,9 +88,8 @@ def evaluator(
     ----------
     network : mxnet.gluon.Block
         A trained `AutoRec`.
-    inter_matrix : iterable, of shape (batch_size, num_users) each
-        Batches of the *training* matrix in order, arrays or scipy.sparse.csr_matrix:
-        what the predictions are made from.
+    inter_matrix : iterable of array, each of shape (batch_size, num_users)
+        Batches of the *training* matrix in order: what the predictions are made from.
     test_data : array or scipy.sparse matrix, shape (num_items, num_users)
         The held-out ratings, 0 or not stored where there is none.
     devices : sequence of mxnet.Context
@@ -69,24 +110,58 @@ def evaluator(
         test_data = test_data.asnumpy()
     test_data = sp.csr_matrix(test_data)
     predictions, stop = [onp.empty(0)], 0
-    pending: list[Any] = []
-    for batch in inter_matrix:
-        start, stop = stop, stop + batch.shape[0]
-        held_out = test_data[start:stop]
-        found = []
-        for device, (first, last) in zip(
-            devices, row_bounds(batch.shape[0], len(devices))
-        ):
-            wanted, rows = held_out[first:last], batch[first:last]
-            if wanted.nnz:
-                outputs = network(dense(rows, device))  # (rows, num_users)
-                found.append(npx.gather_nd(outputs, observed_cells(wanted, device)))
-        # Reading waits; this batch is computed while the next one is put together.
-        predictions.extend(part.asnumpy() for part in pending)
-        pending = found
-    predictions.extend(part.asnumpy() for part in pending)
+    for outputs in reconstruct(network, inter_matrix, devices):
+        start, stop = stop, stop + len(outputs)
+        held_out = test_data[start:stop].tocoo()
+        predictions.append(outputs[held_out.row, held_out.col])
     if stop != test_data.shape[0]:
         raise ValueError(f"{stop} rows to score against {test_data.shape[0]} held out")
     if not test_data.nnz:
         raise ValueError("test_data holds no rating")
     return rmse(onp.concatenate(predictions), test_data.data)
+
+
+def held_out_rmse(
+    net: gluon.Block,
+    train_mat: sp.csr_matrix,
+    test_mat: sp.csr_matrix,
+    devices: Sequence[mx.Context],
+    batch_size: int = 256,
+) -> float:
+    """RMSE as `evaluator` gives it, from sparse matrices and in less time.
+
+    Parameters
+    ----------
+    net : mxnet.gluon.Block
+        A trained `AutoRec`.
+    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        What the predictions are made from.
+    test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        The held-out ratings; rows without any are not reconstructed.
+    devices : sequence of mxnet.Context
+        Where the network's parameters are.
+    batch_size : int
+        Rows that are dense at a time.
+
+    Returns
+    -------
+    float
+        Pooled over the ratings in `test_mat`, in their unit.
+    """
+    rows = onp.flatnonzero(onp.diff(test_mat.indptr))
+    predictions: list[onp.ndarray] = []
+    pending: list[Any] = []
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        found = []
+        for device, bounds in zip(devices, row_bounds(len(batch), len(devices))):
+            share = batch[slice(*bounds)]
+            if share.size:
+                outputs = net(dense(train_mat[share], device))  # (rows, num_users)
+                cells = observed_cells(test_mat[share], device)
+                found.append(npx.gather_nd(outputs, cells))
+        # Reading waits; this batch is computed while the next one is put together.
+        predictions.extend(part.asnumpy() for part in pending)
+        pending = found
+    predictions.extend(part.asnumpy() for part in pending)
+    return rmse(onp.concatenate(predictions), test_mat.data)

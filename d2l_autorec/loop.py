@@ -118,6 +118,7 @@ def train_epochs(
     evaluate: Callable[[], float],
     validate: Callable[[], float] | None = None,
     seed: int | None = None,
+    trained: int = 0,
     team: Team | None = None,
 ) -> Iterator[Epoch]:
     """Train, and hand out control after each epoch.
@@ -147,6 +148,9 @@ def train_epochs(
     seed : int, optional
         Makes each epoch start from a seed of its own, so that an epoch's draws do not
         depend on the epochs before it; by default the generators just run on.
+    trained : int
+        Epochs that an earlier training did, with the same seed: they are passed over,
+        but for drawing the order of their samples. `train_iter` is a `DataLoader` then.
     team : Team, optional
         Workers to share the rows of each batch with, over their devices; for sparse
         batches. They have to be given the same data, settings and seed.
@@ -167,6 +171,11 @@ def train_epochs(
                 # Each worker its own dropout, but not yet in the first epoch, which
                 # draws the weights; NumPy draws the order of the rows, one for all.
                 mx.random.seed(_epoch_seed(seed, epoch) ^ team.rank)
+        if epoch <= trained:
+            # The samples that an epoch leaves over come first in the next one.
+            for _ in train_iter._batch_sampler:  # type: ignore[attr-defined]
+                pass
+            continue
         total, samples, examples = 0.0, 0, 0
         start = time.perf_counter()
         pending: tuple[Sequence[Any], int] = [], 1
@@ -285,7 +294,8 @@ def _backward_observed(
         inputs, cells = dense(share, device), observed_cells(share, device)
         ratings = on_device(share.data.astype(onp.float32, copy=False), device)
         with autograd.record():
-            outputs = net.reconstruct(inputs)  # (rows, num_users)
+            # AutoRec without its mask.
+            outputs = net.decoder(net.dropout(net.encoder(inputs)))  # (rows, num_users)
             part = loss(npx.gather_nd(outputs, cells), ratings)  # (num_ratings,)
             losses.append(part * 0 if idle else part)
     autograd.backward(losses)

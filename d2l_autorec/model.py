@@ -55,23 +55,8 @@ class AutoRec(gluon.nn.Block):
         mxnet.np.ndarray of float32, shape (batch_size, num_users)
             Predicted ratings; while training, 0 where `inputs` is.
         """
-        outputs = self.reconstruct(inputs)
+        hidden = self.dropout(self.encoder(inputs))  # (batch_size, num_hidden)
+        outputs = self.decoder(hidden)
         if autograd.is_training():
             return outputs * np.sign(inputs)
         return outputs
-
-    def reconstruct(self, inputs: np.ndarray) -> np.ndarray:
-        """Reconstruct rows of ratings, without the mask also while training.
-
-        Parameters
-        ----------
-        inputs : mxnet.np.ndarray of float32, shape (batch_size, num_users)
-            Ratings, 0 where there is none.
-
-        Returns
-        -------
-        mxnet.np.ndarray of float32, shape (batch_size, num_users)
-            Predicted ratings.
-        """
-        hidden = self.dropout(self.encoder(inputs))  # (batch_size, num_hidden)
-        return self.decoder(hidden)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import lzma
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,11 @@ _HEADER_NAMES = {
 _SEPARATORS = ("::", "\t", ";", "|", ",")
 # pandas reads only one-character separators fast; no ratings file holds this one.
 _UNIT_SEPARATOR = "\x1f"
+# What unpacking can raise: a damaged zip has its own way for each of its fields.
+_ARCHIVE_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, LookupError, OSError, RuntimeError, ValueError),
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class Ratings:
         No pair of user and item occurs twice.
     titles : mapping, optional
         Raw item id to title, for the items that have one.
+    rating_offset : float
+        Was added to every rating, to make it positive.
 
     Attributes
     ----------
@@ -61,6 +72,7 @@ class Ratings:
     name: str
     data: pd.DataFrame
     titles: Mapping[Any, str] = field(default_factory=dict, repr=False)
+    rating_offset: float = 0.0
     user_ids: np.ndarray = field(init=False, repr=False)
     item_ids: np.ndarray = field(init=False, repr=False)
 
@@ -158,7 +170,8 @@ def read_ratings(
     -------
     Ratings
         Named after the file. Ids are integers when every one is written as an integer
-        is (``1`` but not ``01``), else strings just as they are in the file.
+        is (``1`` but not ``01``), else strings just as they are in the file; spaces
+        before a field do not count.
 
     Raises
     ------
@@ -166,9 +179,40 @@ def read_ratings(
         For the first thing wrong, with file, line and value.
     """
     path = Path(path)
-    raw = (_parquet_as_csv if path.suffix == ".parquet" else _read_bytes)(path)
-    data = parse_ratings(raw, str(path), columns, encoding, rating_offset)
-    return Ratings(path.name, _without_duplicates(data, str(path), duplicates))
+    data = parse_ratings(
+        _read_bytes(path), str(path), columns, encoding, duplicates, rating_offset
+    )
+    return Ratings(path.name, data, rating_offset=rating_offset)
+
+
+def read_table(
+    path: str | Path, names: Sequence[str], rating_offset: float = 0.0
+) -> pd.DataFrame:
+    """Read some columns of a ratings file, such as pairs to predict.
+
+    Parameters
+    ----------
+    path : path
+        A file as for `read_ratings`, in UTF-8.
+    names : sequence of str
+        Which of ``user_id``, ``item_id`` and ``rating`` to read. Without a header, the
+        file has just these columns.
+    rating_offset : float
+        Added to every rating.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns `names`, rows in the file's order.
+
+    Raises
+    ------
+    DataError
+        For the first thing wrong, with file, line and value.
+    """
+    path = Path(path)
+    text = _Text.of(_read_bytes(path), str(path), "utf-8", names, None)
+    return _with_plain_ids(text.table(rating_offset))
 
 
 def parse_ratings(
@@ -176,6 +220,7 @@ def parse_ratings(
     label: str,
     columns: Sequence[str] | None = None,
     encoding: str = "utf-8",
+    duplicates: str = "error",
     rating_offset: float = 0.0,
 ) -> pd.DataFrame:
     """Parse and check the text of a ratings file.
@@ -186,7 +231,7 @@ def parse_ratings(
         The text.
     label : str
         What errors call the file.
-    columns, encoding, rating_offset
+    columns, encoding, duplicates, rating_offset
         As for `read_ratings`.
 
     Returns
@@ -199,150 +244,158 @@ def parse_ratings(
     DataError
         For the first thing wrong, with file, line and value.
     """
-    layout = _Layout.of(raw, label, columns, encoding)
-    body, separator = raw, layout.separator
-    if len(separator) > 1:
-        body = body.replace(separator.encode(), _UNIT_SEPARATOR.encode())
-        separator = _UNIT_SEPARATOR
-    names = [name for _, name in sorted(zip(layout.positions, COLUMNS))]
-    kinds = {"user_id": "category", "item_id": "category"}
-    try:
-        data = pd.read_csv(
-            io.BytesIO(body),
-            sep=separator,
-            header=0 if layout.header else None,
-            names=names,
-            usecols=sorted(layout.positions),
-            dtype={name: kinds.get(name, "float64") for name in names},
-            keep_default_na=False,
-            encoding=layout.encoding,
-            index_col=False,
-        )
-    except (ValueError, OverflowError, pd.errors.ParserError) as error:
-        layout.raise_first_fault(raw, rating_offset)
-        raise DataError(f"{label}: {error}") from error
-    data = data[list(COLUMNS[: len(names)])]
-    data["rating"] += rating_offset
-    numbers = data.drop(columns=["user_id", "item_id"]).to_numpy()
-    if not (
-        np.isfinite(numbers).all()
-        and (data["rating"] > 0).all()
-        and all(_ids_are_complete(data[name]) for name in COLUMNS[:2])
-    ):
-        layout.raise_first_fault(raw, rating_offset)
-        raise DataError(f"{label}: a field is empty or not a number")
-    for name in COLUMNS[:2]:
-        data[name] = _plain_ids(data[name])
-    if "timestamp" in data and (data["timestamp"] % 1 == 0).all():
-        data["timestamp"] = data["timestamp"].astype(np.int64)
-    for name, noun in zip(COLUMNS[:2], ("user", "item")):
-        if data[name].nunique() < 2:
+    if duplicates not in DUPLICATES:
+        raise ValueError(f"duplicates is one of {DUPLICATES}, not {duplicates!r}")
+    text = _Text.of(raw, label, encoding, COLUMNS, columns)
+    data = text.table(rating_offset)
+    for noun in ("user", "item"):
+        if len(data[f"{noun}_id"].cat.categories) < 2:
             raise DataError(
                 f"{label}: holds {len(data)} ratings and only one {noun}; "
                 "at least two users and two items are needed"
             )
-    return data
+    # One number a pair is sorted faster than pairs are looked up.
+    pair = data["user_id"].cat.codes.to_numpy(np.int64) * len(data)
+    pair += data["item_id"].cat.codes.to_numpy()
+    pair.sort()
+    if (pair[1:] == pair[:-1]).any():
+        repeated = data.duplicated(["user_id", "item_id"])
+        if duplicates == "error":
+            row = int(repeated.argmax())
+            raise DataError(
+                f"{label}:{text.line_of(row)}: user {data.user_id[row]!r} rates item "
+                f"{data.item_id[row]!r} again; {repeated.sum():,} ratings repeat a "
+                "pair, so keep one of each (--duplicates last or mean)"
+            )
+        data = _without_duplicates(data, duplicates)
+    return _with_plain_ids(data)
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """How a ratings file is written: where its fields are."""
+class _Text:
+    """The text of a ratings file, and where its fields are."""
 
+    raw: bytes  # UTF-8, lines end in LF
     label: str
-    encoding: str
-    separator: str
+    separator: str  # one character
+    width: int  # fields a line
     header: bool
-    positions: tuple[int, ...]  # of user, item, rating and perhaps timestamp
+    names: Sequence[str]  # of the columns to read
+    positions: Sequence[int]  # where they are
 
     @classmethod
     def of(
-        cls, raw: bytes, label: str, columns: Sequence[str] | None, encoding: str
-    ) -> _Layout:
+        cls,
+        raw: bytes,
+        label: str,
+        encoding: str,
+        names: Sequence[str],
+        columns: Sequence[str] | None,
+    ) -> _Text:
         """Find the layout in the first line that is not blank."""
-        if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-            encoding = "utf-8-sig"
+        raw = _as_utf8(raw, label, encoding)
         line = next((line for line in io.BytesIO(raw) if line.strip()), None)
         if line is None:
             raise DataError(f"{label}: is empty")
-        try:
-            first = line.decode(encoding).rstrip("\r\n")
-        except LookupError:
-            raise DataError(f"unknown encoding {encoding!r}") from None
-        except UnicodeDecodeError:
-            raise DataError(_not_this_encoding(label, 1, encoding)) from None
-        separator = next((mark for mark in _SEPARATORS if mark in first), None)
-        if separator is None:
-            raise DataError(
-                f"{label}:1: no tab, '::', comma, semicolon or '|' between fields "
-                f"in {_shown(first)}"
-            )
-        fields = _fields(first, separator)
-        header_names = ["".join(filter(str.isalpha, f.lower())) for f in fields]
-        if columns is None:
-            positions, header = cls._guess(label, fields, header_names)
+        first = line.decode().rstrip("\n")
+        needed = [name for name in names if name != "timestamp"]
+        for separator in _SEPARATORS:
+            fields = _fields(first, separator) or []
+            if len(fields) >= len(needed):
+                break
         else:
-            positions = tuple(cls._position(label, c, fields) for c in columns)
-            header = _number(fields[positions[2]]) is None
-            named = [c for c in columns if not c.isdigit()]
+            raise DataError(
+                f"{label}:1: {_shown(first)} does not have the {len(needed)} columns "
+                f"{_listed(needed)}, apart by tab, '::', semicolon, '|' or comma"
+            )
+        if columns is None:
+            positions, header = _guess(label, fields, names, len(needed))
+        else:
+            positions = [_position(label, column, fields) for column in columns]
+            if len(set(positions)) < len(positions):
+                raise DataError(f"{label}: two of the columns {columns} are the same")
+            header = _is_header(fields, positions)
+            named = [column for column in columns if not column.isdigit()]
             if named and not header:
                 raise DataError(
                     f"{label}: has no header to find column {named[0]!r} in"
                 )
-        return cls(label, encoding, separator, header, positions)
+        if len(separator) > 1:
+            raw = raw.replace(separator.encode(), _UNIT_SEPARATOR.encode())
+            separator = _UNIT_SEPARATOR
+        names = names[: len(positions)]
+        return cls(raw, label, separator, len(fields), header, names, positions)
 
-    @staticmethod
-    def _guess(
-        label: str, fields: list[str], header_names: list[str]
-    ) -> tuple[tuple[int, ...], bool]:
-        found = [
-            next((i for i, n in enumerate(header_names) if n in usual), None)
-            for usual in _HEADER_NAMES.values()
-        ]
-        if None not in found[:3]:
-            return tuple(i for i in found if i is not None), True
-        if len(fields) in (3, 4) and _number(fields[2]) is not None:
-            return tuple(range(len(fields))), False
-        if len(fields) < 3:
-            raise DataError(
-                f"{label}:1: {len(fields)} columns where user, item and rating are "
-                f"needed: {_shown(', '.join(fields))}"
+    def table(self, rating_offset: float) -> pd.DataFrame:
+        """Read the columns: ids as categories of strings, numbers as floats.
+
+        The check of the whole is fast. Only when it fails, or cannot be sure, the
+        lines are walked, to name the first that is wrong.
+        """
+        names = [name for _, name in sorted(zip(self.positions, self.names))]
+        kinds = {"user_id": "category", "item_id": "category"}
+        try:
+            data = pd.read_csv(
+                io.BytesIO(self.raw),
+                sep=self.separator,
+                header=0 if self.header else None,
+                names=names,
+                usecols=sorted(self.positions),
+                dtype={name: kinds.get(name, "float64") for name in names},
+                na_filter=False,
+                skipinitialspace=True,
+                index_col=False,
+                low_memory=False,
             )
-        raise DataError(
-            f"{label}:1: cannot tell which columns are user, item and rating among "
-            f"{_shown(', '.join(fields))}; name them (--columns user,item,rating)"
-        )
+        except (ValueError, OverflowError) as error:
+            self._raise_first_fault(rating_offset)
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"{self.label}: {reason}") from error
+        if data.empty:
+            raise DataError(f"{self.label}: holds a header and no ratings")
+        if "rating" in data:
+            data["rating"] += rating_offset
+        # pandas drops a line's surplus fields, and takes a column of True for 1.
+        separators = self.raw.count(self.separator.encode())
+        if (
+            separators != (self.width - 1) * (len(data) + self.header)
+            or not self._first_row_is_numeric()
+        ):
+            self._raise_first_fault(rating_offset)
+        if not (
+            all(np.isfinite(data[name]).all() for name in names if name not in kinds)
+            and ("rating" not in data or (data["rating"] > 0).all())
+            and all(_ids_are_whole(data[name]) for name in names if name in kinds)
+        ):
+            self._raise_first_fault(rating_offset)
+            raise DataError(f"{self.label}: a field is empty or not a number")
+        return data if names == list(self.names) else data[list(self.names)]
 
-    @staticmethod
-    def _position(label: str, column: str, fields: list[str]) -> int:
-        if column in fields:
-            return fields.index(column)
-        if column.isdigit() and 1 <= int(column) <= len(fields):
-            return int(column) - 1
-        raise DataError(
-            f"{label}: no column {column!r} among {_shown(', '.join(fields))}"
-        )
+    def line_of(self, row: int) -> int:
+        """Find the line that a row of the table is from."""
+        return next(islice(self._numbered_lines(), row, None))[0]
 
-    def raise_first_fault(self, raw: bytes, rating_offset: float) -> None:
-        """Read the slow way, line by line, to name the first line that is wrong."""
-        width = None
-        for number, fields in self._numbered_rows(raw):
+    def _raise_first_fault(self, rating_offset: float) -> None:
+        for number, line in self._numbered_lines():
             where = f"{self.label}:{number}"
-            width = width or len(fields)
-            if len(fields) <= max(self.positions) or len(fields) > width:
+            fields = _fields(line, self.separator)
+            if fields is None:
+                raise DataError(f"{where}: a quote is not closed: {_shown(line)}")
+            if len(fields) != self.width:
                 raise DataError(
-                    f"{where}: {len(fields)} columns where {width} are expected: "
-                    f"{_shown(self.separator.join(fields))}"
+                    f"{where}: {len(fields)} columns where {self.width} are expected: "
+                    f"{_shown(line)}"
                 )
-            values = dict(zip(COLUMNS, (fields[p] for p in self.positions)))
-            for name in COLUMNS[:2]:
-                if not values[name]:
-                    raise DataError(f"{where}: the {name[:4]} is empty")
-            rating = _number(values["rating"])
+            values = dict(zip(self.names, (fields[p] for p in self.positions)))
+            for noun in ("user", "item"):
+                if values.get(f"{noun}_id") == "":
+                    raise DataError(f"{where}: the {noun} is empty")
+            rating = _number(values.get("rating", "1"))
             if rating is None or not math.isfinite(rating):
                 raise DataError(
                     f"{where}: rating {_shown(values['rating'])} is not a finite number"
                 )
-            if rating + rating_offset <= 0:
+            if "rating" in values and rating + rating_offset <= 0:
                 raise DataError(
                     f"{where}: rating {_shown(values['rating'])} is not positive; 0 "
                     "marks an unobserved cell, so shift the scale (--rating-offset)"
@@ -354,29 +407,88 @@ class _Layout:
                     "number; leave that column out of --columns if it is not needed"
                 )
 
-    def _numbered_rows(self, raw: bytes) -> Iterator[tuple[int, list[str]]]:
-        header = self.header
-        for number, line in enumerate(io.BytesIO(raw), 1):
-            try:
-                text = line.decode(self.encoding).rstrip("\r\n")
-            except UnicodeDecodeError:
-                raise DataError(
-                    _not_this_encoding(self.label, number, self.encoding)
-                ) from None
-            if not text.strip():
-                continue
-            if header:
-                header = False
-                continue
-            if text.count('"') % 2:
-                raise DataError(f"{self.label}:{number}: a quote is not closed")
-            yield number, _fields(text, self.separator)
+    def _first_row_is_numeric(self) -> bool:
+        _, line = next(self._numbered_lines())
+        fields = _fields(line, self.separator) or []
+        numbers = [p for p, n in zip(self.positions, self.names) if "_id" not in n]
+        return len(fields) == self.width and all(
+            _number(fields[p]) is not None for p in numbers
+        )
+
+    def _numbered_lines(self) -> Iterator[tuple[int, str]]:
+        lines = (
+            (number, line.decode().rstrip("\n"))
+            for number, line in enumerate(io.BytesIO(self.raw), 1)
+            if line.strip()
+        )
+        yield from islice(lines, int(self.header), None)
 
 
-def _fields(line: str, separator: str) -> list[str]:
+def _as_utf8(raw: bytes, label: str, encoding: str) -> bytes:
+    """Give a text as UTF-8 without a byte order mark, its lines ending in LF."""
+    try:
+        text = raw.decode(encoding)
+        if "\0" in text:
+            line = text.count("\n", 0, text.index("\0")) + 1
+            raise DataError(f"{label}:{line}: holds a zero byte: not a text file")
+        utf8 = text.removeprefix("\ufeff").encode()
+    except LookupError:
+        raise DataError(f"unknown encoding {encoding!r}") from None
+    except UnicodeError as error:
+        line = raw.count(b"\n", 0, getattr(error, "start", 0)) + 1
+        raise DataError(
+            f"{label}:{line}: is not {encoding}; name its encoding (--encoding latin-1)"
+        ) from None
+    if b"\r" in utf8:
+        utf8 = utf8.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return utf8
+
+
+def _guess(
+    label: str, fields: Sequence[str], names: Sequence[str], needed: int
+) -> tuple[list[int], bool]:
+    """Guess where the columns are, and whether the first line is a header."""
+    letters = ["".join(filter(str.isalpha, field.lower())) for field in fields]
+    found = [
+        next((i for i, word in enumerate(letters) if word in _HEADER_NAMES[name]), None)
+        for name in names
+    ]
+    if None not in found[:needed]:
+        return [i for i in found if i is not None], True
+    if needed <= len(fields) <= len(names):
+        positions = list(range(len(fields)))
+        if not _is_header(fields, positions):
+            return positions, False
+    raise DataError(
+        f"{label}:1: cannot tell which columns are {_listed(names[:needed])} among "
+        f"{_shown(', '.join(fields))}; name them (--columns user,item,rating)"
+    )
+
+
+def _is_header(fields: Sequence[str], positions: Sequence[int]) -> bool:
+    """Tell a header from ratings: it has words where the rating is and no numbers."""
+    return all(fields[p] and _number(fields[p]) is None for p in positions)
+
+
+def _position(label: str, column: str, fields: Sequence[str]) -> int:
+    if column.isdecimal() and 1 <= int(column) <= len(fields):
+        return int(column) - 1
+    if column in fields:
+        return fields.index(column)
+    raise DataError(f"{label}: no column {column!r} among {_shown(', '.join(fields))}")
+
+
+def _fields(line: str, separator: str) -> list[str] | None:
+    """Cut a line into its fields; None if a quote is not closed."""
     if len(separator) > 1:
-        line, separator = line.replace(separator, _UNIT_SEPARATOR), _UNIT_SEPARATOR
-    return next(csv.reader([line], delimiter=separator), [])
+        return _fields(line.replace(separator, _UNIT_SEPARATOR), _UNIT_SEPARATOR)
+    try:
+        rows = csv.reader(
+            [line], delimiter=separator, skipinitialspace=True, strict=True
+        )
+        return next(rows, [])
+    except csv.Error:
+        return None
 
 
 def _number(text: str) -> float | None:
@@ -387,16 +499,33 @@ def _number(text: str) -> float | None:
 
 
 def _shown(text: str) -> str:
+    text = text.replace(_UNIT_SEPARATOR, "::")
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def _not_this_encoding(label: str, line: int, encoding: str) -> str:
-    encoding = encoding.replace("-sig", "")
-    return f"{label}:{line}: is not {encoding}; name its encoding (--encoding latin-1)"
+def _listed(names: Sequence[str]) -> str:
+    words = [name.replace("_id", "") for name in names]
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _ids_are_complete(ids: pd.Series) -> bool:
-    return bool(ids.notna().all()) and "" not in ids.cat.categories
+def _ids_are_whole(ids: pd.Series) -> bool:
+    """Check that no id is missing, empty, or swallowed the end of its line."""
+    return bool(ids.notna().all()) and not any(
+        not text or "\n" in text for text in ids.cat.categories
+    )
+
+
+def _with_plain_ids(data: pd.DataFrame) -> pd.DataFrame:
+    """Give ids as integers where that changes none, and whole timestamps too."""
+    for name in ("user_id", "item_id"):
+        if name in data:
+            data[name] = _plain_ids(data[name])
+    if "timestamp" in data:
+        time = data["timestamp"]
+        # A float holds every whole number up to there.
+        if (np.rint(time) == time).all() and time.abs().max() < 2**53:
+            data["timestamp"] = time.astype(np.int64)
+    return data
 
 
 def _plain_ids(ids: pd.Series) -> np.ndarray:
@@ -411,48 +540,44 @@ def _plain_ids(ids: pd.Series) -> np.ndarray:
     return np.asarray(categories[ids.cat.codes.to_numpy()])
 
 
-def _without_duplicates(data: pd.DataFrame, label: str, policy: str) -> pd.DataFrame:
+def _without_duplicates(data: pd.DataFrame, keep: str) -> pd.DataFrame:
     pair = ["user_id", "item_id"]
-    repeated = data.duplicated(pair)
-    if policy not in DUPLICATES:
-        raise ValueError(f"duplicates is one of {DUPLICATES}, not {policy!r}")
-    if not repeated.any():
-        return data
-    if policy == "error":
-        first = data[repeated].iloc[0]
-        raise DataError(
-            f"{label}: {repeated.sum():,} ratings repeat a pair, the first of them "
-            f"user {first.user_id!r}, item {first.item_id!r}; keep one of each "
-            "(--duplicates last or mean)"
-        )
-    kept = data.drop_duplicates(pair, keep="last").copy()
-    if policy == "mean":
-        means = data.groupby(pair)["rating"].mean()
-        kept["rating"] = means.loc[pd.MultiIndex.from_frame(kept[pair])].to_numpy()
-    return kept.reset_index(drop=True)
+    last = data.drop_duplicates(pair, keep="last").copy()
+    if keep == "mean":
+        means = data.groupby(pair, observed=True)["rating"].transform("mean")
+        last["rating"] = means[last.index]
+    return last.reset_index(drop=True)
 
 
 def _read_bytes(path: Path) -> bytes:
+    if path.suffix == ".parquet":
+        return _parquet_as_csv(path)
     try:
         raw = path.read_bytes()
-        if raw.startswith(b"\x1f\x8b"):
-            return gzip.decompress(raw)
-        if not raw.startswith(b"PK\x03\x04"):
-            return raw
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            members = [m for m in archive.namelist() if not m.endswith("/")]
-            if len(members) != 1:
-                raise DataError(
-                    f"{path}: a zip of one ratings file is needed; "
-                    f"this one holds {len(members)} files"
-                )
-            return archive.read(members[0])
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{path}: damaged archive: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
+    try:
+        if raw.startswith(b"\x1f\x8b"):
+            return gzip.decompress(raw)
+        if raw.startswith(b"PK\x03\x04"):
+            return _only_member(raw)
+    except _ARCHIVE_ERRORS as error:
+        raise DataError(f"{path}: damaged or encrypted archive: {error}") from error
+    return raw
+
+
+def _only_member(raw: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        members = [
+            name
+            for name in archive.namelist()
+            if not (name.endswith("/") or name.startswith("__MACOSX/"))
+        ]
+        if len(members) != 1:
+            raise zipfile.BadZipFile(f"one file is needed, not {len(members)}")
+        return archive.read(members[0])
 
 
 def _parquet_as_csv(path: Path) -> bytes:

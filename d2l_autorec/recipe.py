@@ -8,6 +8,7 @@ settings are the defaults.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import scipy.sparse as sp
 from ._mxnet import gluon, mx
 from .data import row_batches
 from .distributed import Team
-from .evaluators import evaluator
+from .evaluators import held_out_rmse
 from .loop import Epoch, train_epochs
 from .model import AutoRec
 
@@ -71,10 +72,11 @@ class Recipe:
     def train(
         self,
         train_mat: sp.csr_matrix,
-        test_mat: sp.csr_matrix,
+        test_mat: sp.csr_matrix | None,
         devices: Sequence[mx.Context],
         seed: int | None = None,
         valid_mat: sp.csr_matrix | None = None,
+        trained: int = 0,
         team: Team | None = None,
     ) -> Training:
         """Make a network and get its training ready.
@@ -82,13 +84,16 @@ class Recipe:
         Parameters
         ----------
         train_mat, test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-            Ratings to learn from, and held-out ratings to score.
+            Ratings to learn from, and held-out ratings to score; without the latter,
+            the test RMSE is NaN.
         devices : sequence of mxnet.Context
             To train on.
         seed : int, optional
             Of each epoch, as for `train_epochs`.
         valid_mat : scipy.sparse.csr_matrix, shape (num_items, num_users), optional
             Ratings held out of `train_mat` to choose something on.
+        trained : int
+            Epochs that lie behind the training, as for `train_epochs`.
         team : Team, optional
             Workers on other machines to train with.
 
@@ -107,10 +112,11 @@ class Recipe:
             # Each worker steps its own parameters by the sum of all gradients.
             update_on_kvstore=False if team else None,
         )
-        in_order = row_batches(train_mat, 256, sparse=True)
 
-        def score(held_out: sp.csr_matrix) -> float:
-            return evaluator(net, in_order, held_out, devices)
+        def score(held_out: sp.csr_matrix | None) -> float:
+            if held_out is None:
+                return math.nan
+            return held_out_rmse(net, train_mat, held_out, devices)
 
         epochs = train_epochs(
             net,
@@ -122,6 +128,7 @@ class Recipe:
             lambda: score(test_mat),
             None if valid_mat is None else lambda: score(valid_mat),
             seed,
-            team=team,
+            trained,
+            team,
         )
         return Training(net, trainer, epochs)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import cli
 from .distributed import check_environment, join
 
 if TYPE_CHECKING:
+    from .checkpoint import Checkpoint, Run
     from .ratings import Ratings
 
 BOOK = "the book prints train loss 0.000, test RMSE 0.898"
-NOT_COMPARABLE = "not comparable with the book"
+# What may stand beside --resume; the rest is part of the model in the folder.
+_RESUMABLE = {
+    *("resume", "num_epochs", "patience", "devices", "kvstore"),
+    *("plot", "json", "quiet"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,14 +36,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    given = _given(parser, args, argv)
+    _check_combination(parser, args, given)
     if args.kvstore:
         check_environment()
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from ._mxnet import mx
-    from .data import split_data_ml100k
+    from .checkpoint import Checkpoint, best_epoch
     from .files import replacing
-    from .loop import closing_lines, parse_devices, seed_everything
+    from .loop import closing_lines, parse_devices, stop_early
     from .plots import learning_curve, save_figure, watch
     from .recipe import Recipe
 
@@ -42,57 +53,76 @@ def main(argv: Sequence[str] | None = None) -> None:
         known = ", ".join(sorted(mx.optimizer.Optimizer.opt_registry))
         parser.error(f"argument --optimizer: {args.optimizer!r} is not one of {known}")
     devices = parse_devices(args.devices)
-    ratings = _load(args.dataset, args.data_dir)
+    checkpoint, past = None, []
+    if args.resume:
+        checkpoint = _reopen(args, given)
+        run, past = checkpoint.run, list(checkpoint.history)
+    else:
+        run = _new_run(args)
     team = join(args.kvstore) if args.kvstore else None
     reports = team is None or team.rank == 0
     args.quiet = args.quiet or not reports
+    if args.save and reports:
+        checkpoint = Checkpoint(args.save, run)
     if not args.quiet:
-        print(ratings.summary())
+        print(_parts(run))
+        if past:
+            print(f"going on after epoch {len(past)} of {run.recipe.num_epochs}")
 
-    seed_everything(args.seed)
-    parts = split_data_ml100k(
-        ratings.data,
-        ratings.num_users,
-        ratings.num_items,
-        args.split_mode,
-        args.test_ratio,
-    )
-    train_mat, test_mat = (ratings.matrix(part) for part in parts)
-    settings = {name: getattr(args, name) for name in Recipe.__dataclass_fields__}
-    recipe = Recipe(**settings)
-    if not args.quiet:
-        print(f"{args.split_mode} split, seed {args.seed}: ", end="")
-        print(f"{train_mat.nnz:,} ratings to train on, {test_mat.nnz:,} to test on")
-    epochs = recipe.train(train_mat, test_mat, devices, args.seed, team=team).epochs
-    history = list(epochs if args.quiet else watch(epochs, recipe.num_epochs))
+    training = run.train(devices, len(past), team)
+    epochs = training.epochs
+    if checkpoint:
+        if past:
+            checkpoint.restore(training, devices)
+        epochs = chain(past, checkpoint.saving(training) if reports else epochs)
+    if run.patience:
+        epochs = stop_early(epochs, run.patience)
+    try:
+        history = list(epochs if args.quiet else watch(epochs, run.recipe.num_epochs))
+    except KeyboardInterrupt:
+        if checkpoint is None or not checkpoint.history:
+            raise
+        cli.leave(
+            f"interrupted; {len(checkpoint.history)} epochs are saved, go on with "
+            f"--resume {checkpoint.directory}"
+        )
     if not reports:
         return
 
     by_the_book = (
-        ratings.name == "ml-100k" and args.split_mode == "random" and recipe == Recipe()
+        run.name == "ml-100k"
+        and run.recipe == Recipe()
+        and run.split["split_mode"] == "random"
+        and run.valid_mat is None
     )
-    beside = BOOK if by_the_book else f"{ratings.name}: {NOT_COMPARABLE}"
+    beside = BOOK if by_the_book else f"{run.name}: {cli.NOT_COMPARABLE}"
     print(closing_lines(history, devices))
     print(f"({beside})")
+    best = best_epoch(history)
+    if run.valid_mat is not None:
+        print(
+            f"best on validation: epoch {best.epoch}, validation RMSE "
+            f"{best.valid_rmse:.3f}, test RMSE {best.test_rmse:.3f}"
+        )
     if args.plot:
         figure = learning_curve(history)
-        figure.suptitle(f"AutoRec on {ratings.name}, seed {args.seed} ({beside})")
+        figure.suptitle(f"AutoRec on {run.name}, seed {run.seed} ({beside})")
         with replacing(args.plot) as file:
             save_figure(figure, file)
     if args.json:
         report = {
-            "dataset": ratings.name,
-            "num_users": ratings.num_users,
-            "num_items": ratings.num_items,
-            "num_train_ratings": train_mat.nnz,
-            "num_test_ratings": test_mat.nnz,
-            "split_mode": args.split_mode,
-            "test_ratio": args.test_ratio,
-            "seed": args.seed,
-            "recipe": settings,
+            "dataset": run.name,
+            "num_users": len(run.user_ids),
+            "num_items": len(run.item_ids),
+            "num_train_ratings": run.train_mat.nnz,
+            "num_test_ratings": run.test_mat.nnz,
+            **run.split,
+            "seed": run.seed,
+            "recipe": asdict(run.recipe),
             "devices": [str(device) for device in devices],
             "train_loss": history[-1].train_loss,
             "test_rmse": history[-1].test_rmse,
+            "best_epoch": best.epoch,
             "note": beside,
             "history": [epoch._asdict() for epoch in history],
             "versions": {"python": platform.python_version(), "mxnet": mx.__version__},
@@ -101,23 +131,111 @@ def main(argv: Sequence[str] | None = None) -> None:
             file.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _load(name: str | None, data_dir: str | None) -> Ratings:
-    """Load what was asked for; fall back on generated ratings if nothing was."""
-    from .datasets import SYNTHETIC, load_dataset
-    from .errors import DatasetUnavailable
+def _given(
+    parser: cli.Parser, args: argparse.Namespace, argv: Sequence[str] | None
+) -> set[str]:
+    """Name the flags that were written, be it with their default values."""
+    unset = object()
+    probe = argparse.Namespace(**dict.fromkeys(vars(args), unset))
+    parser.parse_args(argv, probe)
+    return {name for name, value in vars(probe).items() if value is not unset}
 
-    try:
-        return load_dataset(name or "ml-100k", data_dir)
-    except DatasetUnavailable as error:
-        if name:
-            raise
-        rule = "!" * 72
-        print(
-            f"{rule}\n! MovieLens 100K could not be had:\n! {error}\n!\n"
-            f"! Training on generated ratings instead ({SYNTHETIC}).\n"
-            f"! The results are {NOT_COMPARABLE}.\n{rule}"
+
+def _check_combination(
+    parser: cli.Parser, args: argparse.Namespace, given: set[str]
+) -> None:
+    def flags(names: set[str]) -> str:
+        return ", ".join(sorted("--" + name.replace("_", "-") for name in names))
+
+    if args.resume and given - _RESUMABLE:
+        parser.error(
+            f"--resume takes these from the model folder: {flags(given - _RESUMABLE)}"
         )
-        return load_dataset(SYNTHETIC)
+    if args.ratings and (beside := given & {"dataset", "data_dir"}):
+        parser.error(f"--ratings and {flags(beside)} exclude each other")
+    layout = given & {"columns", "encoding", "duplicates", "rating_offset"}
+    if layout and not args.ratings:
+        parser.error(f"only for a file that --ratings names: {flags(layout)}")
+    if args.patience and not (args.valid_ratio or args.resume):
+        parser.error("--patience needs a validation part (--valid-ratio 0.1)")
+
+
+def _new_run(args: argparse.Namespace) -> Run:
+    """Load and split the ratings that the flags ask for."""
+    from .checkpoint import Run
+    from .data import hold_out, split_data_ml100k
+    from .loop import seed_everything
+    from .recipe import Recipe
+
+    ratings = _load(args)
+    if not args.quiet:
+        print(ratings.summary())
+    seed_everything(args.seed)
+    train_data, test_data = split_data_ml100k(
+        ratings.data,
+        ratings.num_users,
+        ratings.num_items,
+        args.split_mode,
+        args.test_ratio,
+    )
+    valid_data = None
+    if args.valid_ratio:
+        train_data, valid_data = hold_out(train_data, args.valid_ratio, args.seed)
+    return Run.of(
+        ratings,
+        train_data,
+        test_data,
+        valid_data,
+        recipe=Recipe(**{n: getattr(args, n) for n in Recipe.__dataclass_fields__}),
+        seed=args.seed,
+        split={
+            n: getattr(args, n) for n in ("split_mode", "test_ratio", "valid_ratio")
+        },
+        patience=args.patience,
+    )
+
+
+def _reopen(args: argparse.Namespace, given: set[str]) -> Checkpoint:
+    """Open a model folder, for more epochs or another patience if flags ask for it."""
+    from .checkpoint import Checkpoint
+    from .errors import ModelError
+
+    checkpoint = Checkpoint.open(args.resume)
+    run, trained = checkpoint.run, len(checkpoint.history)
+    if "num_epochs" in given:
+        if args.num_epochs < trained:
+            raise ModelError(f"{args.resume}: is already trained for {trained} epochs")
+        run = replace(run, recipe=replace(run.recipe, num_epochs=args.num_epochs))
+    if args.patience:
+        if run.valid_mat is None:
+            raise ModelError(f"{args.resume}: has no validation part for --patience")
+        run = replace(run, patience=args.patience)
+    checkpoint.run = run
+    return checkpoint
+
+
+def _parts(run: Run) -> str:
+    line = (
+        f"{run.split['split_mode']} split, seed {run.seed}: {run.train_mat.nnz:,} "
+        f"ratings to train on, {run.test_mat.nnz:,} to test on"
+    )
+    if run.valid_mat is not None:
+        line += f", {run.valid_mat.nnz:,} to validate on"
+    return line
+
+
+def _load(args: argparse.Namespace) -> Ratings:
+    from .ratings import read_ratings
+
+    if not args.ratings:
+        return cli.load_ratings(args.dataset, args.data_dir)
+    return read_ratings(
+        args.ratings,
+        columns=args.columns,
+        encoding=args.encoding,
+        duplicates=args.duplicates,
+        rating_offset=args.rating_offset,
+    )
 
 
 def _parser() -> cli.Parser:
@@ -127,6 +245,7 @@ def _parser() -> cli.Parser:
         "Without flags: the book's recipe on MovieLens 100K.",
     )
     cli.add_data_flags(parser)
+    cli.add_ratings_flags(parser)
     split = parser.add_argument_group("split")
     split.add_argument(
         "--split-mode",
@@ -140,6 +259,12 @@ def _parser() -> cli.Parser:
         default=0.1,
         metavar="R",
         help="share of the ratings that the random split holds out",
+    )
+    split.add_argument(
+        "--valid-ratio",
+        type=cli.ratio,
+        metavar="R",
+        help="share of the training ratings that is set aside to choose the best epoch",
     )
     split.add_argument(
         "--seed",
@@ -189,7 +314,13 @@ def _parser() -> cli.Parser:
         type=cli.positive_int,
         default=25,
         metavar="N",
-        help="passes over the training ratings",
+        help="passes over the training ratings, those before a --resume included",
+    )
+    recipe.add_argument(
+        "--patience",
+        type=cli.positive_int,
+        metavar="N",
+        help="stop after N epochs without a new best on the validation part",
     )
     recipe.add_argument(
         "--batch-size",
@@ -205,6 +336,19 @@ def _parser() -> cli.Parser:
         choices=("dist_sync",),
         help="share every batch with workers on other machines; the same command for "
         "each process, told apart by DMLC_* variables (docs/distributed.md)",
+    )
+    saving = parser.add_argument_group("saving")
+    saving.add_argument(
+        "--save",
+        type=Path,
+        metavar="DIR",
+        help="keep the model there, with the last epoch and the best on validation",
+    )
+    saving.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with a training that was saved there, and save there",
     )
     output = parser.add_argument_group("output")
     output.add_argument(

@@ -8,6 +8,7 @@ from mxnet import gluon
 
 from d2l_autorec import AutoRec, evaluator, row_batches, seed_everything
 from d2l_autorec.data import row_bounds
+from d2l_autorec.evaluators import held_out_rmse
 from d2l_autorec.loop import train_epochs
 
 NUM_ITEMS, NUM_USERS = 23, 17
@@ -15,11 +16,12 @@ LOSSES = (gluon.loss.L2Loss(), gluon.loss.L1Loss())
 
 
 def ratings():
-    """Ratings of which some rows, and so some shares, have none to train on."""
+    """Ratings of which some rows, and so some shares, have none in one part."""
     rng = onp.random.default_rng(0)
     dense = rng.integers(1, 6, (NUM_ITEMS, NUM_USERS)).astype(onp.float32)
     part = rng.choice(3, dense.shape, p=[0.6, 0.3, 0.1])
     part[[3, 8, 9, 10]] = 2
+    part[12:16] = 1
     return sp.csr_matrix(dense * (part == 1)), sp.csr_matrix(dense * (part == 2))
 
 
@@ -34,7 +36,13 @@ def train(
     trainer = gluon.Trainer(
         net.collect_params(), optimizer, {"learning_rate": 0.01, "wd": 0.01}
     )
-    in_order = row_batches(train_mat, 10, sparse=sparse)
+    in_order = row_batches(train_mat, 10)
+
+    def evaluate():
+        if sparse:
+            return held_out_rmse(net, train_mat, test_mat, devices, batch_size=10)
+        return evaluator(net, in_order, test_mat, devices)
+
     epochs = train_epochs(
         net,
         row_batches(train_mat, batch_size, shuffle=True, sparse=sparse),
@@ -42,7 +50,7 @@ def train(
         trainer,
         3,
         devices,
-        lambda: evaluator(net, in_order, test_mat, devices),
+        evaluate,
         seed=0,
     )
     return [(e.train_loss, e.test_rmse, e.examples) for e in epochs]
@@ -100,7 +108,7 @@ def test_a_training_leaves_the_matrix_as_it_was():
             trainer,
             1,
             [mx.cpu()],
-            lambda: evaluator(net, batches, test_mat, [mx.cpu()]),
+            lambda: held_out_rmse(net, train_mat, test_mat, [mx.cpu()]),
         )
     )
     train_mat.data += 1  # still writable

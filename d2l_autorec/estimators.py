@@ -1,0 +1,282 @@
+"""The models that are compared, behind one interface: fit to a table, predict pairs.
+
+An estimator is given no test ratings, so that nothing it says can depend on them.
+
+References
+----------
+*Dive into Deep Learning*, "Matrix Factorization" and "AutoRec: Rating Prediction with
+Autoencoders". Y. Koren, "Factor in the Neighbors: Scalable and Accurate Collaborative
+Filtering", ACM TKDD 4(1), 2010. N. Hug, "Surprise: A Python library for recommender
+systems", JOSS 5(52), 2020.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as onp
+import pandas as pd
+
+from ._mxnet import gluon, mx, np
+from .data import hold_out, rating_batches, row_batches
+from .loop import seed_everything, stop_early, train_epochs
+from .mf import MF
+from .ratings import Ratings
+from .recipe import Recipe
+
+
+class Estimator(ABC):
+    """A model that learns from a table of ratings and predicts ratings of pairs.
+
+    Parameters
+    ----------
+    ratings : Ratings
+        Says which users and items there are.
+    devices : sequence of mxnet.Context
+        To train on.
+
+    Attributes
+    ----------
+    title : str
+        What tables and pictures call it.
+    cold : str
+        What it predicts where a user or an item has no training rating.
+    """
+
+    title: ClassVar[str]
+    cold: ClassVar[str]
+
+    def __init__(self, ratings: Ratings, devices: Sequence[mx.Context]) -> None:
+        self.ratings = ratings
+        self.devices = list(devices)
+
+    @abstractmethod
+    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:
+        """Learn, and hand out control after each epoch.
+
+        Parameters
+        ----------
+        train_data : pandas.DataFrame
+            Rows of ratings.
+        seed : int
+            Of whatever is drawn.
+
+        Yields
+        ------
+        int
+            The epochs that `predict` now stands at; 0 while a setting is being chosen,
+            when it cannot be called. A model without epochs yields nothing.
+        """
+
+    @abstractmethod
+    def predict(self, pairs: pd.DataFrame) -> onp.ndarray:
+        """Predict ratings.
+
+        Parameters
+        ----------
+        pairs : pandas.DataFrame
+            With ``user_id`` and ``item_id`` of `ratings`.
+
+        Returns
+        -------
+        numpy.ndarray of float, shape (len(pairs),)
+            In the unit of the ratings, not clipped to their range.
+        """
+
+    @property
+    @abstractmethod
+    def num_parameters(self) -> int:
+        """How many numbers were learned."""
+
+
+class GlobalMean(Estimator):
+    """The mean of the training ratings, for every pair."""
+
+    title = "global mean"
+    cold = "the mean"
+    num_parameters = 1
+
+    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+        self.mean = float(train_data["rating"].mean())
+        return iter(())
+
+    def predict(self, pairs: pd.DataFrame) -> onp.ndarray:  # noqa: D102
+        return onp.full(len(pairs), self.mean)
+
+
+class Biases(Estimator):
+    r"""The mean and a bias of each user and item, shrunk towards 0.
+
+    Notes
+    -----
+    :math:`\hat r_{ui} = \mu + b_u + b_i`, by alternating least squares as in Koren
+    (2010). Ten sweeps and the regularisation of 10 (items) and 15 (users) are the
+    defaults of Surprise's ``BaselineOnly``; nothing was tuned here.
+    """
+
+    title = "biases"
+    cold = "the mean and the other's bias"
+    item_reg, user_reg, num_sweeps = 10, 15, 10
+
+    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+        users, items = self.ratings.indices(train_data)
+        rating = train_data["rating"].to_numpy(onp.float64)
+        self.mean = rating.mean()
+        self.user_bias = onp.zeros(self.ratings.num_users)
+        for _ in range(self.num_sweeps):
+            self.item_bias = _shrunk_means(
+                items,
+                rating - self.mean - self.user_bias[users],
+                self.ratings.num_items,
+                self.item_reg,
+            )
+            self.user_bias = _shrunk_means(
+                users,
+                rating - self.mean - self.item_bias[items],
+                self.ratings.num_users,
+                self.user_reg,
+            )
+        return iter(())
+
+    def predict(self, pairs: pd.DataFrame) -> onp.ndarray:  # noqa: D102
+        users, items = self.ratings.indices(pairs)
+        return onp.asarray(self.mean + self.user_bias[users] + self.item_bias[items])
+
+    @property
+    def num_parameters(self) -> int:  # noqa: D102
+        return 1 + self.user_bias.size + self.item_bias.size
+
+
+def _shrunk_means(
+    index: onp.ndarray, residuals: onp.ndarray, size: int, reg: float
+) -> onp.ndarray:
+    """Average residuals by index, as if `reg` zeros were among each of them."""
+    return onp.bincount(index, residuals, size) / (
+        onp.bincount(index, None, size) + reg
+    )
+
+
+class BookMF(Estimator):
+    """The book's matrix factorization, in its settings."""
+
+    title = "MF (book)"
+    cold = "the other's bias alone, below the scale (weights without data decay to 0)"
+    num_factors, lr, wd, num_epochs, batch_size = 30, 0.002, 1e-5, 20, 512
+
+    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+        seed_everything(seed)
+        self.net = MF(self.num_factors, self.ratings.num_users, self.ratings.num_items)
+        self.net.initialize(mx.init.Normal(0.01), ctx=self.devices)
+        loss = gluon.loss.L2Loss()
+        for block in (self.net, loss):
+            block.hybridize()
+        trainer = gluon.Trainer(
+            self.net.collect_params(),
+            "adam",
+            {"learning_rate": self.lr, "wd": self.wd},
+        )
+        epochs = train_epochs(
+            self.net,
+            self.batches(train_data, shuffle=True),
+            loss,
+            trainer,
+            self.num_epochs,
+            self.devices,
+            lambda: math.nan,
+            seed=seed,
+        )
+        for epoch in epochs:
+            yield epoch.epoch
+
+    def batches(self, table: pd.DataFrame, shuffle: bool = False) -> Any:
+        """Batch a table of ratings as the book does; see `rating_batches`."""
+        users, items = self.ratings.indices(table)
+        return rating_batches(users, items, table["rating"], self.batch_size, shuffle)
+
+    def predict(self, pairs: pd.DataFrame) -> onp.ndarray:  # noqa: D102
+        index = (
+            np.array(i, onp.float32, self.devices[0])
+            for i in self.ratings.indices(pairs)
+        )
+        return onp.asarray(self.net(*index).asnumpy())
+
+    @property
+    def num_parameters(self) -> int:  # noqa: D102
+        return _num_parameters(self.net)
+
+
+class BookAutoRec(Estimator):
+    """The book's AutoRec, in its settings."""
+
+    title = "AutoRec (book)"
+    cold = "0 for a user (weights without data decay to 0); an empty row's for an item"
+    recipe = Recipe()
+
+    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+        return self._fit(self.recipe, train_data, seed)
+
+    def _fit(
+        self, recipe: Recipe, train_data: pd.DataFrame, seed: int
+    ) -> Iterator[int]:
+        seed_everything(seed)
+        self.train_mat = self.ratings.matrix(train_data)
+        self.net, _, epochs = recipe.train(self.train_mat, None, self.devices, seed)
+        for epoch in epochs:
+            yield epoch.epoch
+
+    def predict(self, pairs: pd.DataFrame) -> onp.ndarray:  # noqa: D102
+        users, items = self.ratings.indices(pairs)
+        predictions, start = onp.empty(len(pairs), onp.float32), 0
+        for rows in row_batches(self.train_mat, 1024):
+            outputs = self.net(rows.as_in_ctx(self.devices[0])).asnumpy()
+            stop = start + len(outputs)
+            here = (start <= items) & (items < stop)
+            predictions[here] = outputs[items[here] - start, users[here]]
+            start = stop
+        return predictions
+
+    @property
+    def num_parameters(self) -> int:  # noqa: D102
+        return _num_parameters(self.net)
+
+
+class EarlyStoppedAutoRec(BookAutoRec):
+    """AutoRec in the book's settings but for the number of epochs.
+
+    That is chosen on a validation part of the training ratings; then the model is
+    trained again, for as long, on all of them.
+    """
+
+    title = "AutoRec, stopped early"
+    valid_ratio, max_epochs, patience = 0.1, 100, 10
+
+    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+        fit_data, valid_data = hold_out(train_data, self.valid_ratio, seed)
+        seed_everything(seed)
+        epochs = (
+            replace(self.recipe, num_epochs=self.max_epochs)
+            .train(
+                self.ratings.matrix(fit_data),
+                None,
+                self.devices,
+                seed,
+                self.ratings.matrix(valid_data),
+            )
+            .epochs
+        )
+        best, num_epochs = math.inf, 0
+        for epoch in stop_early(epochs, self.patience):
+            assert epoch.valid_rmse is not None
+            if epoch.valid_rmse < best:
+                best, num_epochs = epoch.valid_rmse, epoch.epoch
+            yield 0
+        chosen = replace(self.recipe, num_epochs=num_epochs)
+        yield from self._fit(chosen, train_data, seed)
+
+
+def _num_parameters(net: gluon.Block) -> int:
+    return sum(p.data(p.list_ctx()[0]).size for p in net.collect_params().values())

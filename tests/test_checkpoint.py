@@ -1,0 +1,323 @@
+"""A model folder: it comes back as it was saved, or says what is wrong with it."""
+
+import contextlib
+import json
+import os
+import pickle
+import resource
+import shutil
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from d2l_autorec._mxnet import mx
+from d2l_autorec.checkpoint import Checkpoint, Run, best_epoch
+from d2l_autorec.errors import ModelError
+from d2l_autorec.loop import Epoch
+from d2l_autorec.ratings import Ratings
+from d2l_autorec.recipe import Recipe
+
+CPU = [mx.cpu()]
+
+
+def make_run(num_epochs=2, valid=False, patience=None, **recipe):
+    """Ratings of 12 users and 9 items, their ids strings that look like numbers."""
+    rng = np.random.default_rng(0)
+    cells = rng.permutation(12 * 9)[:80]
+    data = pd.DataFrame(
+        {
+            "user_id": [f"{cell % 12:03}" for cell in cells],
+            "item_id": cells // 12 + 100,
+            "rating": rng.integers(1, 6, 80).astype(float),
+        }
+    )
+    ratings = Ratings("toy", data, {100: "The Hundred", 101: "Zürich"}, 2.0)
+    return Run.of(
+        ratings,
+        data[:60],
+        data[60:70],
+        data[70:] if valid else None,
+        recipe=Recipe(num_hidden=3, batch_size=4, num_epochs=num_epochs, **recipe),
+        seed=7,
+        split={"split_mode": "random"},
+        patience=patience,
+    )
+
+
+def train(directory, run):
+    checkpoint = Checkpoint(directory, run)
+    training = run.train(CPU)
+    return list(checkpoint.saving(training)), training.net
+
+
+def parameters(net):
+    return {k: v.data().asnumpy() for k, v in net._collect_params_with_prefix().items()}
+
+
+def content(directory):
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[key], other[key]) for key in one
+    )
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    run = make_run(valid=True)
+    history, net = train(tmp_path / "new" / "m", run)
+    opened = Checkpoint.open(tmp_path / "new" / "m")
+    assert opened.history == history
+    for name in ("train_mat", "test_mat", "valid_mat"):
+        assert (getattr(opened.run, name) != getattr(run, name)).nnz == 0
+        assert getattr(opened.run, name).shape == (9, 12)
+    assert opened.run.user_ids.tolist() == run.user_ids.tolist()
+    assert opened.run.item_ids.tolist() == run.item_ids.tolist()
+    assert opened.run.titles == {100: "The Hundred", 101: "Zürich"}
+    assert opened.run.rating_offset == 2.0
+    assert (opened.run.recipe, opened.run.seed) == (run.recipe, 7)
+    assert opened.run.split == {"split_mode": "random"}
+
+
+def test_without_a_validation_part_the_last_epoch_is_kept(tmp_path):
+    _, net = train(tmp_path, make_run())
+    restored = Checkpoint.open(tmp_path).network(CPU)
+    assert same(parameters(restored), parameters(net))
+
+
+def test_the_best_epoch_on_validation_is_kept(tmp_path):
+    run = make_run(num_epochs=12, valid=True, lr=0.5)
+    checkpoint, states = Checkpoint(tmp_path, run), []
+    training = run.train(CPU)
+    history = []
+    for epoch in checkpoint.saving(training):
+        states.append(parameters(training.net))
+        history.append(epoch)
+    best = min(history, key=lambda epoch: epoch.valid_rmse)
+    assert best.epoch < len(history), "the toy has to overfit for this test"
+    assert best_epoch(history) == best
+    kept = parameters(Checkpoint.open(tmp_path).network(CPU))
+    assert same(kept, states[best.epoch - 1])
+    assert not same(kept, states[-1])
+
+
+def test_the_best_epoch_is_not_chosen_on_the_test_part():
+    history = [Epoch(1, 1.0, 0.1, 0.9, 1.0, 1), Epoch(2, 1.0, 0.5, 0.8, 1.0, 1)]
+    assert best_epoch(history).epoch == 2
+    history = [Epoch(1, 1.0, 0.1, None, 1.0, 1), Epoch(2, 1.0, 0.5, None, 1.0, 1)]
+    assert best_epoch(history).epoch == 2
+
+
+@pytest.mark.parametrize("ids", [["1", "01", "x"], [1, 2, 2**62], ["é", "\U0001f600"]])
+def test_ids_come_back_with_their_types(tmp_path, ids):
+    data = pd.DataFrame(
+        {"user_id": ids, "item_id": ids, "rating": np.ones(len(ids))}
+    ).astype({"user_id": np.array(ids).dtype.kind == "i" and np.int64 or object})
+    ratings = Ratings("ids", data)
+    run = Run.of(
+        *(ratings, data, data), recipe=Recipe(2, num_epochs=1), seed=0, split={}
+    )
+    train(tmp_path, run)
+    opened = Checkpoint.open(tmp_path).run
+    assert opened.user_ids.tolist() == sorted(ids)
+    assert [type(raw_id) for raw_id in opened.user_ids.tolist()] == [
+        type(raw_id) for raw_id in ids
+    ]
+
+
+def test_old_files_go_and_files_of_others_stay(tmp_path):
+    train(tmp_path, make_run())
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "parameters-0123456789abcdef.params").write_bytes(b"of a killed run")
+    (tmp_path / ".saving").write_bytes(b"of a killed run")
+    train(tmp_path, make_run())
+    names = sorted(file.name.partition("-")[0] for file in tmp_path.iterdir())
+    assert names == [
+        *("ids", "model.json", "notes.txt", "optimizer", "parameters", "ratings")
+    ]
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ModelError, match="holds thesis.tex and no model"):
+        Checkpoint(tmp_path, make_run())
+
+
+def test_two_trainings_do_not_save_to_one_folder(tmp_path):
+    first = Checkpoint(tmp_path, make_run()).saving(make_run().train(CPU))
+    next(first)
+    with pytest.raises(ModelError, match="another training is saving"):
+        train(tmp_path, make_run())
+    first.close()
+    train(tmp_path, make_run())
+
+
+def test_no_file_is_a_pickle(tmp_path):
+    train(tmp_path, make_run())
+    for name, raw in content(tmp_path).items():
+        with pytest.raises(Exception):  # noqa: B017
+            pickle.loads(raw)
+        assert b"pickle" not in raw, name
+        if name.endswith(".npz"):
+            with np.load(tmp_path / name, allow_pickle=False) as arrays:
+                assert all(arrays[key].dtype != object for key in arrays)
+
+
+def test_any_changed_byte_is_refused(tmp_path):
+    train(tmp_path, make_run(num_epochs=1, valid=True))
+    rng = np.random.default_rng(0)
+    for name, raw in content(tmp_path).items():
+        file = tmp_path / name
+        for place in range(len(raw)):
+            changed = bytearray(raw)
+            changed[place] ^= rng.integers(1, 256)
+            file.write_bytes(changed)
+            with pytest.raises(ModelError) as caught:
+                Checkpoint.open(tmp_path)
+            assert "\n" not in str(caught.value)
+        file.write_bytes(raw[:-1])
+        with pytest.raises(ModelError, match="damaged"):
+            Checkpoint.open(tmp_path)
+        file.write_bytes(raw + b"\n")
+        with pytest.raises(ModelError, match="damaged"):
+            Checkpoint.open(tmp_path)
+        file.write_bytes(raw)
+    Checkpoint.open(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    train(tmp_path, make_run())
+    for name, raw in content(tmp_path).items():
+        (tmp_path / name).unlink()
+        with pytest.raises(
+            ModelError,
+            match="holds no model" if name == "model.json" else f"{name}: is missing",
+        ):
+            Checkpoint.open(tmp_path)
+        (tmp_path / name).write_bytes(raw)
+
+
+def test_no_folder_and_a_file_are_no_model(tmp_path):
+    for place in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ModelError, match="holds no model"):
+            Checkpoint.open(place)
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ModelError, match="holds no model"):
+        Checkpoint.open(tmp_path / "file")
+
+
+@pytest.mark.parametrize("version", [0, 2, "1"])
+def test_another_format_is_named(tmp_path, version):
+    train(tmp_path, make_run())
+    file = tmp_path / "model.json"
+    manifest = json.loads(file.read_text())
+    manifest["format"] = version
+    manifest["versions"]["d2l_autorec"] = "0.0.7"
+    file.write_text(json.dumps(manifest))
+    said = f"is in format {version!r}, written by d2l_autorec 0.0.7; .* reads format 1"
+    with pytest.raises(ModelError, match=said):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{}", "[" * 100_000, '{"format": 1}'])
+def test_a_manifest_that_is_none(tmp_path, text):
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(ModelError, match="model.json: is damaged"):
+        Checkpoint.open(tmp_path)
+
+
+def test_parameters_of_other_shapes_are_refused(tmp_path):
+    train(tmp_path, make_run())
+    checkpoint = Checkpoint.open(tmp_path)
+    checkpoint.run = make_run(dropout=0.5)
+    checkpoint.network(CPU)
+    object.__setattr__(checkpoint.run, "recipe", Recipe(num_hidden=4))
+    with pytest.raises(ModelError, match="does not fit"):
+        checkpoint.network(CPU)
+    with pytest.raises(ModelError, match="does not fit"):
+        checkpoint.restore(checkpoint.run.train(CPU, 2), CPU)
+
+
+@contextlib.contextmanager
+def room_for_files_of(size):
+    """Stand in for a disk that gets full in the middle of a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_the_old_model(tmp_path):
+    train(tmp_path, make_run())
+    before = content(tmp_path)
+    run = make_run(lr=0.1)
+    training = run.train(CPU)
+    epoch = next(training.epochs)
+    sizes = {
+        *(step for raw in before.values() for step in (len(raw) - 1, len(raw) // 2)),
+        *range(0, max(map(len, before.values())), 97),
+    }
+    for size in sorted(sizes):
+        if size >= max(map(len, before.values())) - 100:
+            continue
+        with room_for_files_of(size), pytest.raises(OSError):
+            Checkpoint(tmp_path, run).save(training, epoch)
+        assert before.items() <= content(tmp_path).items()
+        assert not (tmp_path / ".saving").exists()
+    assert Checkpoint.open(tmp_path).run.recipe.lr == 0.002
+    Checkpoint(tmp_path, run).save(training, epoch)
+    assert Checkpoint.open(tmp_path).run.recipe.lr == 0.1
+
+
+class Killed(BaseException):
+    """Stands in for a kill: nothing after it is done, not even the tidying up."""
+
+
+def test_a_kill_between_any_two_steps_leaves_a_whole_model(tmp_path, monkeypatch):
+    """Stop a save at each of its calls to the system."""
+    names = ("replace", "fsync", "unlink", "open")
+    calls = stop = 0
+
+    def counted(system):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls >= stop:
+                raise Killed
+            return system(*args, **kwargs)
+
+        return call
+
+    old, new = make_run(), make_run(lr=0.1)
+    training = new.train(CPU)
+    epoch = next(training.epochs)
+    seen = set()
+    train(tmp_path / "old", old)
+    for stop in range(100):  # noqa: B007
+        shutil.rmtree(tmp_path / "m", ignore_errors=True)
+        shutil.copytree(tmp_path / "old", tmp_path / "m")
+        calls = 0
+        with monkeypatch.context() as patched:
+            for name in names:
+                patched.setattr(os, name, counted(getattr(os, name)))
+            try:
+                Checkpoint(tmp_path / "m", new).save(training, epoch)
+                finished = True
+            except Killed:
+                finished = False
+        opened = Checkpoint.open(tmp_path / "m")
+        opened.network(CPU)
+        seen.add(opened.run.recipe.lr)
+        if finished:
+            assert opened.run.recipe.lr == 0.1
+            break
+    assert finished and stop > 10
+    assert seen == {0.002, 0.1}

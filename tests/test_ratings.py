@@ -1,0 +1,389 @@
+"""Ratings files, good and bad: what is read is what was written, or a clear refusal."""
+
+import csv
+import gzip
+import io
+import math
+import random
+import zipfile
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from d2l_autorec.errors import DataError
+from d2l_autorec.ratings import parse_ratings, read_ratings, read_table
+
+PLAIN = b"1,10,4,100\n1,11,3.5,200\n2,10,0.5,300\n"
+ROWS = [(1, 10, 4.0, 100), (1, 11, 3.5, 200), (2, 10, 0.5, 300)]
+
+
+def rows(data):
+    return list(data.itertuples(index=False, name=None))
+
+
+def refusal(raw, **kwargs):
+    with pytest.raises(DataError) as caught:
+        parse_ratings(raw, "f", **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|", "::"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("header", ["", "userId,movieId,rating,timestamp\n"])
+def test_separators_line_ends_and_headers(separator, end, header):
+    text = (header + PLAIN.decode()).replace(",", separator).replace("\n", end)
+    assert rows(parse_ratings(text.encode(), "f")) == ROWS
+
+
+def test_columns_are_found_by_usual_names_in_any_order():
+    raw = b"stars,note,Book-ID,User ID\n4,x,b1,u1\n3,y,b2,u2\n"
+    assert rows(parse_ratings(raw, "f")) == [("u1", "b1", 4.0), ("u2", "b2", 3.0)]
+
+
+@pytest.mark.parametrize("columns", [["who", "what", "how"], ["3", "1", "2"]])
+def test_columns_by_name_and_by_position(columns):
+    raw = b"what,how,who\n7,4,1\n8,3,2\n"
+    assert rows(parse_ratings(raw, "f", columns)) == [(1, 7, 4.0), (2, 8, 3.0)]
+
+
+def test_positions_without_a_header():
+    raw = b"7,4,1,x\n8,3,2,y\n"
+    assert rows(parse_ratings(raw, "f", ["3", "1", "2"])) == [(1, 7, 4), (2, 8, 3)]
+
+
+def test_ids_stay_what_they_are():
+    data = parse_ratings(b"01,a,1\n1,A,2\n1.0,\xc3\xa9,3\n", "f")
+    assert data.user_id.tolist() == ["01", "1", "1.0"]
+    assert data.item_id.tolist() == ["a", "A", "é"]
+
+
+def test_ids_that_no_integer_type_holds_are_strings():
+    data = parse_ratings(b"1,99999999999999999999,1\n2,5,2\n", "f")
+    assert data.item_id.tolist() == ["99999999999999999999", "5"]
+    assert data.user_id.tolist() == [1, 2]
+
+
+def test_spaces_before_a_field_do_not_count():
+    assert rows(parse_ratings(b'1, 7, 4\n2, "8", 3\n', "f")) == [(1, 7, 4), (2, 8, 3)]
+
+
+def test_quoted_ids_hold_separators_and_quotes():
+    data = parse_ratings(b'"a,b","say ""x""",1\nc,d,2\n', "f")
+    assert data.user_id[0] == "a,b"
+    assert data.item_id[0] == 'say "x"'
+
+
+def test_a_byte_order_mark_and_latin_1():
+    text = "é,1,4\nb,2,3\n"
+    assert parse_ratings(b"\xef\xbb\xbf" + text.encode(), "f").user_id[0] == "é"
+    assert parse_ratings(text.encode("latin-1"), "f", None, "latin-1").user_id[0] == "é"
+    assert parse_ratings(text.encode("utf-16"), "f", None, "utf-16").user_id[0] == "é"
+
+
+def test_a_rating_offset_shifts_the_scale():
+    data = parse_ratings(b"1,1,-1\n2,2,1\n", "f", rating_offset=2)
+    assert data.rating.tolist() == [1.0, 3.0]
+
+
+def test_timestamps_beyond_whole_floats_are_no_integers():
+    data = parse_ratings(b"1,1,1,1e300\n2,2,1,5\n", "f")
+    assert data.timestamp.tolist() == [1e300, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "f: is empty"),
+        (b"\n \n", "f: is empty"),
+        (b"user,item,rating\n", "no ratings"),
+        (b"hello\nworld\n", "f:1: 'hello' does not have the 3 columns"),
+        (b"1,2\n3,4\n", "f:1: '1,2' does not have the 3 columns"),
+        (b"a,b,c\n1,2,3\n", "f:1: cannot tell which columns"),
+        (b"1,2,x\n1,2,3\n", "f:1: rating 'x' is not a finite number"),
+        (b"1,2,3\n1,2,x\n", "f:2: rating 'x' is not a finite number"),
+        (b"1,2,3\n1,3,\n", "f:2: rating '' is not a finite number"),
+        (b"1,2,3\n\n1,3,nan\n", "f:3: rating 'nan' is not a finite"),
+        (b"1,2,3\n1,3,-inf\n", "f:2: rating '-inf' is not a finite"),
+        (b"1,2,3\n1,3,1e999\n", "f:2: rating '1e999' is not a finite"),
+        (b"1,2,3\n1,3,True\n", "f:2: rating 'True' is not a finite"),
+        (b"user,item,rating\n1,2,True\n1,3,True\n", "f:2: rating 'True' is not"),
+        (b"1,2,3\n1,3,1_0\n", "f:2: rating '1_0' is not a finite"),
+        (b"1;2;3\n1;3;4,5\n", "f:2: rating '4,5' is not a finite"),
+        (b"1,2,3\n1,3,0\n", "f:2: rating '0' is not positive"),
+        (b"1,2,3\n1,3,-2\n", "--rating-offset"),
+        (b"1,2,3\n,3,4\n", "f:2: the user is empty"),
+        (b"1,2,3\n1,,4\n", "f:2: the item is empty"),
+        (b"1,2,3\n1,3\n", "f:2: 2 columns where 3 are expected: '1,3'"),
+        (b"1,2,3\n1,3,4,5\n", "f:2: 4 columns where 3 are expected"),
+        (b"1,2,3,9\n1,3,4\n", "f:2: 3 columns where 4 are expected"),
+        (b"1,2,3,9\n1,3,4,monday\n", "f:2: timestamp 'monday' is not a number"),
+        (b'1,2,3\n1,"3,4\n5,6,7\n', "f:2: a quote is not closed"),
+        (b'1,2,3\n1,"3\n4",4\n5,6,7\n', "f:2: a quote is not closed"),
+        (b"1,2,3\n1,3\0,4\n", "f:2: holds a zero byte"),
+        (b"1,2,3\n\xe9,2,4\n", "f:2: is not utf-8; name its encoding"),
+        (b"1,2,3\n1,3,4\n", "only one user"),
+        (b"1,2,3\n2,2,4\n", "only one item"),
+        (b"1,2,3\n2,3,4\n\n1,2,5\n", "f:4: user '1' rates item '2' again; 1 ratings"),
+    ],
+)
+def test_refusals_name_line_and_value(raw, said):
+    assert said in refusal(raw)
+
+
+def test_refusals_of_columns_and_encodings():
+    assert "no column 'x'" in refusal(PLAIN, columns=["x", "2", "3"])
+    assert "no column '9'" in refusal(PLAIN, columns=["9", "2", "3"])
+    assert "are the same" in refusal(b"u,i,r\n1,2,3\n", columns=["u", "1", "r"])
+    assert "no column 'who'" in refusal(PLAIN, columns=["who", "2", "3"])
+    assert "unknown encoding" in refusal(PLAIN, encoding="latin-99")
+    assert "is not utf-16" in refusal(b"1,2,3", encoding="utf-16")
+
+
+def test_a_bad_first_line_is_no_header():
+    assert "f:1: rating 'x'" in refusal(b"1,2,x\n3,4,5\n", columns=["1", "2", "3"])
+
+
+def test_duplicates():
+    raw = b"2,7,1\n1,7,4\n1,8,5\n1,7,2\n"
+    assert "1 ratings repeat" in refusal(raw)
+    last = parse_ratings(raw, "f", duplicates="last")
+    assert rows(last) == [(2, 7, 1), (1, 8, 5), (1, 7, 2)]
+    mean = parse_ratings(raw, "f", duplicates="mean")
+    assert rows(mean) == [(2, 7, 1), (1, 8, 5), (1, 7, 3)]
+    with pytest.raises(ValueError, match="first"):
+        parse_ratings(raw, "f", duplicates="first")
+
+
+def zipped(members, method=zipfile.ZIP_DEFLATED):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        PLAIN,
+        gzip.compress(PLAIN),
+        zipped({"a.csv": PLAIN}),
+        zipped({"d/": b"", "d/a.csv": PLAIN, "__MACOSX/d/._a.csv": b"x"}),
+        zipped({"a.csv": PLAIN}, zipfile.ZIP_LZMA),
+    ],
+    ids=["plain", "gzip", "zip", "zip of a Mac", "zip with LZMA"],
+)
+def test_compressed_files(tmp_path, raw):
+    (tmp_path / "f").write_bytes(raw)
+    assert rows(read_ratings(tmp_path / "f").data) == ROWS
+
+
+def encrypted():
+    raw = bytearray(zipped({"a.csv": PLAIN}))
+    raw[6] |= 1  # of the local header
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1  # of the central directory
+    return bytes(raw)
+
+
+def unknown_method():
+    raw = bytearray(zipped({"a.csv": PLAIN}))
+    raw[8] = 77
+    raw[raw.index(b"PK\x01\x02") + 10] = 77
+    return bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (gzip.compress(PLAIN)[:-9], "damaged"),
+        (gzip.compress(PLAIN)[:11] + b"\xff" * 9, "damaged"),
+        (zipped({"a.csv": PLAIN})[:-9], "damaged"),
+        (encrypted(), "encrypted"),
+        (unknown_method(), "damaged"),
+        (zipped({"a": b"", "b": b""}), "one file is needed, not 2"),
+        (zipped({"d/": b""}), "one file is needed, not 0"),
+    ],
+)
+def test_damaged_archives(tmp_path, raw, said):
+    (tmp_path / "f").write_bytes(raw)
+    with pytest.raises(DataError, match=said):
+        read_ratings(tmp_path / "f")
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_ratings(tmp_path / "f")
+    with pytest.raises(DataError, match="directory"):
+        read_ratings(tmp_path)
+
+
+def test_parquet(tmp_path):
+    file = tmp_path / "f.parquet"
+    file.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="pyarrow|Parquet"):
+        read_ratings(file)
+
+
+def test_parquet_with_pyarrow(tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    table = pd.DataFrame(ROWS, columns=["user", "item", "rating", "timestamp"])
+    table.to_parquet(tmp_path / "f.parquet")
+    assert rows(read_ratings(tmp_path / "f.parquet").data) == ROWS
+
+
+def test_tables_of_two_columns(tmp_path):
+    file = tmp_path / "f"
+    file.write_bytes(b"1,b\n2,c\n")
+    assert rows(read_table(file, ("user_id", "item_id"))) == [(1, "b"), (2, "c")]
+    file.write_bytes(b"rating,item\n4,b\n")
+    assert rows(read_table(file, ("item_id", "rating"))) == [("b", 4.0)]
+    file.write_bytes(b"b,x\n")
+    with pytest.raises(DataError, match="which columns are item and rating"):
+        read_table(file, ("item_id", "rating"))
+
+
+def test_the_matrix_has_items_in_rows(tmp_path):
+    (tmp_path / "f").write_bytes(PLAIN)
+    ratings = read_ratings(tmp_path / "f")
+    assert ratings.matrix(ratings.data).toarray().tolist() == [[4.0, 0.5], [3.5, 0.0]]
+    assert ratings.user_ids.tolist() == [1, 2]
+    assert ratings.item_ids.tolist() == [10, 11]
+
+
+# What a file may hold: ids are any text in one line that does not begin with a space.
+ids = st.text(
+    st.characters(
+        blacklist_categories=("Cs", "Cc", "Zl", "Zp"), blacklist_characters='"\ufeff'
+    ),
+    min_size=1,
+    max_size=8,
+).filter(lambda text: text == text.lstrip(" "))
+tables = st.dictionaries(
+    st.tuples(ids | st.integers(0, 30).map(str), ids | st.integers(0, 30).map(str)),
+    st.floats(0.001, 1e6),
+    min_size=2,
+    max_size=20,
+).filter(lambda t: len({u for u, _ in t}) > 1 and len({i for _, i in t}) > 1)
+
+
+@settings(deadline=None)
+@given(tables, st.sampled_from(["\t", ",", ";", "|"]), st.booleans(), st.booleans())
+def test_what_is_written_is_read(table, separator, packed, stamped):
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=separator, lineterminator="\n")
+    names = ["user", "item", "rating", "timestamp"]
+    writer.writerow(names[: 3 + stamped])
+    for number, ((user, item), rating) in enumerate(table.items()):
+        writer.writerow([user, item, repr(rating), number][: 3 + stamped])
+    data = parse_ratings(out.getvalue().encode(), "f", names[: 3 + stamped])
+    assert list(map(str, data.user_id)) == [user for user, _ in table]
+    assert list(map(str, data.item_id)) == [item for _, item in table]
+    assert data.rating.tolist() == pytest.approx(list(table.values()), rel=1e-12)
+    if stamped:
+        assert data.timestamp.tolist() == list(range(len(table)))
+
+
+def strictly(raw):
+    """Read line by line with Python's csv module; None if there is any doubt."""
+    text = raw.decode("utf-8").removeprefix("\ufeff")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    table = []
+    for line in filter(str.strip, lines):
+        fields = next(csv.reader([line], skipinitialspace=True, strict=True))
+        user, item, *numbers = fields
+        if not (
+            user and item and len(numbers) in (1, 2) and "_" not in "".join(numbers)
+        ):
+            return None
+        rating, time = (*map(float, numbers), 0)[:2]
+        if not (math.isfinite(rating) and math.isfinite(time) and rating > 0):
+            return None
+        table.append((user, item, rating))
+    pairs = [row[:2] for row in table]
+    if len(set(pairs)) < len(pairs) or any(len(set(ids)) < 2 for ids in zip(*pairs)):
+        return None
+    return table
+
+
+def malformed(rng):
+    """Break a good file in some way: change, drop, double or cut bytes and fields."""
+    lines = [
+        [str(n % 7), str(n), f"{rng.randrange(1, 11) / 2}", str(n * 100)]
+        for n in range(rng.randrange(2, 12))
+    ]
+    for _ in range(rng.randrange(1, 4)):
+        line = rng.choice(lines)
+        where = rng.randrange(len(line)) if line else 0
+        odd = rng.choice(
+            ["", "nan", "inf", "-1", "0", "True", "1e400", "x", '"', "'", '"a', "1_0"]
+            + ["\0", "\r", "\n", " ", ",", ",,", "0x1", "١", "é", "NA", "None", "1.5.2"]
+            + ["9" * 30, "-" + "9" * 30, "+1", " 1", "1 ", "01", "1e-320", "::", ";"]
+        )
+        if rng.random() < 0.3:
+            line.insert(where, odd)
+        elif rng.random() < 0.2:
+            del line[where:]
+        elif line:
+            line[where] = odd
+    raw = bytearray("\n".join(map(",".join, lines)).encode())
+    for _ in range(rng.randrange(3)):
+        where = rng.randrange(len(raw) + 1)
+        if rng.random() < 0.5:
+            raw[where:where] = rng.randbytes(rng.randrange(1, 3))
+        else:
+            del raw[where : where + rng.randrange(1, 4)]
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_thousand_malformed_files(seed, tmp_path):
+    rng = random.Random(seed)
+    accepted = 0
+    for _ in range(250):
+        raw = malformed(rng)
+        try:
+            data = parse_ratings(raw, "f")
+        except DataError as error:
+            assert "\n" not in str(error)
+            continue
+        accepted += 1
+        assert strictly(raw) == [
+            (str(user), str(item), pytest.approx(rating))
+            for user, item, rating, *_ in rows(data)
+        ], raw
+    assert 0 < accepted < 200
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda raw: zipped({"f": raw})])
+def test_damaged_archives_never_pass_for_others(pack, tmp_path):
+    rng, good, file = random.Random(0), pack(PLAIN), tmp_path / "f"
+    for _ in range(300):
+        raw = bytearray(good)
+        for _ in range(rng.randrange(1, 4)):
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
+        file.write_bytes(raw[: rng.choice([len(raw), rng.randrange(len(raw))])])
+        try:
+            data = read_ratings(file).data
+        except DataError as error:
+            assert "\n" not in str(error)
+        else:
+            assert rows(data) == ROWS
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60))
+@example(b"\xef\xbb\xbf")
+@example(b"1,2,\r")
+@example(zlib.compress(b"x"))
+def test_any_bytes_are_read_or_refused(raw):
+    try:
+        data = parse_ratings(raw, "f")
+    except DataError:
+        return
+    assert np.isfinite(data.rating).all() and (data.rating > 0).all()

@@ -1,0 +1,245 @@
+"""Training that goes on: to the last digit what it would have been in one go."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_checkpoint import CPU, make_run, parameters, same, train
+
+from d2l_autorec import train as command
+from d2l_autorec._mxnet import mx
+from d2l_autorec.checkpoint import Checkpoint
+from d2l_autorec.errors import ModelError
+
+
+def resume(directory, num_epochs, devices=CPU):
+    checkpoint = Checkpoint.open(directory)
+    run = replace(
+        checkpoint.run, recipe=replace(checkpoint.run.recipe, num_epochs=num_epochs)
+    )
+    checkpoint.run = run
+    training = run.train(devices, len(checkpoint.history))
+    checkpoint.restore(training, devices)
+    list(checkpoint.saving(training))
+    return checkpoint.history, training.net
+
+
+def without_seconds(history):
+    return [epoch._replace(seconds=0) for epoch in history]
+
+
+# Of MXNet's optimizers these do not train this model: "test" is none, Adamax divides 0
+# by 0 in the first step, and GroupAdaGrad is for matrices only.
+OPTIMIZERS = sorted(
+    set(mx.optimizer.Optimizer.opt_registry) - {"test", "adamax", "groupadagrad"}
+)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_parts_of_a_training_equal_the_whole(tmp_path, optimizer):
+    # 9 items in batches of 4: every epoch leaves samples over for the next one.
+    whole, net = train(tmp_path / "a", make_run(6, True, optimizer=optimizer))
+    train(tmp_path / "b", make_run(1, True, optimizer=optimizer))
+    resume(tmp_path / "b", 3)
+    parts, resumed = resume(tmp_path / "b", 6)
+    assert without_seconds(parts) == without_seconds(whole)
+    assert same(parameters(resumed), parameters(net))
+
+
+def test_ten_and_fifteen_epochs_equal_twenty_five(tmp_path):
+    whole, net = train(tmp_path / "a", make_run(25, True))
+    train(tmp_path / "b", make_run(10, True))
+    parts, resumed = resume(tmp_path / "b", 25)
+    assert without_seconds(parts) == without_seconds(whole)
+    assert same(parameters(resumed), parameters(net))
+    manifest = json.loads((tmp_path / "b" / "model.json").read_text())
+    assert manifest["recipe"]["num_epochs"] == 25
+
+
+def test_two_devices_go_on_too(tmp_path):
+    devices = [mx.cpu(0), mx.cpu(1)]
+    run = make_run(4)
+    training = run.train(devices)
+    list(Checkpoint(tmp_path / "a", run).saving(training))
+    run = make_run(2)
+    list(Checkpoint(tmp_path / "b", run).saving(run.train(devices)))
+    _, resumed = resume(tmp_path / "b", 4, devices)
+    for name, value in training.net._collect_params_with_prefix().items():
+        other = resumed._collect_params_with_prefix()[name]
+        np.testing.assert_allclose(
+            value.data(devices[0]).asnumpy(),
+            other.data(devices[0]).asnumpy(),
+            rtol=1e-5,
+        )
+
+
+@pytest.fixture
+def ratings_file(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [
+        f"u{user},i{item},{rng.integers(1, 11) / 2}"
+        for user in range(30)
+        for item in rng.permutation(40)[:20]
+    ]
+    file = tmp_path / "ratings.csv"
+    file.write_text("user,item,rating\n" + "\n".join(lines))
+    return file
+
+
+def flags(file, directory, *more):
+    return [
+        *("--ratings", str(file), "--save", str(directory), "-k", "8", "-b", "16"),
+        *("--seed", "3", "--quiet", "--devices", "cpu", *more),
+    ]
+
+
+def test_the_command_goes_on(tmp_path, ratings_file, capsys):
+    command.main(flags(ratings_file, tmp_path / "a", "-e", "5"))
+    whole = capsys.readouterr().out
+    command.main(flags(ratings_file, tmp_path / "b", "-e", "2"))
+    capsys.readouterr()
+    command.main(["--resume", str(tmp_path / "b"), "-e", "5"])
+    shown = capsys.readouterr().out
+    assert "going on after epoch 2 of 5" in shown
+    assert whole.splitlines()[0] in shown
+    one, other = (
+        json.loads((tmp_path / name / "model.json").read_text()) for name in "ab"
+    )
+    assert one["files"] == other["files"]
+
+
+def test_a_finished_training_is_only_reported(tmp_path, ratings_file, capsys):
+    command.main(flags(ratings_file, tmp_path / "a", "-e", "2"))
+    first = capsys.readouterr().out
+    before = (tmp_path / "a" / "model.json").read_bytes()
+    command.main(["--resume", str(tmp_path / "a"), "--quiet"])
+    assert capsys.readouterr().out == first
+    assert (tmp_path / "a" / "model.json").read_bytes() == before
+
+
+def test_patience_stops_and_is_kept(tmp_path, ratings_file, capsys):
+    command.main(
+        flags(
+            *(ratings_file, tmp_path / "a", "-e", "60", "--lr", "0.1"),
+            *("--valid-ratio", "0.2", "--patience", "3"),
+        )
+    )
+    out = capsys.readouterr().out
+    history = Checkpoint.open(tmp_path / "a").history
+    best = min(history, key=lambda epoch: epoch.valid_rmse).epoch
+    assert len(history) == best + 3 < 60
+    assert f"best on validation: epoch {best}, " in out
+    command.main(["--resume", str(tmp_path / "a"), "--quiet"])
+    assert len(Checkpoint.open(tmp_path / "a").history) == len(history)
+    command.main(["--resume", str(tmp_path / "a"), "--quiet", "--patience", "5"])
+    assert len(Checkpoint.open(tmp_path / "a").history) > len(history)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--resume", "m", "--lr", "0.002"], "takes these from the model folder: --lr"),
+        (["--resume", "m", "--save", "m"], "takes these from the model folder: --save"),
+        (["--ratings", "f", "--dataset", "ml-1m"], "exclude each other"),
+        (["--columns", "1,2,3"], "only for a file that --ratings names: --columns"),
+        (["--patience", "3"], "--valid-ratio"),
+        (["--columns", "1,2", "--ratings", "f"], "not three or four columns"),
+        (["--rating-offset", "nan", "--ratings", "f"], "'nan' is not a number"),
+    ],
+)
+def test_flags_that_do_not_go_together(argv, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command.main(argv)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_errors_of_a_resume_are_clear(tmp_path, ratings_file, capsys):
+    command.main(flags(ratings_file, tmp_path / "a", "-e", "2"))
+    with pytest.raises(ModelError, match="already trained for 2 epochs"):
+        command.main(["--resume", str(tmp_path / "a"), "-e", "1"])
+    with pytest.raises(ModelError, match="no validation part"):
+        command.main(["--resume", str(tmp_path / "a"), "--patience", "1"])
+
+
+def start(argv):
+    return subprocess.Popen(
+        [sys.executable, "-m", "d2l_autorec.train", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def epochs_saved(directory):
+    try:
+        return len(json.loads((directory / "model.json").read_text())["history"])
+    except FileNotFoundError:
+        return 0
+
+
+def wait_for_epochs(directory, count, process):
+    while epochs_saved(directory) < count and process.poll() is None:
+        time.sleep(0.005)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, ratings_file):
+    directory = tmp_path / "m"
+    process = start(flags(ratings_file, directory, "-e", "5000"))
+    wait_for_epochs(directory, 2, process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert out.startswith("interrupted; ") and f"--resume {directory}" in out
+    assert out.count("\n") == 1
+    saved = len(Checkpoint.open(directory).history)
+    resume(directory, saved + 1)
+
+
+def kill_and_go_on(tmp_path, file, kills, num_epochs):
+    """Kill a training again and again; return where it ends and where one go ends."""
+    rng = random.Random(0)
+    command.main(flags(file, tmp_path / "whole", "-e", str(num_epochs)))
+    directory = tmp_path / "parts"
+    argv = flags(file, directory, "-e", str(num_epochs))
+    for kill in range(kills):
+        process = start(argv)
+        # Now and then before the first save, else somewhere in the coming epochs.
+        before = epochs_saved(directory)
+        if kill % 10 != 9:
+            wait_for_epochs(directory, before + 1, process)
+        time.sleep(rng.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it was done before the kill"
+        after = epochs_saved(directory)
+        assert before <= after < num_epochs
+        if after:
+            Checkpoint.open(directory)
+            argv = ["--resume", str(directory), "--quiet", "--devices", "cpu"]
+    command.main(argv)
+    return [
+        json.loads((tmp_path / m / "model.json").read_text())
+        for m in ("parts", "whole")
+    ]
+
+
+def assert_equal_but_for_seconds(parts, whole):
+    assert parts["files"] == whole["files"]
+    for one, other in zip(parts["history"], whole["history"]):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_killed_three_times_it_ends_the_same(tmp_path, ratings_file):
+    assert_equal_but_for_seconds(*kill_and_go_on(tmp_path, ratings_file, 3, 80))
+
+
+@pytest.mark.slow
+def test_killed_fifty_times_it_ends_the_same(tmp_path, ratings_file):
+    assert_equal_but_for_seconds(*kill_and_go_on(tmp_path, ratings_file, 50, 1500))

@@ -38,31 +38,39 @@ class Team:
 
     Attributes
     ----------
-    kvstore : mxnet.kvstore.KVStore
-        For the trainer.
     rank : int
         Of this worker, from 0.
     size : int
         Number of workers.
+
+    Notes
+    -----
+    Gluon's trainer could drive the key-value store, too. But it pulls the first weights
+    by the keys under which it then pushes gradients, without waiting in between, and a
+    worker that is slow to pull takes the gradients for its weights.
     """
 
     def __init__(self, kvstore: Any) -> None:
-        self.kvstore = kvstore
+        self._kvstore = kvstore
+        self._keys: set[str] = set()
         self.rank: int = kvstore.rank
         self.size: int = kvstore.num_workers
-        self._sum_key: int | None = None
 
-    def add_up(self, value: float) -> float:
-        """Return the sum of a number over the workers, each of which has to ask."""
-        from ._mxnet import mx
+    def add_up(self, key: str, copies: list[Any]) -> None:
+        """Replace arrays by their sum over all workers and devices.
 
-        array = mx.nd.array([value])
-        if self._sum_key is None:
-            self._sum_key = 2**30  # a trainer counts its keys from 0
-            self.kvstore.init(self._sum_key, array)
-        self.kvstore.push(self._sum_key, array)
-        self.kvstore.pull(self._sum_key, out=array)
-        return float(array.asscalar())
+        Parameters
+        ----------
+        key : str
+            What they are; every worker asks for the same keys in the same order.
+        copies : list of mxnet.np.ndarray
+            This worker's, one for each of its devices.
+        """
+        if key not in self._keys:
+            self._keys.add(key)
+            self._kvstore.init(key, copies[0])
+        self._kvstore.push(key, copies)
+        self._kvstore.pull(key, out=copies)
 
 
 def check_environment() -> None:

@@ -153,7 +153,8 @@ def train_epochs(
         but for drawing the order of their samples. `train_iter` is a `DataLoader` then.
     team : Team, optional
         Workers to share the rows of each batch with, over their devices; for sparse
-        batches. They have to be given the same data, settings and seed.
+        batches, and a trainer without a key-value store. They have to be given the same
+        data, settings and seed.
 
     Yields
     ------
@@ -190,6 +191,9 @@ def train_epochs(
                 size, length = len(values[0]), values[0].size // len(values[0])
                 losses = _backward(net, values, loss, devices)
                 mean_over = 1
+            if team:
+                for number, parameter in enumerate(net.collect_params().values()):
+                    team.add_up(f"gradient {number}", parameter.list_grad())
             trainer.step(size * mean_over)
             # Reading a loss waits for it; the one before is ready, or soon will be,
             # and this batch is computed while the next one is put together.
@@ -198,7 +202,9 @@ def train_epochs(
             samples, examples = samples + size, examples + size * length
         total += _sum(*pending)
         if team:
-            total = team.add_up(total)
+            sum_of_all = np.array([total])
+            team.add_up("loss", [sum_of_all])
+            total = float(sum_of_all)
         mx.nd.waitall()  # for the last step's update
         seconds = time.perf_counter() - start
         if not math.isfinite(total):

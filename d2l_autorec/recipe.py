@@ -108,9 +108,8 @@ class Recipe:
             net.collect_params(),
             self.optimizer,
             {"learning_rate": self.lr, "wd": self.wd},
-            kvstore=team.kvstore if team else "device",
-            # Each worker steps its own parameters by the sum of all gradients.
-            update_on_kvstore=False if team else None,
+            # A team adds up the gradients itself.
+            kvstore=None if team else "device",
         )
 
         def score(held_out: sp.csr_matrix | None) -> float:

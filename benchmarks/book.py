@@ -13,7 +13,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from d2l import mxnet as d2l  # noqa: E402
-from mxnet import autograd, gluon, init, np, npx  # noqa: E402
+from mxnet import autograd, gluon, init, np, npx, random  # noqa: E402
 
 npx.set_np()
 DEVICES = d2l.try_all_gpus() or [npx.cpu()]
@@ -86,7 +86,7 @@ def main() -> None:
     from d2l_autorec.datasets import locate
 
     d2l.download_extract = lambda *args: str(locate("ml-100k")[1])
-    np.random.seed(0)
+    random.seed(0)
     data, num_users, num_items = d2l.read_data_ml100k()
     train_data, test_data = d2l.split_data_ml100k(data, num_users, num_items)
     train_mat, test_mat = (

@@ -20,7 +20,7 @@ import scipy.sparse as sp
 from .checkpoint import Checkpoint, Run
 from .data import row_batches
 from .errors import DataError
-from .loop import try_all_devices
+from .loop import try_all_gpus
 from .model import AutoRec
 
 
@@ -63,7 +63,7 @@ def load_model(directory: str | Path) -> Predictor:
         version's format.
     """
     checkpoint = Checkpoint.open(directory)
-    return Predictor(checkpoint.network(try_all_devices()[:1]), checkpoint.run)
+    return Predictor(checkpoint.network(try_all_gpus()[:1]), checkpoint.run)
 
 
 class Predictor:
@@ -231,8 +231,9 @@ class Predictor:
 
     @cached_property
     def _item_means(self) -> np.ndarray:
-        sums: np.ndarray = self.run.train_mat.sum(axis=1, dtype=np.float64).A1
-        return sums / np.maximum(self._item_counts, 1)
+        sums = self.run.train_mat.sum(axis=1, dtype=np.float64).A1
+        means: np.ndarray = sums / np.maximum(self._item_counts, 1)
+        return means
 
     @cached_property
     def _rated(self) -> sp.csc_matrix:

@@ -45,10 +45,15 @@ notebooks: .venv/installed-test
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
+# PyTorch to measure against, in an environment of its own: the pins differ.
+.venv-torch: .venv/bin/python
+	.venv/bin/python -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet 'torch==2.13.0' 'numpy<3' scipy
+
 # Run it after a change of the dependencies; it needs uv.
 constraints:
 	uv pip compile --quiet --universal --python-version 3.9 --all-extras --no-header \
 	    --no-annotate --output-file constraints.txt setup.cfg
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-torch build dist *.egg-info

@@ -15,6 +15,11 @@ else:
 os.environ.setdefault("OMP_NUM_THREADS", str(_cores))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+if "DMLC_ROLE" in os.environ:
+    from .distributed import prepare
+
+    prepare()
+
 import mxnet as mx  # noqa: E402
 
 mx.npx.set_np()

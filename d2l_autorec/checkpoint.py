@@ -28,6 +28,7 @@ import scipy.sparse as sp
 
 from . import __version__
 from ._mxnet import gluon, mx, np
+from .distributed import Team
 from .errors import ModelError
 from .loop import Epoch
 from .model import AutoRec
@@ -135,7 +136,12 @@ class Run:
             patience,
         )
 
-    def train(self, devices: list[mx.Context], trained: int = 0) -> Training:
+    def train(
+        self,
+        devices: list[mx.Context],
+        trained: int = 0,
+        team: Team | None = None,
+    ) -> Training:
         """Get the training ready.
 
         Parameters
@@ -144,13 +150,21 @@ class Run:
             To train on.
         trained : int
             Epochs that lie behind it.
+        team : Team, optional
+            Workers on other machines to train with.
 
         Returns
         -------
         Training
         """
         return self.recipe.train(
-            self.train_mat, self.test_mat, devices, self.seed, self.valid_mat, trained
+            self.train_mat,
+            self.test_mat,
+            devices,
+            self.seed,
+            self.valid_mat,
+            trained,
+            team,
         )
 
 

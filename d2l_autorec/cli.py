@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -59,7 +60,21 @@ def run(command: Callable[[], None]) -> NoReturn:
         message = f"error: {where}{error.strerror or error}"
     else:
         sys.exit(0)
-    print(message, file=sys.stderr)
+    leave(message)
+
+
+def leave(message: str) -> NoReturn:
+    """Exit with 1 and a message.
+
+    Parameters
+    ----------
+    message : str
+        Goes to standard error.
+    """
+    print(message, file=sys.stderr, flush=True)
+    if "DMLC_ROLE" in os.environ:
+        # On a normal exit MXNet would wait for workers that wait for this one.
+        os._exit(1)
     sys.exit(1)
 
 

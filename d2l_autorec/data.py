@@ -14,7 +14,7 @@ import numpy as onp
 import pandas as pd
 import scipy.sparse as sp
 
-from ._mxnet import gluon, np
+from ._mxnet import gluon, mx, np, npx
 from .datasets import load_dataset
 from .errors import DataError
 
@@ -257,7 +257,10 @@ def rating_batches(
 
 
 def row_batches(
-    inter_mat: sp.csr_matrix, batch_size: int, shuffle: bool = False
+    inter_mat: sp.csr_matrix,
+    batch_size: int,
+    shuffle: bool = False,
+    sparse: bool = False,
 ) -> gluon.data.DataLoader:
     """Batch the rows of an interaction matrix, as AutoRec takes them.
 
@@ -269,18 +272,92 @@ def row_batches(
         Rows a mini-batch, at most all of them.
     shuffle : bool
         Draw a new order each epoch; an incomplete batch waits for the next epoch.
+    sparse : bool
+        Leave the batches sparse, which lets the training loop skip unobserved cells.
 
     Returns
     -------
     mxnet.gluon.data.DataLoader
-        Batches of one float32 array of shape (batch_size, num_users).
+        Batches of shape (batch_size, num_users), each a float32 array, or a
+        scipy.sparse.csr_matrix if `sparse`.
     """
-    return _batches(
-        inter_mat.shape[0],
-        lambda rows: np.array(inter_mat[rows].toarray()),
-        batch_size,
-        shuffle,
-    )
+
+    def take(rows: list[int]) -> Any:
+        return inter_mat[rows] if sparse else dense(inter_mat[rows], npx.cpu())
+
+    return _batches(inter_mat.shape[0], take, batch_size, shuffle)
+
+
+def dense(rows: sp.csr_matrix, device: mx.Context) -> np.ndarray:
+    """Make some rows of an interaction matrix dense, on a device.
+
+    Parameters
+    ----------
+    rows : scipy.sparse.csr_matrix, shape (batch_size, num_users)
+        Ratings.
+    device : mxnet.Context
+        Where to.
+
+    Returns
+    -------
+    mxnet.np.ndarray of float32, shape (batch_size, num_users)
+        0 where there is no rating.
+    """
+    return on_device(rows.toarray().astype(onp.float32, copy=False), device)
+
+
+def observed_cells(rows: sp.csr_matrix, device: mx.Context) -> np.ndarray:
+    """List the cells that hold a rating, in the order in which they are stored.
+
+    Parameters
+    ----------
+    rows : scipy.sparse.csr_matrix, shape (batch_size, num_users)
+        Ratings.
+    device : mxnet.Context
+        Where to.
+
+    Returns
+    -------
+    mxnet.np.ndarray of int32, shape (2, num_ratings)
+        Row and column, as ``npx.gather_nd`` takes them.
+    """
+    row = onp.repeat(onp.arange(rows.shape[0], dtype=onp.int32), onp.diff(rows.indptr))
+    return on_device(onp.stack([row, rows.indices.astype(onp.int32)]), device)
+
+
+def row_bounds(num_rows: int, num_shares: int) -> list[tuple[int, int]]:
+    """Share rows out as evenly as can be; with too few rows some shares are empty.
+
+    Parameters
+    ----------
+    num_rows, num_shares : int
+        How many there are.
+
+    Returns
+    -------
+    list of (int, int)
+        First row, and the one after the last, of each share.
+    """
+    bounds = [num_rows * i // num_shares for i in range(num_shares + 1)]
+    return list(zip(bounds, bounds[1:]))
+
+
+def on_device(array: onp.ndarray, device: mx.Context) -> np.ndarray:
+    """Hand a NumPy array over to MXNet; it is copied only if the device asks for it.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Becomes read-only, because the two share memory on ``cpu(0)``.
+    device : mxnet.Context
+        Where to.
+
+    Returns
+    -------
+    mxnet.np.ndarray
+        Of the same shape and dtype.
+    """
+    return mx.nd.from_numpy(array, array_cls=np.ndarray).as_in_ctx(device)
 
 
 def _batches(

@@ -21,5 +21,9 @@ class TrainingDiverged(AutoRecError, ArithmeticError):
     """A training loss that is NaN or infinite."""
 
 
+class ClusterError(AutoRecError, ValueError):
+    """An environment that does not say who takes part in a training, and where."""
+
+
 class DeviceUnavailable(AutoRecError, ValueError):
     """A device that was named and is not there."""

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as onp
 import scipy.sparse as sp
 
-from ._mxnet import gluon, mx
+from ._mxnet import gluon, mx, npx
+from .data import dense, observed_cells, row_bounds
 
 
 def rmse(predictions: Any, ratings: Any) -> float:
@@ -118,3 +119,49 @@ def evaluator(
     if not test_data.nnz:
         raise ValueError("test_data holds no rating")
     return rmse(onp.concatenate(predictions), test_data.data)
+
+
+def held_out_rmse(
+    net: gluon.Block,
+    train_mat: sp.csr_matrix,
+    test_mat: sp.csr_matrix,
+    devices: Sequence[mx.Context],
+    batch_size: int = 256,
+) -> float:
+    """RMSE as `evaluator` gives it, from sparse matrices and in less time.
+
+    Parameters
+    ----------
+    net : mxnet.gluon.Block
+        A trained `AutoRec`.
+    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        What the predictions are made from.
+    test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        The held-out ratings; rows without any are not reconstructed.
+    devices : sequence of mxnet.Context
+        Where the network's parameters are.
+    batch_size : int
+        Rows that are dense at a time.
+
+    Returns
+    -------
+    float
+        Pooled over the ratings in `test_mat`, in their unit.
+    """
+    rows = onp.flatnonzero(onp.diff(test_mat.indptr))
+    predictions: list[onp.ndarray] = []
+    pending: list[Any] = []
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        found = []
+        for device, bounds in zip(devices, row_bounds(len(batch), len(devices))):
+            share = batch[slice(*bounds)]
+            if share.size:
+                outputs = net(dense(train_mat[share], device))  # (rows, num_users)
+                cells = observed_cells(test_mat[share], device)
+                found.append(npx.gather_nd(outputs, cells))
+        # Reading waits; this batch is computed while the next one is put together.
+        predictions.extend(part.asnumpy() for part in pending)
+        pending = found
+    predictions.extend(part.asnumpy() for part in pending)
+    return rmse(onp.concatenate(predictions), test_mat.data)

@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as onp
+import scipy.sparse as sp
 
 from ._mxnet import autograd, gluon, mx, np, npx
+from .data import dense, observed_cells, on_device, row_bounds
+from .distributed import Team
 from .errors import DeviceUnavailable, TrainingDiverged
 from .plots import watch
 
@@ -116,6 +119,7 @@ def train_epochs(
     validate: Callable[[], float] | None = None,
     seed: int | None = None,
     trained: int = 0,
+    team: Team | None = None,
 ) -> Iterator[Epoch]:
     """Train, and hand out control after each epoch.
 
@@ -126,9 +130,13 @@ def train_epochs(
     net : mxnet.gluon.Block
         Initialized on `devices`.
     train_iter : iterable
-        Batches: one array that is its own label, or a list of inputs and a label.
+        Batches: one array that is its own label, or a list of inputs and a label; or
+        sparse rows of ratings, whose cells without a rating are then left out of the
+        loss instead of masked, which has the same gradient and takes less time.
     loss : callable
-        From predictions and labels to a loss a sample.
+        From predictions and labels to a loss a sample. For sparse batches it is called
+        with the observed cells alone, and has to be a mean over a sample's cells in
+        which a cell predicted right counts 0, as Gluon's regression losses are.
     trainer : mxnet.gluon.Trainer
         Holds the parameters of `net`.
     num_epochs : int
@@ -143,6 +151,10 @@ def train_epochs(
     trained : int
         Epochs that an earlier training did, with the same seed: they are passed over,
         but for drawing the order of their samples. `train_iter` is a `DataLoader` then.
+    team : Team, optional
+        Workers to share the rows of each batch with, over their devices; for sparse
+        batches, and a trainer without a key-value store. They have to be given the same
+        data, settings and seed.
 
     Yields
     ------
@@ -156,6 +168,10 @@ def train_epochs(
     for epoch in range(1, num_epochs + 1):
         if seed is not None:
             seed_everything(_epoch_seed(seed, epoch))
+            if team and epoch > 1:
+                # Each worker its own dropout, but not yet in the first epoch, which
+                # draws the weights; NumPy draws the order of the rows, one for all.
+                mx.random.seed(_epoch_seed(seed, epoch) ^ team.rank)
         if epoch <= trained:
             # The samples that an epoch leaves over come first in the next one.
             for _ in train_iter._batch_sampler:  # type: ignore[attr-defined]
@@ -163,13 +179,33 @@ def train_epochs(
             continue
         total, samples, examples = 0.0, 0, 0
         start = time.perf_counter()
+        pending: tuple[Sequence[Any], int] = [], 1
         for batch in train_iter:
-            values = batch if isinstance(batch, list) else [batch]
-            size = len(values[0])
-            losses = _backward(net, values, loss, devices)
-            trainer.step(size)
-            total += sum(float(part.sum()) for part in losses)
-            samples, examples = samples + size, examples + values[0].size
+            if sp.issparse(batch):
+                size, length = batch.shape
+                losses = _backward_observed(net, batch, loss, devices, team)
+                # A sample's loss is a mean over all of its cells, observed or not.
+                mean_over = length
+            else:
+                values = batch if isinstance(batch, list) else [batch]
+                size, length = len(values[0]), values[0].size // len(values[0])
+                losses = _backward(net, values, loss, devices)
+                mean_over = 1
+            if team:
+                for number, parameter in enumerate(net.collect_params().values()):
+                    team.add_up(f"gradient {number}", parameter.list_grad())
+            trainer.step(size * mean_over)
+            # Reading a loss waits for it; the one before is ready, or soon will be,
+            # and this batch is computed while the next one is put together.
+            total += _sum(*pending)
+            pending = losses, mean_over
+            samples, examples = samples + size, examples + size * length
+        total += _sum(*pending)
+        if team:
+            sum_of_all = np.array([total])
+            team.add_up("loss", [sum_of_all])
+            total = float(sum_of_all)
+        mx.nd.waitall()  # for the last step's update
         seconds = time.perf_counter() - start
         if not math.isfinite(total):
             raise TrainingDiverged(
@@ -242,6 +278,38 @@ def _backward(
             losses.append(part * 0 if number >= size else part)
     autograd.backward(losses)
     return losses
+
+
+def _backward_observed(
+    net: gluon.Block,
+    batch: sp.csr_matrix,
+    loss: Callable[[Any, Any], Any],
+    devices: Sequence[mx.Context],
+    team: Team | None,
+) -> list[Any]:
+    """Do the same for sparse rows; the losses are those of the observed cells."""
+    rank, workers = (team.rank, team.size) if team else (0, 1)
+    bounds = row_bounds(batch.shape[0], workers * len(devices))[rank * len(devices) :]
+    losses = []
+    for device, (start, stop) in zip(devices, bounds):
+        share = batch[start:stop]
+        idle = not share.nnz
+        if idle:
+            # Again no empty arrays: a made-up rating, at no weight.
+            share = sp.csr_matrix(([1.0], ([0], [0])), (1, batch.shape[1]))
+        inputs, cells = dense(share, device), observed_cells(share, device)
+        ratings = on_device(share.data.astype(onp.float32, copy=False), device)
+        with autograd.record():
+            # AutoRec without its mask.
+            outputs = net.decoder(net.dropout(net.encoder(inputs)))  # (rows, num_users)
+            part = loss(npx.gather_nd(outputs, cells), ratings)  # (num_ratings,)
+            losses.append(part * 0 if idle else part)
+    autograd.backward(losses)
+    return losses
+
+
+def _sum(losses: Sequence[Any], mean_over: int) -> float:
+    return float(sum(part.asnumpy().sum(dtype=float) for part in losses)) / mean_over
 
 
 def train_recsys_rating(

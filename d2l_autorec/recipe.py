@@ -17,7 +17,8 @@ import scipy.sparse as sp
 
 from ._mxnet import gluon, mx
 from .data import row_batches
-from .evaluators import evaluator
+from .distributed import Team
+from .evaluators import held_out_rmse
 from .loop import Epoch, train_epochs
 from .model import AutoRec
 
@@ -76,6 +77,7 @@ class Recipe:
         seed: int | None = None,
         valid_mat: sp.csr_matrix | None = None,
         trained: int = 0,
+        team: Team | None = None,
     ) -> Training:
         """Make a network and get its training ready.
 
@@ -92,6 +94,8 @@ class Recipe:
             Ratings held out of `train_mat` to choose something on.
         trained : int
             Epochs that lie behind the training, as for `train_epochs`.
+        team : Team, optional
+            Workers on other machines to train with.
 
         Returns
         -------
@@ -104,17 +108,18 @@ class Recipe:
             net.collect_params(),
             self.optimizer,
             {"learning_rate": self.lr, "wd": self.wd},
+            # A team adds up the gradients itself.
+            kvstore=None if team else "device",
         )
-        in_order = row_batches(train_mat, 1024)
 
         def score(held_out: sp.csr_matrix | None) -> float:
             if held_out is None:
                 return math.nan
-            return evaluator(net, in_order, held_out, devices)
+            return held_out_rmse(net, train_mat, held_out, devices)
 
         epochs = train_epochs(
             net,
-            row_batches(train_mat, self.batch_size, shuffle=True),
+            row_batches(train_mat, self.batch_size, shuffle=True, sparse=True),
             gluon.loss.L2Loss(),
             trainer,
             self.num_epochs,
@@ -123,5 +128,6 @@ class Recipe:
             None if valid_mat is None else lambda: score(valid_mat),
             seed,
             trained,
+            team,
         )
         return Training(net, trainer, epochs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import chain
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import cli
+from .distributed import check_environment, join
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint, Run
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 BOOK = "the book prints train loss 0.000, test RMSE 0.898"
 _BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1, "valid_ratio": None}
 # What may stand beside --resume; the rest is part of the model in the folder.
-_RESUMABLE = {"resume", "num_epochs", "patience", "devices", "plot", "json", "quiet"}
+_RESUMABLE = {
+    *("resume", "num_epochs", "patience", "devices", "kvstore"),
+    *("plot", "json", "quiet"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     given = _given(parser, args, argv)
     _check_combination(parser, args, given)
+    if args.kvstore:
+        check_environment()
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from ._mxnet import mx
@@ -55,19 +60,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         run, past = checkpoint.run, list(checkpoint.history)
     else:
         run = _new_run(args)
-        if args.save:
-            checkpoint = Checkpoint(args.save, run)
+    team = join(args.kvstore) if args.kvstore else None
+    reports = team is None or team.rank == 0
+    args.quiet = args.quiet or not reports
+    if args.save and reports:
+        checkpoint = Checkpoint(args.save, run)
     if not args.quiet:
         print(_parts(run))
         if past:
             print(f"going on after epoch {len(past)} of {run.recipe.num_epochs}")
 
-    training = run.train(devices, len(past))
+    training = run.train(devices, len(past), team)
     epochs = training.epochs
     if checkpoint:
         if past:
             checkpoint.restore(training, devices)
-        epochs = chain(past, checkpoint.saving(training))
+        epochs = chain(past, checkpoint.saving(training) if reports else epochs)
     if run.patience:
         epochs = stop_early(epochs, run.patience)
     try:
@@ -75,10 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         if checkpoint is None or not checkpoint.history:
             raise
-        sys.exit(
+        cli.leave(
             f"interrupted; {len(checkpoint.history)} epochs are saved, go on with "
             f"--resume {checkpoint.directory}"
         )
+    if not reports:
+        return
 
     by_the_book = (
         run.name == "ml-100k"
@@ -319,6 +329,13 @@ def _parser() -> cli.Parser:
         default=256,
         metavar="N",
         help="items a mini-batch",
+    )
+    machines = parser.add_argument_group("machines")
+    machines.add_argument(
+        "--kvstore",
+        choices=("dist_sync",),
+        help="share every batch with workers on other machines; the same command for "
+        "each process, told apart by DMLC_* variables (docs/distributed.md)",
     )
     saving = parser.add_argument_group("saving")
     saving.add_argument(

@@ -1,0 +1,203 @@
+"""How fast: our command and loop, the book's way, PyTorch, and the bare products.
+
+``D2L_AUTOREC_DATA=... python benchmarks/speed.py`` prints tables with ratios; ``--json
+FILE`` writes every measurement. The sides take turns, so that what else the machine
+does falls on all of them, and all have as many threads as there are cores. PyTorch
+takes part if ``make .venv-torch`` made its environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+TORCH = HERE.parent / ".venv-torch" / "bin" / "python"
+CORES = str(len(os.sched_getaffinity(0)))
+# The directory of the script comes before PYTHONPATH's; the project's has to follow.
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": CORES,
+    "PYTHONPATH": os.pathsep.join(
+        [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    ),
+}
+HIDDEN, BATCH = 500, 256
+Samples = dict[str, list[float]]
+
+
+class Contender:
+    """A process of ``contenders.py``; it waits while the others have their turns."""
+
+    def __init__(self, python: str, name: str, files: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            [python, str(HERE / "contenders.py"), name, *files],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+            text=True,
+        )
+
+    def turn(self) -> dict[str, float]:
+        """Let it do one epoch; return what it measured."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer: dict[str, float] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+def commands(repeats: int) -> Samples:
+    """Time the whole command and the book's script, from start to exit."""
+    sides = {
+        "our command": [sys.executable, "-m", "d2l_autorec.train", "--quiet"],
+        "the book's script": [sys.executable, str(HERE / "book.py")],
+    }
+    seconds: Samples = {side: [] for side in sides}
+    for _ in range(repeats):
+        for side, command in sides.items():
+            start = time.perf_counter()
+            done = subprocess.run(
+                command, env=ENVIRONMENT, check=True, capture_output=True, text=True
+            )
+            seconds[side].append(time.perf_counter() - start)
+            result = next(r for r in done.stdout.splitlines() if "test RMSE" in r)
+            print(f"{side}: {seconds[side][-1]:.1f} s, {result}", flush=True)
+    return seconds
+
+
+def loops(dataset: str, repeats: int) -> dict[str, Any]:
+    """Time epochs of the loops, and the products alone, on one split."""
+    import scipy.sparse as sp
+
+    from d2l_autorec import load_dataset, seed_everything, split_data_ml100k
+
+    seed_everything(0)
+    ratings = load_dataset(dataset)
+    parts = split_data_ml100k(ratings.data, ratings.num_users, ratings.num_items)
+    matrices = [ratings.matrix(part) for part in parts]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [f"{folder}/{name}.npz" for name in ("train", "test")]
+        for file, matrix in zip(files, matrices):
+            sp.save_npz(file, matrix)
+        pythons = dict.fromkeys(("ours", "book", "sgemm"), sys.executable)
+        if TORCH.exists():
+            torch_sides = ("torch", "torch_fused", "torch_sgemm")
+            pythons.update(dict.fromkeys(torch_sides, str(TORCH)))
+        else:
+            print("PyTorch is left out; `make .venv-torch` installs it")
+        sides = {
+            name: Contender(python, name, files) for name, python in pythons.items()
+        }
+        answers: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+        for turn in range(repeats + 1):
+            for name, side in sides.items():
+                answer = side.turn()
+                if turn:  # the first one warms up
+                    answers[name].append(answer)
+        for side in sides.values():
+            side.close()
+    num_items, num_users = matrices[0].shape
+    return {
+        "dataset": dataset,
+        "answers": answers,
+        # Five products a batch; what is left over waits, so this is the mean epoch.
+        "gflop_per_epoch": 5 * 2 * num_items * num_users * HIDDEN / 1e9,
+    }
+
+
+def print_loops(found: dict[str, Any]) -> None:
+    """Print one data set's table."""
+    answers = found["answers"]
+
+    def typical(name: str, value: str) -> float:
+        return statistics.median(answer[value] for answer in answers[name])
+
+    rates = {n: typical(n, "gflops") for n in answers if n.endswith("sgemm")}
+    best = max(rates.values())
+    print(f"\n{found['dataset']}: seconds an epoch, median")
+    print(
+        "| loop | training | ours / it | with evaluation | ours / it | products | "
+        "last test RMSE |\n|---|---|---|---|---|---|---|"
+    )
+    for name in answers:
+        if name in rates:
+            continue
+        whole = typical(name, "seconds")
+        row = ["-", "-", f"{whole:.4f}", f"{typical('ours', 'seconds') / whole:.2f}"]
+        share = "-"
+        if "train_seconds" in answers[name][0]:
+            training = typical(name, "train_seconds")
+            ratio = typical("ours", "train_seconds") / training
+            row[:2] = f"{training:.4f}", f"{ratio:.2f}"
+            # Batches hold over, so epochs differ in their number of steps: the mean.
+            mean = statistics.mean(a["train_seconds"] for a in answers[name])
+            rate = found["gflop_per_epoch"] / mean
+            share = f"{rate:.0f} GFLOP/s, {rate / best:.0%}"
+        rmse = answers[name][-1]["rmse"]
+        print(f"| {name} | " + " | ".join(row) + f" | {share} | {rmse:.3f} |")
+    for name, rate in rates.items():
+        print(f"{name}: {rate:.0f} GFLOP/s")
+
+
+def machine() -> dict[str, Any]:
+    """Describe what this was measured on."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    flags = set(info.split("flags", 1)[-1].split("\n", 1)[0].split())
+    isas = [isa for isa in ("avx2", "avx512f", "amx_tile") if isa in flags]
+    return {
+        "cores": int(CORES),
+        "isa": isas or [platform.machine()],
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parts = ("command", "ml-100k", "ml-1m")
+    parser.add_argument("--only", choices=parts, action="append", help="these parts")
+    parser.add_argument(
+        "--repeats", type=int, default=5, metavar="N", help="of the commands"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=15, metavar="N", help="of the loops"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
+    args = parser.parse_args()
+    report: dict[str, Any] = {"machine": machine()}
+    print(report["machine"])
+    for part in args.only or parts:
+        if part == "command":
+            seconds = report[part] = commands(args.repeats)
+            ours, book = (statistics.median(times) for times in seconds.values())
+            print(
+                f"our command: {ours:.1f} s, the book's script: {book:.1f} s, ", end=""
+            )
+            print(f"ours / the book's: {ours / book:.3f} (1/{book / ours:.1f})")
+        else:
+            report[part] = loops(part, args.epochs)
+            print_loops(report[part])
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

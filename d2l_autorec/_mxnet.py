@@ -1,7 +1,7 @@
 """MXNet, made ready before anything of it is used.
 
 MXNet starts half as many threads as there are cores unless OpenMP is told otherwise
-before the import. Its threads also spin while they wait for each other, which makes small
+before the import. They also spin while they wait for each other, which makes small
 operations many times slower as soon as anything else runs on the machine; PASSIVE lets
 them sleep. And the NumPy semantics have to be on before the first block is made.
 """

@@ -12,11 +12,11 @@ scheduler so do the rest.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import sys
 import threading
-import time
 from typing import Any
 
 from .errors import ClusterError
@@ -24,7 +24,7 @@ from .errors import ClusterError
 # Heartbeats are ps-lite's, which MXNet's parameter server is built on.
 _ROLES = ("scheduler", "server", "worker")
 _SCHEDULER, _SERVERS_AND_WORKERS = 1, 2 + 4  # ps-lite's names for groups of nodes
-_SECONDS_TO_JOIN = 600
+_SECONDS_TO_MEET = 600
 _TIMEOUT, _SECONDS_OF_SILENCE = "PS_HEARTBEAT_TIMEOUT", "60"
 
 
@@ -109,11 +109,12 @@ def join(kind: str) -> Team:
     """
     from ._mxnet import mx
 
-    joined = threading.Event()
-    threading.Thread(target=_await, args=(joined,), daemon=True).start()
-    kvstore = mx.kv.create(kind)
-    joined.set()
-    threading.Thread(target=_watch, args=(kvstore.handle,), daemon=True).start()
+    with _Deadline("not all processes were there"):
+        kvstore = mx.kv.create(kind)
+    over = threading.Event()
+    watch = threading.Thread(target=_watch, args=(over, kvstore.handle), daemon=True)
+    watch.start()
+    atexit.register(_part, kvstore, over, watch)
     return Team(kvstore)
 
 
@@ -123,15 +124,40 @@ def prepare() -> None:
     role = os.environ["DMLC_ROLE"]
     if role != "worker":
         print(f"{role}: serves until the training is over", flush=True)
-        threading.Thread(target=_watch, daemon=True).start()
+        never = threading.Event()
+        threading.Thread(target=_watch, args=(never,), daemon=True).start()
 
 
-def _await(joined: threading.Event) -> None:
-    if not joined.wait(_SECONDS_TO_JOIN):
-        _leave(f"not all processes were there after {_SECONDS_TO_JOIN} s")
+class _Deadline:
+    """End this process if what it waits for in MXNet takes too long."""
+
+    def __init__(self, failure: str) -> None:
+        self._failure = failure
+        self._met = threading.Event()
+
+    def __enter__(self) -> None:
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def __exit__(self, *error: object) -> None:
+        self._met.set()
+
+    def _wait(self) -> None:
+        if not self._met.wait(_SECONDS_TO_MEET):
+            _leave(f"{self._failure} after {_SECONDS_TO_MEET} s")
 
 
-def _watch(handle: Any = None) -> None:
+def _part(kvstore: Any, over: threading.Event, watch: threading.Thread) -> None:
+    """Say goodbye, for which all workers meet; later Python would run no watch."""
+    from ._mxnet import mx
+
+    over.set()
+    watch.join()  # it uses what is freed now
+    with _Deadline("not all processes had finished"):
+        mx.base.check_call(mx.base._LIB.MXKVStoreFree(kvstore.handle))
+    kvstore.handle = None
+
+
+def _watch(over: threading.Event, handle: Any = None) -> None:
     """End this process when one that it hears from has fallen silent.
 
     The scheduler hears from all, the others from the scheduler. They wait for each
@@ -142,8 +168,7 @@ def _watch(handle: Any = None) -> None:
     if os.environ["DMLC_ROLE"] == "scheduler":
         heard = _SERVERS_AND_WORKERS
     dead = ctypes.c_int()
-    while True:
-        time.sleep(1)
+    while not over.wait(1):
         # The main thread may still be, or for a server stay, inside of the import.
         if "mxnet.kvstore.kvstore_server" not in sys.modules:
             continue

@@ -3,10 +3,17 @@
 The names are the book's. They are imported when first used, and the first of them that
 needs MXNet switches its NumPy semantics on (``npx.set_np()``), as the book's own
 notebooks do; so ``python -m d2l_autorec.train --help`` answers at once.
+
+Import this package before MXNet, which reads two settings of OpenMP as it is imported.
+By default it starts half as many threads as there are cores, and its threads spin while
+they wait for each other, which makes small operations many times slower as soon as
+anything else runs on the machine. Here it gets a thread a core, and they sleep; values
+of ``OMP_NUM_THREADS`` and ``OMP_WAIT_POLICY`` that are set already stay.
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +44,13 @@ if TYPE_CHECKING:
     from .recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
+
+if hasattr(os, "sched_getaffinity"):
+    _cores = len(os.sched_getaffinity(0))
+else:
+    _cores = os.cpu_count() or 1
+os.environ.setdefault("OMP_NUM_THREADS", str(_cores))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _MODULES = {
     "checkpoint": ("Checkpoint", "Run"),

@@ -1,16 +1,10 @@
 """MXNet, made ready before anything of it is used.
 
-MXNet starts half as many threads as there are cores unless OpenMP is told otherwise
-before the import, and its NumPy semantics have to be on before the first block is made.
+Its NumPy semantics have to be on before the first block is made, and a process of a
+distributed training has to be prepared before the import, which a server never leaves.
 """
 
 import os
-
-if hasattr(os, "sched_getaffinity"):
-    _cores = len(os.sched_getaffinity(0))
-else:
-    _cores = os.cpu_count() or 1
-os.environ.setdefault("OMP_NUM_THREADS", str(_cores))
 
 if "DMLC_ROLE" in os.environ:
     from .distributed import prepare

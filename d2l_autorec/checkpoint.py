@@ -385,6 +385,9 @@ class Checkpoint:
                 _sync(self.directory)
                 os.replace(unfinished, self.directory / _MANIFEST)
                 _sync(self.directory)
+        except OSError as error:
+            # A write that finds no room does not say where.
+            raise OSError(error.errno, error.strerror, str(self.directory)) from error
         finally:
             unfinished.unlink(missing_ok=True)
         return digest

@@ -313,7 +313,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             protocol = book_protocol(mf, ratings, seeds[0])
             bar.update()
 
-    where = f"{ratings.name}, {args.splits} split, seeds {_span(seeds)}"
+    noun = "seeds" if len(seeds) > 1 else "seed"
+    where = f"{ratings.name}, {args.splits} split, {noun} {_span(seeds)}"
     report = "\n\n".join(
         [
             f"{where}:",
@@ -477,9 +478,9 @@ def _parser() -> cli.Parser:
     group.add_argument(
         "--models",
         type=_models,
-        default=list(MODELS),
+        default=",".join(MODELS),
         metavar="LIST",
-        help=f"some of {','.join(MODELS)} (default: all)",
+        help="some of these",
     )
     group.add_argument(
         "--splits",

@@ -7,7 +7,6 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as onp
@@ -363,37 +362,16 @@ def on_device(array: onp.ndarray, device: mx.Context) -> np.ndarray:
 def _batches(
     size: int, take: Any, batch_size: int, shuffle: bool
 ) -> gluon.data.DataLoader:
-    """Let Gluon's loader hand out mini-batches that `take` cuts out of arrays at once.
+    """Let Gluon's loader draw positions, and `take` cut them out of arrays at once.
 
-    What it takes for a sample is the positions of a whole mini-batch. A batch larger
-    than the data would, rolled over, leave epochs without any step.
+    The samples that the loader sees are just their positions, so that it walks
+    integers instead of arrays. A batch larger than the data would, rolled over, leave
+    epochs without any step.
     """
     return gluon.data.DataLoader(
-        onp.arange(size),
-        batch_sampler=_Positions(size, min(batch_size, size), shuffle),
-        batchify_fn=lambda batch: take(batch[0]),
+        range(size),
+        min(batch_size, size),
+        shuffle=shuffle,
+        last_batch="rollover" if shuffle else "keep",
+        batchify_fn=take,
     )
-
-
-class _Positions(gluon.data.Sampler):
-    """Draw what Gluon's own samplers draw, as arrays in place of lists."""
-
-    def __init__(self, size: int, batch_size: int, shuffle: bool) -> None:
-        self._size, self._batch_size, self._shuffle = size, batch_size, shuffle
-        self._left = onp.empty(0, onp.int64)
-
-    def __iter__(self) -> Iterator[list[onp.ndarray]]:
-        order = onp.arange(self._size)
-        stop = self._size
-        if self._shuffle:
-            stop = len(self) * self._batch_size
-            onp.random.shuffle(order)
-            order = onp.concatenate([self._left, order])
-            self._left = order[stop:]
-        for start in range(0, stop, self._batch_size):
-            yield [order[start : start + self._batch_size]]
-
-    def __len__(self) -> int:
-        if self._shuffle:
-            return (len(self._left) + self._size) // self._batch_size
-        return -(-self._size // self._batch_size)

@@ -173,7 +173,7 @@ class BookMF(Estimator):
         self.net.initialize(mx.init.Normal(0.01), ctx=self.devices)
         loss = gluon.loss.L2Loss()
         for block in (self.net, loss):
-            block.hybridize()
+            block.hybridize(static_alloc=True)
         trainer = gluon.Trainer(
             self.net.collect_params(),
             "adam",

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from ._mxnet import mx
 from .checkpoint import Checkpoint, Run
-from .data import row_batches
 from .errors import DataError
 from .loop import try_all_gpus
 from .model import AutoRec
@@ -204,11 +204,12 @@ class Predictor:
     @cached_property
     def _hidden(self) -> np.ndarray:
         """The hidden layer of each item: float32, shape (num_items, num_hidden)."""
-        device = self.net.decoder.weight.list_ctx()[0]
-        batches = row_batches(self.run.train_mat, 1024)
-        return np.concatenate(
-            [self.net.encoder(b.as_in_ctx(device)).asnumpy() for b in batches]
-        )
+        # Most of a row is unobserved: a sparse product is far faster than the layer.
+        encoder = self.net.encoder
+        sums = self.run.train_mat @ encoder.weight.data().asnumpy().T
+        sums += encoder.bias.data().asnumpy()
+        hidden: np.ndarray = encoder.act(mx.np.array(sums)).asnumpy()
+        return hidden
 
     @cached_property
     def _weight(self) -> np.ndarray:
@@ -232,7 +233,8 @@ class Predictor:
     @cached_property
     def _item_means(self) -> np.ndarray:
         sums = self.run.train_mat.sum(axis=1, dtype=np.float64).A1
-        return np.asarray(sums / np.maximum(self._item_counts, 1))
+        means: np.ndarray = sums / np.maximum(self._item_counts, 1)
+        return means
 
     @cached_property
     def _rated(self) -> sp.csc_matrix:

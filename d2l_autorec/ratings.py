@@ -459,9 +459,12 @@ def _guess(
         positions = list(range(len(fields)))
         if not _is_header(fields, positions):
             return positions, False
+    hint = "name them (--columns user,item,rating)"
+    if names is not COLUMNS:
+        hint = "name them in the first line"
     raise DataError(
         f"{label}:1: cannot tell which columns are {_listed(names[:needed])} among "
-        f"{_shown(', '.join(fields))}; name them (--columns user,item,rating)"
+        f"{_shown(', '.join(fields))}; {hint}"
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .ratings import Ratings
 
 BOOK = "the book prints train loss 0.000, test RMSE 0.898"
+_BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1, "valid_ratio": None}
 # What may stand beside --resume; the rest is part of the model in the folder.
 _RESUMABLE = {
     *("resume", "num_epochs", "patience", "devices", "kvstore"),
@@ -92,8 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     by_the_book = (
         run.name == "ml-100k"
         and run.recipe == Recipe()
-        and run.split["split_mode"] == "random"
-        and run.valid_mat is None
+        and dict(run.split) == _BOOK_SPLIT
     )
     beside = BOOK if by_the_book else f"{run.name}: {cli.NOT_COMPARABLE}"
     print(closing_lines(history, devices))

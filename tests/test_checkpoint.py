@@ -171,7 +171,10 @@ def test_any_changed_byte_is_refused(tmp_path):
     rng = np.random.default_rng(0)
     for name, raw in content(tmp_path).items():
         file = tmp_path / name
-        for place in range(len(raw)):
+        # All of the description; of the files that it has checksums of, a sample.
+        every = name == "model.json"
+        size = len(raw) if every else min(len(raw), 300)
+        for place in rng.choice(len(raw), size, replace=False):
             changed = bytearray(raw)
             changed[place] ^= rng.integers(1, 256)
             file.write_bytes(changed)
@@ -268,7 +271,7 @@ def test_a_full_disk_leaves_the_old_model(tmp_path):
     for size in sorted(sizes):
         if size >= max(map(len, before.values())) - 100:
             continue
-        with room_for_files_of(size), pytest.raises(OSError):
+        with room_for_files_of(size), pytest.raises(OSError, match=str(tmp_path)):
             Checkpoint(tmp_path, run).save(training, epoch)
         assert before.items() <= content(tmp_path).items()
         assert not (tmp_path / ".saving").exists()

@@ -5,10 +5,11 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import _thread
 import argparse
-import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -41,18 +42,25 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
 
-def run(command: Callable[[], None]) -> NoReturn:
+def run(
+    command: Callable[[], None], end: Callable[[int], NoReturn] = sys.exit
+) -> NoReturn:
     """Run a command and exit, with 1 and one line if a known error stops it.
 
     Parameters
     ----------
     command : callable
         The command's ``main``.
+    end : callable
+        How to exit with 1. For a process of its own that is ``os._exit``: MXNet's way
+        out sometimes aborts when it was interrupted, and with several machines it waits
+        for workers that wait for this one.
     """
+    before, sys.unraisablehook = sys.unraisablehook, _pass_interrupt_on
     try:
         command()
-    except KeyboardInterrupt:
-        message = "interrupted"
+    except KeyboardInterrupt as interrupt:
+        message = str(interrupt) or "interrupted"
     except AutoRecError as error:
         message = f"error: {error}"
     except OSError as error:
@@ -60,22 +68,24 @@ def run(command: Callable[[], None]) -> NoReturn:
         message = f"error: {where}{error.strerror or error}"
     else:
         sys.exit(0)
-    leave(message)
-
-
-def leave(message: str) -> NoReturn:
-    """Exit with 1 and a message.
-
-    Parameters
-    ----------
-    message : str
-        Goes to standard error.
-    """
+    finally:
+        sys.unraisablehook = before
+    sys.stdout.flush()
     print(message, file=sys.stderr, flush=True)
-    if "DMLC_ROLE" in os.environ:
-        # On a normal exit MXNet would wait for workers that wait for this one.
-        os._exit(1)
-    sys.exit(1)
+    end(1)
+
+
+def _pass_interrupt_on(unraisable: Any) -> None:
+    """Keep Ctrl-C from being lost.
+
+    MXNet frees its arrays in ``__del__``, where Python can only report an exception, be
+    it a KeyboardInterrupt, and go on.
+    """
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        # From a thread and a little later: here it would be lost like the first one.
+        threading.Timer(0.1, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def positive_int(text: str) -> int:

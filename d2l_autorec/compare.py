@@ -523,4 +523,4 @@ def _parser() -> cli.Parser:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, os._exit)

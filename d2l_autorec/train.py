@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -83,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         if checkpoint is None or not checkpoint.history:
             raise
-        cli.leave(
+        raise KeyboardInterrupt(
             f"interrupted; {len(checkpoint.history)} epochs are saved, go on with "
             f"--resume {checkpoint.directory}"
-        )
+        ) from None
     if not reports:
         return
 
@@ -377,4 +378,4 @@ def _parser() -> cli.Parser:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, os._exit)

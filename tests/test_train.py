@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -249,6 +250,22 @@ def test_ctrl_c_ends_with_one_line(small_data):
     assert running.returncode == 1
     assert rest.splitlines()[-1] == "interrupted"
     assert "Traceback" not in rest
+
+
+def test_ctrl_c_is_not_lost_while_an_array_is_freed(capsys):
+    class Array:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def command():
+        array = Array()
+        del array
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    with pytest.raises(SystemExit, match="1"):
+        cli.run(command)
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_the_books_recipe_on_real_data(real_ml_100k, train, tmp_path):

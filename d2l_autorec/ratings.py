@@ -588,7 +588,7 @@ def _parquet_as_csv(path: Path) -> bytes:
         table = pd.read_parquet(path)
     except ImportError:
         raise DataError(
-            f"{path}: Parquet needs pyarrow (pip install pyarrow)"
+            f"{path}: Parquet needs pyarrow (pip install 'pyarrow<15')"
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error

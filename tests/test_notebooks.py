@@ -123,7 +123,7 @@ def test_the_committed_outputs_are_of_a_clean_run(name, language):
     assert len(plots(notebook)) == NUM_PLOTS[name]
     assert "ml-100k: 943 users x 1,682 items" in printed(notebook)
     text = str(outputs(notebook))
-    assert not re.search(r"/home/|/root/|/tmp/|/work/|/Users/|it/s\]|epoch/s", text)
+    assert not re.search(r"/(home|root|tmp|work|Users)/|it/s\]|epoch/s", text)
 
 
 def test_the_committed_result_is_the_same_in_every_language():

@@ -27,11 +27,12 @@ import numpy as onp
 import scipy.sparse as sp
 
 from . import __version__
-from ._mxnet import gluon, mx, np
+from ._mxnet import gluon, mx
+from .data import dense
 from .distributed import Team
 from .errors import ModelError
 from .loop import Epoch
-from .model import AutoRec
+from .model import Average, DeepAutoRec
 from .ratings import Ratings
 from .recipe import Recipe, Training
 
@@ -253,7 +254,7 @@ class Checkpoint:
         checkpoint._digests = manifest["files"]
         return checkpoint
 
-    def network(self, devices: Sequence[mx.Context]) -> AutoRec:
+    def network(self, devices: Sequence[mx.Context]) -> DeepAutoRec | Average:
         """Make the network, with the parameters of the best epoch.
 
         Parameters
@@ -263,15 +264,14 @@ class Checkpoint:
 
         Returns
         -------
-        AutoRec
+        DeepAutoRec or Average
 
         Raises
         ------
         ModelError
             If the parameters do not have the shapes that the recipe asks for.
         """
-        recipe = self.run.recipe
-        net = AutoRec(recipe.num_hidden, len(self.run.user_ids), recipe.dropout)
+        net = self.run.recipe.network(self.run.train_mat)
         self._load_parameters(net, "best", devices)
         return net
 
@@ -408,12 +408,12 @@ class Checkpoint:
                 entry.unlink()
 
     def _load_parameters(
-        self, net: AutoRec, kind: str, devices: Sequence[mx.Context]
+        self, net: DeepAutoRec | Average, kind: str, devices: Sequence[mx.Context]
     ) -> None:
-        num_users = len(self.run.user_ids)
+        row = self.run.recipe.rows(self.run.train_mat)[:1]
         try:
             net.load_parameters(str(self._path(kind)), ctx=list(devices))
-            net(np.zeros((1, num_users), ctx=devices[0])).wait_to_read()
+            net(dense(row, devices[0])).wait_to_read()
         except (AssertionError, ValueError, mx.MXNetError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(f"{self._path(kind)}: does not fit: {reason}") from error
@@ -556,12 +556,18 @@ def _read_run(directory: Path, manifest: Mapping[str, Any]) -> Run:
         item_ids=item_ids,
         titles={i: t for i, t in zip(ids["items"], ids["titles"]) if t is not None},
         rating_offset=manifest["rating_offset"],
-        recipe=Recipe(**manifest["recipe"]),
+        recipe=_recipe(**manifest["recipe"]),
         seed=manifest["seed"],
         split=manifest["split"],
         patience=manifest["patience"],
         **matrices,
     )
+
+
+def _recipe(num_hidden: Any, **settings: Any) -> Recipe:
+    # JSON has lists for tuples.
+    layers = tuple(num_hidden) if isinstance(num_hidden, list) else num_hidden
+    return Recipe(num_hidden=layers, **settings)
 
 
 def _id_array(ids: list[Any]) -> onp.ndarray:

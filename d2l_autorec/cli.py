@@ -136,6 +136,18 @@ def ratio(text: str) -> float:
     return _number(text, float, lambda n: 0 < n < 1, "between 0 and 1")
 
 
+def batch_size(text: str) -> int | None:
+    """Parse a number of rows, or ``all``."""
+    return None if text == "all" else positive_int(text)
+
+
+def cold(text: str) -> float | str | None:
+    """Parse a rating, ``mean`` or ``net``."""
+    if text in ("mean", "net"):
+        return text if text == "mean" else None
+    return finite_float(text)
+
+
 def _number(
     text: str,
     kind: Callable[[str], float],

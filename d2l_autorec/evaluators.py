@@ -127,8 +127,35 @@ def held_out_rmse(
     test_mat: sp.csr_matrix,
     devices: Sequence[mx.Context],
     batch_size: int = 256,
+    cold: float | None = None,
 ) -> float:
     """RMSE as `evaluator` gives it, from sparse matrices and in less time.
+
+    Parameters
+    ----------
+    net, train_mat, devices, batch_size, cold
+        As for `predict_cells`.
+    test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        The held-out ratings.
+
+    Returns
+    -------
+    float
+        Pooled over the ratings in `test_mat`, in their unit.
+    """
+    predictions = predict_cells(net, train_mat, test_mat, devices, batch_size, cold)
+    return rmse(predictions, test_mat.data)
+
+
+def predict_cells(
+    net: gluon.Block,
+    train_mat: sp.csr_matrix,
+    cells: sp.csr_matrix,
+    devices: Sequence[mx.Context],
+    batch_size: int = 256,
+    cold: float | None = None,
+) -> onp.ndarray:
+    """Reconstruct single cells of the rating matrix.
 
     Parameters
     ----------
@@ -136,20 +163,23 @@ def held_out_rmse(
         A trained `AutoRec`.
     train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
         What the predictions are made from.
-    test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        The held-out ratings; rows without any are not reconstructed.
+    cells : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        The cells are those that it stores; rows without any are not reconstructed.
     devices : sequence of mxnet.Context
         Where the network's parameters are.
     batch_size : int
         Rows that are dense at a time.
+    cold : float, optional
+        Predict this for items and users without a rating in `train_mat`; by default
+        they get what the network makes of them.
 
     Returns
     -------
-    float
-        Pooled over the ratings in `test_mat`, in their unit.
+    numpy.ndarray of float32, shape (num_cells,)
+        In the order in which the cells are stored.
     """
-    rows = onp.flatnonzero(onp.diff(test_mat.indptr))
-    predictions: list[onp.ndarray] = []
+    rows = onp.flatnonzero(onp.diff(cells.indptr))
+    predictions: list[onp.ndarray] = [onp.empty(0, onp.float32)]
     pending: list[Any] = []
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
@@ -158,10 +188,16 @@ def held_out_rmse(
             share = batch[slice(*bounds)]
             if share.size:
                 outputs = net(dense(train_mat[share], device))  # (rows, num_users)
-                cells = observed_cells(test_mat[share], device)
-                found.append(npx.gather_nd(outputs, cells))
+                found.append(
+                    npx.gather_nd(outputs, observed_cells(cells[share], device))
+                )
         # Reading waits; this batch is computed while the next one is put together.
         predictions.extend(part.asnumpy() for part in pending)
         pending = found
     predictions.extend(part.asnumpy() for part in pending)
-    return rmse(onp.concatenate(predictions), test_mat.data)
+    predicted: onp.ndarray = onp.concatenate(predictions)
+    if cold is not None:
+        cold_items = onp.repeat(onp.diff(train_mat.indptr) == 0, onp.diff(cells.indptr))
+        ratings_of = onp.bincount(train_mat.indices, minlength=train_mat.shape[1])
+        predicted[cold_items | (ratings_of[cells.indices] == 0)] = cold
+    return predicted

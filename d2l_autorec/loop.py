@@ -20,6 +20,7 @@ from ._mxnet import autograd, gluon, mx, np, npx
 from .data import dense, observed_cells, on_device, row_bounds
 from .distributed import Team
 from .errors import DeviceUnavailable, TrainingDiverged
+from .model import members
 from .plots import watch
 
 
@@ -120,6 +121,7 @@ def train_epochs(
     seed: int | None = None,
     trained: int = 0,
     team: Team | None = None,
+    cells_per_row: float | None = None,
 ) -> Iterator[Epoch]:
     """Train, and hand out control after each epoch.
 
@@ -135,8 +137,8 @@ def train_epochs(
         loss instead of masked, which has the same gradient and takes less time.
     loss : callable
         From predictions and labels to a loss a sample. For sparse batches it is called
-        with the observed cells alone, and has to be a mean over a sample's cells in
-        which a cell predicted right counts 0, as Gluon's regression losses are.
+        with the observed cells alone, and gives the loss of each; a cell predicted
+        right has to count 0, as it does in Gluon's regression losses.
     trainer : mxnet.gluon.Trainer
         Holds the parameters of `net`.
     num_epochs : int
@@ -155,6 +157,10 @@ def train_epochs(
         Workers to share the rows of each batch with, over their devices; for sparse
         batches, and a trainer without a key-value store. They have to be given the same
         data, settings and seed.
+    cells_per_row : float, optional
+        For sparse batches: what the sum over a row's cells is divided by. By default
+        that is the length of the row, as in the book, where the unobserved cells count
+        as predicted right.
 
     Yields
     ------
@@ -179,18 +185,17 @@ def train_epochs(
             continue
         total, samples, examples = 0.0, 0, 0
         start = time.perf_counter()
-        pending: tuple[Sequence[Any], int] = [], 1
+        pending: tuple[Sequence[Any], float] = [], 1
         for batch in train_iter:
             if sp.issparse(batch):
                 size, length = batch.shape
                 losses = _backward_observed(net, batch, loss, devices, team)
-                # A sample's loss is a mean over all of its cells, observed or not.
-                mean_over = length
+                mean_over = cells_per_row or length
             else:
                 values = batch if isinstance(batch, list) else [batch]
                 size, length = len(values[0]), values[0].size // len(values[0])
                 losses = _backward(net, values, loss, devices)
-                mean_over = 1
+                mean_over = 1.0
             if team:
                 for number, parameter in enumerate(net.collect_params().values()):
                     team.add_up(f"gradient {number}", parameter.list_grad())
@@ -214,7 +219,7 @@ def train_epochs(
             )
         yield Epoch(
             epoch,
-            total / samples,
+            total / samples / len(members(net)),
             evaluate(),
             validate() if validate else None,
             seconds,
@@ -300,15 +305,15 @@ def _backward_observed(
         inputs, cells = dense(share, device), observed_cells(share, device)
         ratings = on_device(share.data.astype(onp.float32, copy=False), device)
         with autograd.record():
-            # AutoRec without its mask.
-            outputs = net.decoder(net.dropout(net.encoder(inputs)))  # (rows, num_users)
-            part = loss(npx.gather_nd(outputs, cells), ratings)  # (num_ratings,)
-            losses.append(part * 0 if idle else part)
+            for member in members(net):
+                outputs = member.reconstruct(inputs)  # (rows, num_users), not masked
+                part = loss(npx.gather_nd(outputs, cells), ratings)  # (num_ratings,)
+                losses.append(part * 0 if idle else part)
     autograd.backward(losses)
     return losses
 
 
-def _sum(losses: Sequence[Any], mean_over: int) -> float:
+def _sum(losses: Sequence[Any], mean_over: float) -> float:
     return float(sum(part.asnumpy().sum(dtype=float) for part in losses)) / mean_over
 
 

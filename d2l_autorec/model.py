@@ -1,4 +1,4 @@
-"""AutoRec: an autoencoder that fills in a column of the rating matrix.
+"""AutoRec: an autoencoder that fills in a column of the rating matrix; its family.
 
 References
 ----------
@@ -9,7 +9,13 @@ Autoencoders".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ._mxnet import autograd, gluon, np
+
+ACTIVATIONS = ("sigmoid", "identity", "relu", "tanh", "elu", "selu")
+# Outputs that are stretched over the range of the ratings, and what they range over.
+BOUNDED = {"sigmoid": (0, 1), "tanh": (-1, 1)}
 
 
 class AutoRec(gluon.nn.Block):
@@ -55,8 +61,124 @@ class AutoRec(gluon.nn.Block):
         mxnet.np.ndarray of float32, shape (batch_size, num_users)
             Predicted ratings; while training, 0 where `inputs` is.
         """
-        hidden = self.dropout(self.encoder(inputs))  # (batch_size, num_hidden)
-        outputs = self.decoder(hidden)
+        outputs = self.reconstruct(inputs)
         if autograd.is_training():
             return outputs * np.sign(inputs)
         return outputs
+
+    def reconstruct(self, inputs: np.ndarray) -> np.ndarray:
+        """Do the same without the mask."""
+        hidden = self.dropout(self.encoder(inputs))  # (batch_size, num_hidden)
+        return self.decoder(hidden)
+
+
+class DeepAutoRec(AutoRec):
+    r"""The family that AutoRec is from: any depth, activations, a denoising input.
+
+    Its defaults are `AutoRec`.
+
+    Parameters
+    ----------
+    num_hidden : int or sequence of int
+        Units of each hidden layer, in order.
+    num_users : int
+        Length of an input row. Rows may just as well be what one user gave all items:
+        that is U-AutoRec, and this is then the number of items.
+    dropout : float
+        Share of each hidden layer's units that training drops.
+    activation, output : str
+        One of `ACTIVATIONS`, for the hidden layers (*g* in the paper) and for the
+        output (*f*).
+    input_dropout : float
+        Share of the inputs that training drops: a denoising autoencoder.
+    rating_range : (float, float), optional
+        The lowest and the highest rating, to which predictions are then held. An output
+        that is bounded by itself, sigmoid or tanh, needs it and is stretched over it;
+        any other is clipped, but not in training.
+
+    Raises
+    ------
+    ValueError
+        If a bounded output has no range to be stretched over.
+    """
+
+    def __init__(
+        self,
+        num_hidden: int | Sequence[int],
+        num_users: int,
+        dropout: float = 0.05,
+        activation: str = "sigmoid",
+        output: str = "identity",
+        input_dropout: float = 0.0,
+        rating_range: tuple[float, float] | None = None,
+    ) -> None:
+        first, *others = [num_hidden] if isinstance(num_hidden, int) else num_hidden
+        super().__init__(first, num_users, dropout)
+        if output in BOUNDED and rating_range is None:
+            raise ValueError(f"a {output} output needs a rating_range")
+        self.corruption = gluon.nn.Dropout(input_dropout) if input_dropout else None
+        self.encoder = _dense(first, activation)
+        self.deeper = gluon.nn.Sequential()
+        for units in others:
+            self.deeper.add(_dense(units, activation))
+        self.decoder = _dense(num_users, output)
+        self.bounds = BOUNDED.get(output)
+        self.rating_range = rating_range
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        """Reconstruct rows of ratings, as `AutoRec` does."""
+        outputs = super().forward(inputs)
+        if self.rating_range and not autograd.is_training():
+            return np.clip(outputs, *self.rating_range)
+        return outputs
+
+    def reconstruct(self, inputs: np.ndarray) -> np.ndarray:
+        """Do the same without the mask and unclipped."""
+        if self.corruption:
+            inputs = self.corruption(inputs)
+        hidden = self.dropout(self.encoder(inputs))  # (batch_size, num_hidden[0])
+        for layer in self.deeper:
+            hidden = self.dropout(layer(hidden))
+        return self.stretch(self.decoder(hidden))
+
+    def stretch(self, outputs: np.ndarray) -> np.ndarray:
+        """Map bounded outputs to ratings; leave others as they are."""
+        if self.bounds is None or self.rating_range is None:
+            return outputs
+        (bottom, top), (low, high) = self.bounds, self.rating_range
+        return low + (outputs - bottom) * ((high - low) / (top - bottom))
+
+
+class Average(gluon.nn.Block):
+    """The mean of several networks that are trained side by side, each for itself.
+
+    Parameters
+    ----------
+    members : sequence of AutoRec
+        Told apart by their initial weights.
+    """
+
+    def __init__(self, members: Sequence[AutoRec]) -> None:
+        super().__init__()
+        for member in members:
+            self.register_child(member)
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        """Reconstruct rows of ratings, as `AutoRec` does."""
+        nets = members(self)
+        return sum(net(inputs) for net in nets) / len(nets)
+
+
+def members(net: AutoRec | Average) -> list[AutoRec]:
+    """Return the networks that an average is taken over; of a single one, itself."""
+    return list(net._children.values()) if isinstance(net, Average) else [net]
+
+
+def _dense(units: int, activation: str) -> gluon.nn.Dense:
+    """Make a dense layer; by name, Gluon's own takes only some activations."""
+    layer = gluon.nn.Dense(units)
+    if activation in ("elu", "selu"):
+        layer.act = getattr(gluon.nn, activation.upper())()
+    elif activation != "identity":
+        layer.act = gluon.nn.Activation(activation)
+    return layer

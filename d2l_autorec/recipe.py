@@ -3,7 +3,8 @@
 References
 ----------
 *Dive into Deep Learning*, "AutoRec: Rating Prediction with Autoencoders", whose
-settings are the defaults.
+settings are the defaults. S. Sedhain, A. K. Menon, S. Sanner, L. Xie, "AutoRec:
+Autoencoders Meet Collaborative Filtering", WWW 2015.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import gluon, mx
 from .data import row_batches
 from .distributed import Team
-from .evaluators import held_out_rmse
+from .evaluators import predict_cells, rmse
 from .loop import Epoch, train_epochs
-from .model import AutoRec
+from .losses import MaskedRMSELoss
+from .model import BOUNDED, Average, DeepAutoRec
+from .optimizers import Rprop as Rprop  # so that it is registered with MXNet
 
 
 class Training(NamedTuple):
@@ -28,7 +32,7 @@ class Training(NamedTuple):
 
     Attributes
     ----------
-    net : AutoRec
+    net : DeepAutoRec or Average
         Initialized on the devices.
     trainer : mxnet.gluon.Trainer
         With the optimizer's state.
@@ -36,38 +40,149 @@ class Training(NamedTuple):
         Trains `net` as it is iterated.
     """
 
-    net: AutoRec
+    net: DeepAutoRec | Average
     trainer: gluon.Trainer
     epochs: Iterator[Epoch]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of AutoRec's training; the defaults are the book's.
+    r"""Settings of AutoRec's training; the defaults are the book's.
 
     Parameters
     ----------
-    num_hidden : int
-        Units of the hidden layer.
-    dropout : float
-        Share of the hidden units that training drops.
+    kind : {'item', 'user'}
+        Whether a row of the autoencoder is an item's ratings or a user's.
+    num_hidden : int or tuple of int
+        Units of the hidden layer, or of each one.
+    activation, output : str
+        As for `DeepAutoRec`.
+    dropout, input_dropout : float
+        Share of the hidden units, and of the inputs, that training drops.
+    members : int
+        Networks, alike but for their initial weights, whose mean is the prediction.
+    loss : {'book', 'paper', 'rmse'}
+        ``book``: half the squared error, as a mean over all cells of a row, where
+        unobserved ones count as 0. ``paper``: the objective
+
+        .. math:: \sum_{observed} (r - \hat r)^2
+                  + \frac{\lambda}{2} (\|W\|_F^2 + \|V\|_F^2)
+
+        with `wd` as its :math:`\lambda`, which spares the biases. ``rmse``: the root
+        of the mean squared error over the observed cells of a batch.
     optimizer : str
-        Name of an MXNet optimizer.
-    lr, wd : float
-        Its learning rate and weight decay.
+        Name of an MXNet optimizer, or ``rprop``.
+    lr : float
+        Its learning rate.
+    schedule : {'constant', 'cosine'}
+        What becomes of the learning rate: it stays, or falls to 0 at the last epoch.
+    wd : float
+        Weight decay.
     num_epochs : int
         Passes over the training matrix.
-    batch_size : int
-        Rows (items) a mini-batch.
+    batch_size : int or None
+        Rows a mini-batch; None for all of them at once.
+    clip : bool
+        Hold predictions to the range of the training ratings.
+    cold : float, 'mean' or None
+        What is predicted for an item or a user without a training rating: this, the
+        mean of the training ratings, or what the network makes of an empty row.
     """
 
-    num_hidden: int = 500
+    kind: str = "item"
+    num_hidden: int | tuple[int, ...] = 500
+    activation: str = "sigmoid"
+    output: str = "identity"
     dropout: float = 0.05
+    input_dropout: float = 0.0
+    members: int = 1
+    loss: str = "book"
     optimizer: str = "adam"
     lr: float = 0.002
+    schedule: str = "constant"
     wd: float = 1e-5
     num_epochs: int = 25
-    batch_size: int = 256
+    batch_size: int | None = 256
+    clip: bool = False
+    cold: float | str | None = None
+
+    def rows(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
+        """Turn a matrix of items x users so that its rows are the autoencoder's.
+
+        Parameters
+        ----------
+        inter_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+            Ratings.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix
+            Items x users, or users x items if the recipe is user-based.
+        """
+        return inter_mat.T.tocsr() if self.kind == "user" else inter_mat
+
+    def network(self, train_mat: sp.csr_matrix) -> DeepAutoRec | Average:
+        """Make the network, not yet initialized.
+
+        Parameters
+        ----------
+        train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+            Ratings to learn from, whose range is that of bounded predictions.
+
+        Returns
+        -------
+        DeepAutoRec or Average
+        """
+        rating_range = None
+        if self.clip or self.output in BOUNDED:
+            rating_range = float(train_mat.data.min()), float(train_mat.data.max())
+        nets = [
+            DeepAutoRec(
+                self.num_hidden,
+                self.rows(train_mat).shape[1],
+                self.dropout,
+                self.activation,
+                self.output,
+                self.input_dropout,
+                rating_range,
+            )
+            for _ in range(self.members)
+        ]
+        return nets[0] if self.members == 1 else Average(nets)
+
+    def predict(
+        self,
+        net: DeepAutoRec | Average,
+        train_mat: sp.csr_matrix,
+        cells: sp.csr_matrix,
+        devices: Sequence[mx.Context],
+    ) -> tuple[onp.ndarray, onp.ndarray]:
+        """Predict the ratings of cells, by the recipe's rule for cold ones.
+
+        Parameters
+        ----------
+        net : DeepAutoRec or Average
+            Trained on `train_mat`.
+        train_mat, cells : scipy.sparse.csr_matrix, shape (num_items, num_users)
+            What the predictions are made from, and what stores a value in each cell
+            that is asked for.
+        devices : sequence of mxnet.Context
+            Where the network's parameters are.
+
+        Returns
+        -------
+        predictions, values : numpy.ndarray, shape (num_cells,)
+            The predictions, and what `cells` stores there, in the same order.
+        """
+        cold = self.cold
+        if cold == "mean":
+            cold = float(train_mat.data.mean())
+        assert not isinstance(cold, str)
+        cells = self.rows(cells)
+        predictions = predict_cells(
+            net, self.rows(train_mat), cells, devices, cold=cold
+        )
+        return predictions, cells.data
 
     def train(
         self,
@@ -102,12 +217,31 @@ class Recipe:
         Training
         """
         devices = list(devices)
-        net = AutoRec(self.num_hidden, train_mat.shape[1], self.dropout)
-        net.initialize(mx.init.Normal(0.01), ctx=devices)
+        net = self.network(train_mat)
+        # One layer as in the book; through several, weights that small pass nothing on.
+        one_layer = isinstance(self.num_hidden, int)
+        net.initialize(mx.init.Normal(0.01) if one_layer else mx.init.Xavier(), devices)
+        rows = self.rows(train_mat)
+        batch_size = min(self.batch_size or rows.shape[0], rows.shape[0])
+        settings = {"learning_rate": self.lr, "wd": self.wd}
+        if self.schedule == "cosine":
+            # An incomplete batch waits for the next epoch.
+            num_steps = self.num_epochs * rows.shape[0] // batch_size
+            settings["lr_scheduler"] = mx.lr_scheduler.CosineScheduler(
+                num_steps, self.lr
+            )
+        cells_per_row = None
+        if self.loss != "book":
+            cells_per_row = rows.nnz / rows.shape[0]
+        if self.loss == "paper":
+            # Twice the number of ratings is what the objective is divided by.
+            settings["wd"] = self.wd / (2 * rows.nnz)
+            for parameter in net.collect_params(".*bias").values():
+                parameter.wd_mult = 0.0
         trainer = gluon.Trainer(
             net.collect_params(),
             self.optimizer,
-            {"learning_rate": self.lr, "wd": self.wd},
+            settings,
             # A team adds up the gradients itself.
             kvstore=None if team else "device",
         )
@@ -115,12 +249,12 @@ class Recipe:
         def score(held_out: sp.csr_matrix | None) -> float:
             if held_out is None:
                 return math.nan
-            return held_out_rmse(net, train_mat, held_out, devices)
+            return rmse(*self.predict(net, train_mat, held_out, devices))
 
         epochs = train_epochs(
             net,
-            row_batches(train_mat, self.batch_size, shuffle=True, sparse=True),
-            gluon.loss.L2Loss(),
+            row_batches(rows, batch_size, shuffle=True, sparse=True),
+            MaskedRMSELoss() if self.loss == "rmse" else gluon.loss.L2Loss(),
             trainer,
             self.num_epochs,
             devices,
@@ -129,5 +263,34 @@ class Recipe:
             seed,
             trained,
             team,
+            cells_per_row,
         )
         return Training(net, trainer, epochs)
+
+
+PRESETS = {
+    "book": Recipe(),
+    "paper": Recipe(
+        dropout=0.0,
+        loss="paper",
+        lr=0.001,
+        schedule="cosine",
+        wd=200.0,
+        num_epochs=80,
+        batch_size=128,
+        clip=True,
+        cold=3.0,
+    ),
+    "best": Recipe(
+        dropout=0.1,
+        members=4,
+        loss="paper",
+        lr=0.001,
+        schedule="cosine",
+        wd=120.0,
+        num_epochs=80,
+        batch_size=128,
+        clip=True,
+        cold="mean",
+    ),
+}

@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    args.num_hidden = _layers(args.num_hidden)
     given = _given(parser, args, argv)
     _check_combination(parser, args, given)
     if args.kvstore:
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint = _reopen(args, given)
         run, past = checkpoint.run, list(checkpoint.history)
     else:
-        run = _new_run(args)
+        run = _new_run(args, given)
     team = join(args.kvstore) if args.kvstore else None
     reports = team is None or team.rank == 0
     args.quiet = args.quiet or not reports
@@ -161,12 +162,12 @@ def _check_combination(
         parser.error("--patience needs a validation part (--valid-ratio 0.1)")
 
 
-def _new_run(args: argparse.Namespace) -> Run:
+def _new_run(args: argparse.Namespace, given: set[str]) -> Run:
     """Load and split the ratings that the flags ask for."""
     from .checkpoint import Run
     from .data import hold_out, split_data_ml100k
     from .loop import seed_everything
-    from .recipe import Recipe
+    from .recipe import PRESETS, Recipe
 
     ratings = _load(args)
     if not args.quiet:
@@ -187,7 +188,10 @@ def _new_run(args: argparse.Namespace) -> Run:
         train_data,
         test_data,
         valid_data,
-        recipe=Recipe(**{n: getattr(args, n) for n in Recipe.__dataclass_fields__}),
+        recipe=replace(
+            PRESETS[args.preset],
+            **{n: getattr(args, n) for n in Recipe.__dataclass_fields__ if n in given},
+        ),
         seed=args.seed,
         split={
             n: getattr(args, n) for n in ("split_mode", "test_ratio", "valid_ratio")
@@ -213,6 +217,10 @@ def _reopen(args: argparse.Namespace, given: set[str]) -> Checkpoint:
         run = replace(run, patience=args.patience)
     checkpoint.run = run
     return checkpoint
+
+
+def _layers(num_hidden: list[int]) -> int | tuple[int, ...]:
+    return num_hidden[0] if len(num_hidden) == 1 else tuple(num_hidden)
 
 
 def _parts(run: Run) -> str:
@@ -274,15 +282,43 @@ def _parser() -> cli.Parser:
         metavar="N",
         help="of the split, the initial weights, the order and the dropout",
     )
-    recipe = parser.add_argument_group("recipe")
+    recipe = parser.add_argument_group(
+        "recipe", "A flag given beside --preset changes that setting of it."
+    )
+    recipe.add_argument(
+        "--preset",
+        choices=("book", "paper", "best"),
+        default="book",
+        help="all of the settings below at once: the book's, which are the defaults; "
+        "the paper's model and objective; or the most accurate one we know, the mean "
+        "of four networks",
+    )
+    recipe.add_argument(
+        "--kind",
+        choices=("item", "user"),
+        default="item",
+        help="whether a row is what all users gave an item, or what a user gave all "
+        "items",
+    )
     recipe.add_argument(
         "--num-hidden",
         "-k",
         type=cli.positive_int,
-        default=500,
+        nargs="+",
+        default=[500],
         metavar="N",
-        help="units of the hidden layer",
+        help="units of the hidden layer, or of several: 500 250 500",
     )
+    for name, default, which in (
+        ("--activation", "sigmoid", "hidden layers"),
+        ("--output", "identity", "output; a bounded one is stretched over the ratings"),
+    ):
+        recipe.add_argument(
+            name,
+            choices=("sigmoid", "identity", "relu", "tanh", "elu", "selu"),
+            default=default,
+            help=f"activation of the {which}",
+        )
     recipe.add_argument(
         "--dropout",
         type=cli.dropout,
@@ -291,7 +327,31 @@ def _parser() -> cli.Parser:
         help="share of the hidden units that training drops",
     )
     recipe.add_argument(
-        "--optimizer", default="adam", metavar="NAME", help="an MXNet optimizer"
+        "--input-dropout",
+        type=cli.dropout,
+        default=0.0,
+        metavar="P",
+        help="share of the inputs that training drops (a denoising autoencoder)",
+    )
+    recipe.add_argument(
+        "--members",
+        type=cli.positive_int,
+        default=1,
+        metavar="N",
+        help="networks to train side by side and to average",
+    )
+    recipe.add_argument(
+        "--loss",
+        choices=("book", "paper", "rmse"),
+        default="book",
+        help="squared error over all cells, unobserved ones counting 0; over the "
+        "observed ones, with --wd as the paper's lambda; or its root",
+    )
+    recipe.add_argument(
+        "--optimizer",
+        default="adam",
+        metavar="NAME",
+        help="an MXNet optimizer, or rprop, which wants --batch-size all",
     )
     recipe.add_argument(
         "--lr",
@@ -300,6 +360,12 @@ def _parser() -> cli.Parser:
         default=0.002,
         metavar="X",
         help="learning rate",
+    )
+    recipe.add_argument(
+        "--schedule",
+        choices=("constant", "cosine"),
+        default="constant",
+        help="whether the learning rate stays, or falls to 0 at the last epoch",
     )
     recipe.add_argument(
         "--wd",
@@ -326,10 +392,23 @@ def _parser() -> cli.Parser:
     recipe.add_argument(
         "--batch-size",
         "-b",
-        type=cli.positive_int,
+        type=cli.batch_size,
         default=256,
         metavar="N",
-        help="items a mini-batch",
+        help="rows a mini-batch, or 'all'",
+    )
+    recipe.add_argument(
+        "--clip",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="hold predictions to the range of the training ratings",
+    )
+    recipe.add_argument(
+        "--cold",
+        type=cli.cold,
+        metavar="X",
+        help="what to predict for a user or item without a training rating: a number, "
+        "'mean', or 'net' for what the network makes of them (default: net)",
     )
     machines = parser.add_argument_group("machines")
     machines.add_argument(

@@ -1,0 +1,40 @@
+"""The masked RMSE as a loss; the squared error of book and paper is Gluon's `L2Loss`.
+
+References
+----------
+O. Kuchaiev, B. Ginsburg, "Training Deep AutoEncoders for Collaborative Filtering",
+2017, arXiv:1708.01715, which masks the squared error.
+"""
+
+from __future__ import annotations
+
+from ._mxnet import gluon, np
+
+
+class MaskedRMSELoss(gluon.loss.Loss):
+    """Root of the mean squared error over a batch's observed cells.
+
+    For sparse batches, as `train_epochs` takes them. The root makes the gradient of a
+    batch as long as it would be at an error of 1, however small the errors are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(weight=None, batch_axis=0)
+
+    def forward(self, predictions: np.ndarray, ratings: np.ndarray) -> np.ndarray:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        predictions, ratings : mxnet.np.ndarray, shape (num_ratings,)
+            At the observed cells.
+
+        Returns
+        -------
+        mxnet.np.ndarray, shape (1,)
+            The RMSE times the number of cells, as losses of cells are added up.
+        """
+        size = len(ratings)
+        mean = np.mean(np.square(predictions - ratings), keepdims=True)
+        # At an error of 0 the root has no derivative.
+        return np.sqrt(mean + 1e-12) * size

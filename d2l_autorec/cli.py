@@ -93,6 +93,11 @@ def positive_int(text: str) -> int:
     return int(_number(text, int, lambda n: n > 0, "a whole number from 1"))
 
 
+def non_negative_int(text: str) -> int:
+    """Parse a whole number from 0."""
+    return int(_number(text, int, lambda n: n >= 0, "a whole number from 0"))
+
+
 def seed(text: str) -> int:
     """Parse a seed, from 0 to 2**31 - 1."""
     return int(_number(text, int, lambda n: 0 <= n < 2**31, "a whole number from 0"))
@@ -189,20 +194,25 @@ def plot_file(text: str) -> Path:
     return output_file(text)
 
 
-def add_data_flags(parser: argparse.ArgumentParser) -> None:
+def add_data_flags(
+    parser: argparse.ArgumentParser,
+    default: str = "ml-100k, and synthetic-100k where that cannot be had",
+) -> None:
     """Add the flags that say which ratings to use.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
         Of a command.
+    default : str
+        What the help says of the data set that is used without ``--dataset``.
     """
     group = parser.add_argument_group("data")
     group.add_argument(
         "--dataset",
         metavar="NAME",
         help="ml-100k, ml-1m, ml-10m, ml-latest-small or synthetic-100k; by default "
-        "ml-100k, and synthetic-100k where that cannot be had",
+        f"{default}",
     )
     group.add_argument(
         "--data-dir",

@@ -20,13 +20,14 @@ from typing import Any, ClassVar
 
 import numpy as onp
 import pandas as pd
+import scipy.sparse as sp
 
 from ._mxnet import gluon, mx, np
-from .data import hold_out, rating_batches, row_batches
+from .data import hold_out, rating_batches
 from .loop import seed_everything, stop_early, train_epochs
 from .mf import MF
 from .ratings import Ratings
-from .recipe import Recipe
+from .recipe import PRESETS, Recipe
 
 
 class Estimator(ABC):
@@ -161,11 +162,25 @@ def _shrunk_means(
 
 
 class BookMF(Estimator):
-    """The book's matrix factorization, in its settings."""
+    """The book's matrix factorization, by default in its settings.
+
+    Parameters
+    ----------
+    ratings, devices
+        As for `Estimator`.
+    wd : float
+        Weight decay.
+    """
 
     title = "MF (book)"
     cold = "the other's bias alone, below the scale (weights without data decay to 0)"
-    num_factors, lr, wd, num_epochs, batch_size = 30, 0.002, 1e-5, 20, 512
+    num_factors, lr, num_epochs, batch_size = 30, 0.002, 20, 512
+
+    def __init__(
+        self, ratings: Ratings, devices: Sequence[mx.Context], wd: float = 1e-5
+    ) -> None:
+        super().__init__(ratings, devices)
+        self.wd = wd
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         seed_everything(seed)
@@ -210,38 +225,64 @@ class BookMF(Estimator):
 
 
 class BookAutoRec(Estimator):
-    """The book's AutoRec, in its settings."""
+    """The book's AutoRec, by default in its settings.
+
+    Parameters
+    ----------
+    ratings, devices
+        As for `Estimator`.
+    recipe : Recipe
+        The settings.
+    """
 
     title = "AutoRec (book)"
     cold = "0 for a user (weights without data decay to 0); an empty row's for an item"
-    recipe = Recipe()
+
+    def __init__(
+        self,
+        ratings: Ratings,
+        devices: Sequence[mx.Context],
+        recipe: Recipe = PRESETS["book"],
+    ) -> None:
+        super().__init__(ratings, devices)
+        self.recipe = recipe
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        return self._fit(self.recipe, train_data, seed)
-
-    def _fit(
-        self, recipe: Recipe, train_data: pd.DataFrame, seed: int
-    ) -> Iterator[int]:
         seed_everything(seed)
         self.train_mat = self.ratings.matrix(train_data)
-        self.net, _, epochs = recipe.train(self.train_mat, None, self.devices, seed)
+        self.net, _, epochs = self.recipe.train(
+            self.train_mat, None, self.devices, seed
+        )
         for epoch in epochs:
             yield epoch.epoch
 
     def predict(self, pairs: pd.DataFrame) -> onp.ndarray:  # noqa: D102
         users, items = self.ratings.indices(pairs)
-        predictions, start = onp.empty(len(pairs), onp.float32), 0
-        for rows in row_batches(self.train_mat, 1024):
-            outputs = self.net(rows.as_in_ctx(self.devices[0])).asnumpy()
-            stop = start + len(outputs)
-            here = (start <= items) & (items < stop)
-            predictions[here] = outputs[items[here] - start, users[here]]
-            start = stop
+        # A cell holds the place of its pair, from 1 as a matrix of 0 would be empty.
+        places = onp.arange(1, len(pairs) + 1)
+        cells = sp.csr_matrix((places, (items, users)), self.train_mat.shape)
+        found, places = self.recipe.predict(
+            self.net, self.train_mat, cells, self.devices
+        )
+        predictions = onp.empty(len(pairs), onp.float32)
+        predictions[places - 1] = found
         return predictions
 
     @property
     def num_parameters(self) -> int:  # noqa: D102
         return _num_parameters(self.net)
+
+
+class BestAutoRec(BookAutoRec):
+    """AutoRec in the most accurate settings we know."""
+
+    title = "AutoRec (best)"
+    cold = "the mean"
+
+    def __init__(  # noqa: D107
+        self, ratings: Ratings, devices: Sequence[mx.Context]
+    ) -> None:
+        super().__init__(ratings, devices, PRESETS["best"])
 
 
 class EarlyStoppedAutoRec(BookAutoRec):
@@ -255,10 +296,11 @@ class EarlyStoppedAutoRec(BookAutoRec):
     valid_ratio, max_epochs, patience = 0.1, 100, 10
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+        book = PRESETS["book"]
         fit_data, valid_data = hold_out(train_data, self.valid_ratio, seed)
         seed_everything(seed)
         epochs = (
-            replace(self.recipe, num_epochs=self.max_epochs)
+            replace(book, num_epochs=self.max_epochs)
             .train(
                 self.ratings.matrix(fit_data),
                 None,
@@ -274,8 +316,8 @@ class EarlyStoppedAutoRec(BookAutoRec):
             if epoch.valid_rmse < best:
                 best, num_epochs = epoch.valid_rmse, epoch.epoch
             yield 0
-        chosen = replace(self.recipe, num_epochs=num_epochs)
-        yield from self._fit(chosen, train_data, seed)
+        self.recipe = replace(book, num_epochs=num_epochs)
+        yield from super().fit(train_data, seed)
 
 
 def _num_parameters(net: gluon.Block) -> int:

@@ -152,6 +152,58 @@ def comparison_chart(
     return figure
 
 
+def study_chart(
+    rmse: Mapping[str, Sequence[float]],
+    published: Mapping[str, float],
+    curve: Mapping[int, float],
+) -> Figure:
+    """Draw errors beside published ones, and the error over the hidden units.
+
+    Parameters
+    ----------
+    rmse : mapping
+        From a model's title to its RMSE on each split.
+    published : mapping
+        From a title to the figure to compare with, where there is one.
+    curve : mapping
+        From the number of hidden units to the RMSE.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Left a row a model, a dot for the mean with the standard deviation, and a
+        diamond for the published figure; right the curve.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), facecolor="white", layout="constrained")
+    models, units = figure.subplots(1, 2, width_ratios=(1.3, 1))
+    for row, (title, values) in enumerate(rmse.items()):
+        error = np.std(values, ddof=1) if len(values) > 1 else 0.0
+        here = "here" if row == 0 else None
+        models.errorbar(
+            *(np.mean(values), row),
+            xerr=error,
+            fmt="o",
+            color="tab:blue",
+            capsize=4,
+            label=here,
+        )
+        if title in published:
+            there = "published" if title == next(iter(published)) else None
+            models.plot(published[title], row, "D", mfc="none", color="k", label=there)
+    models.set_yticks(range(len(rmse)), rmse)
+    models.invert_yaxis()
+    models.set(title="RMSE on held-out ratings: lower is better", xlabel="RMSE")
+    models.grid(alpha=0.3)
+    if rmse:
+        models.legend()
+    units.plot(list(curve), list(curve.values()), marker="o")
+    units.set(title="I-AutoRec", xlabel="hidden units", ylabel="RMSE")
+    units.grid(alpha=0.3)
+    return figure
+
+
 def save_figure(figure: Figure, file: str | Path) -> None:
     """Write a figure; its kind follows from the file's ending.
 

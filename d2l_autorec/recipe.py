@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as onp
@@ -23,8 +23,9 @@ from .distributed import Team
 from .evaluators import predict_cells, rmse
 from .loop import Epoch, train_epochs
 from .losses import MaskedRMSELoss
-from .model import BOUNDED, Average, DeepAutoRec
+from .model import BOUNDED, Average, DeepAutoRec, members
 from .optimizers import Rprop as Rprop  # so that it is registered with MXNet
+from .pretraining import pretrain
 
 
 class Training(NamedTuple):
@@ -80,6 +81,10 @@ class Recipe:
         Weight decay.
     num_epochs : int
         Passes over the training matrix.
+    pretrain_epochs : int
+        For several hidden layers, of which the first and the last have equally many
+        units: passes that come before, which find the weights to start from with one
+        hidden layer; see `pretrain`.
     batch_size : int or None
         Rows a mini-batch; None for all of them at once.
     clip : bool
@@ -102,6 +107,7 @@ class Recipe:
     schedule: str = "constant"
     wd: float = 1e-5
     num_epochs: int = 25
+    pretrain_epochs: int = 0
     batch_size: int | None = 256
     clip: bool = False
     cold: float | str | None = None
@@ -223,6 +229,8 @@ class Recipe:
         net.initialize(mx.init.Normal(0.01) if one_layer else mx.init.Xavier(), devices)
         rows = self.rows(train_mat)
         batch_size = min(self.batch_size or rows.shape[0], rows.shape[0])
+        if self.pretrain_epochs and not trained:
+            self._pretrain(net, train_mat, devices, seed, team)
         settings = {"learning_rate": self.lr, "wd": self.wd}
         if self.schedule == "cosine":
             # An incomplete batch waits for the next epoch.
@@ -266,6 +274,26 @@ class Recipe:
             cells_per_row,
         )
         return Training(net, trainer, epochs)
+
+    def _pretrain(
+        self,
+        net: DeepAutoRec | Average,
+        train_mat: sp.csr_matrix,
+        devices: Sequence[mx.Context],
+        seed: int | None,
+        team: Team | None,
+    ) -> None:
+        assert not isinstance(self.num_hidden, int)
+        shallow = replace(
+            self,
+            num_hidden=self.num_hidden[0],
+            num_epochs=self.pretrain_epochs,
+            pretrain_epochs=0,
+        ).train(train_mat, None, devices, seed, team=team)
+        for _ in shallow.epochs:
+            pass
+        for deep, trained in zip(members(net), members(shallow.net)):
+            pretrain(deep, trained, self.rows(train_mat), devices, seed)
 
 
 PRESETS = {

@@ -158,6 +158,13 @@ def _check_combination(
     layout = given & {"columns", "encoding", "duplicates", "rating_offset"}
     if layout and not args.ratings:
         parser.error(f"only for a file that --ratings names: {flags(layout)}")
+    if args.pretrain_epochs and (
+        isinstance(args.num_hidden, int) or args.num_hidden[0] != args.num_hidden[-1]
+    ):
+        parser.error(
+            "--pretrain-epochs needs several hidden layers, the first as large as the "
+            "last (--num-hidden 500 250 500)"
+        )
     if args.patience and not (args.valid_ratio or args.resume):
         parser.error("--patience needs a validation part (--valid-ratio 0.1)")
 
@@ -382,6 +389,14 @@ def _parser() -> cli.Parser:
         default=25,
         metavar="N",
         help="passes over the training ratings, those before a --resume included",
+    )
+    recipe.add_argument(
+        "--pretrain-epochs",
+        type=cli.non_negative_int,
+        default=0,
+        metavar="N",
+        help="with several hidden layers, passes with just one that come first, for "
+        "weights to start from",
     )
     recipe.add_argument(
         "--patience",

@@ -1,0 +1,535 @@
+"""Repeat the AutoRec paper's experiments: ``python -m d2l_autorec.paper``.
+
+The protocol: a random tenth of the ratings is the test part, anew for each split; what
+is tuned, the weight decay, is chosen on a tenth of the first split's training part, and
+the model is then trained on the whole training part of each split. Predictions are
+clipped to the rating scale; a user or an item without a training rating gets a 3. Each
+trained model sees its test part once.
+
+References
+----------
+S. Sedhain, A. K. Menon, S. Sanner, L. Xie, "AutoRec: Autoencoders Meet Collaborative
+Filtering", WWW 2015. S. C. Han, T. Lim, S. Long, B. Burgstaller, J. Poon, "GLocal-K:
+Global and Local Kernels for Recommender Systems", CIKM 2021.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import cli
+from .compare import markdown_table, spread
+from .errors import DataError
+from .files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from .estimators import Estimator
+    from .ratings import Ratings
+    from .recipe import Recipe
+
+HIDDEN_UNITS = (10, 20, 40, 80, 100, 200, 300, 400, 500)
+VALID_RATIO = 0.1
+COLD = 3.0
+# What --only takes; "hidden" is the curve over the hidden units.
+NAMES = (
+    *("item", "user", "rprop", "identity-identity", "sigmoid-identity"),
+    *("sigmoid-sigmoid", "deep", "mf", "best", "hidden"),
+)
+PROTOCOL = (
+    "RMSE is pooled over the test part, a random tenth of the ratings; mean ± standard "
+    "deviation over the splits. The weight decay (of the paper's objective: its "
+    "lambda) was chosen on a tenth of the first split's training part where there was "
+    "more than one to choose from; the model was then trained on each whole training "
+    "part and scored once. Predictions are clipped to the rating scale; users and "
+    "items without a training rating get a 3."
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model of the study.
+
+    Parameters
+    ----------
+    title : str
+        What the tables call it.
+    table : str
+        Where in the paper it is.
+    published : float or None
+        Its RMSE on ML-1M there, or that of the work which `table` names.
+    recipe : Recipe or None
+        Its settings but for the weight decay; None for matrix factorization.
+    wds : tuple of float
+        The weight decays to choose from.
+    num_splits : int, optional
+        If fewer splits than the study's will do.
+    """
+
+    title: str
+    table: str
+    published: float | None
+    recipe: Recipe | None
+    wds: tuple[float, ...]
+    num_splits: int | None = None
+
+    def settings(self, wd: float) -> dict[str, Any]:
+        """Spell a training's settings out, for the records."""
+        recipe = asdict(replace(self.recipe, wd=wd)) if self.recipe else {"wd": wd}
+        return json.loads(json.dumps(recipe))  # type: ignore[no-any-return]
+
+    def cost(self) -> float:
+        """Estimate how long a training takes, in a unit of its own."""
+        if self.recipe is None:
+            return 1.0
+        hidden = self.recipe.num_hidden
+        widest = hidden if isinstance(hidden, int) else hidden[0]
+        num_epochs = self.recipe.num_epochs + self.recipe.pretrain_epochs
+        return self.recipe.members * num_epochs * (widest + 100) / 30_000
+
+    def model(self, ratings: Ratings, wd: float) -> Estimator:
+        """Make the model.
+
+        Parameters
+        ----------
+        ratings : Ratings
+            Says which users and items there are.
+        wd : float
+            Weight decay.
+
+        Returns
+        -------
+        Estimator
+        """
+        from .estimators import BookAutoRec, BookMF
+        from .loop import try_all_gpus
+
+        if self.recipe is None:
+            return BookMF(ratings, try_all_gpus(), wd)
+        return BookAutoRec(ratings, try_all_gpus(), replace(self.recipe, wd=wd))
+
+
+def experiments(quick: bool = False) -> dict[str, Experiment]:
+    """List the experiments by the names that ``--only`` takes.
+
+    Parameters
+    ----------
+    quick : bool
+        Few epochs, and nothing to choose.
+
+    Returns
+    -------
+    dict of str to Experiment
+        ``hidden-N`` are the points of the curve over the hidden units.
+    """
+    from .recipe import PRESETS
+
+    paper, best = PRESETS["paper"], PRESETS["best"]
+    linear = replace(paper, activation="identity", lr=1e-4)
+    rprop = replace(
+        paper, optimizer="rprop", schedule="constant", batch_size=None, num_epochs=150
+    )
+    deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
+    found = {
+        "item": Experiment("I-AutoRec", "a, b, c", 0.831, paper, (100, 200, 400)),
+        "user": Experiment(
+            "U-AutoRec", "a", 0.874, replace(paper, kind="user"), (50, 100, 200)
+        ),
+        "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (200, 300)),
+        "identity-identity": Experiment(
+            "f identity, g identity", "b", 0.872, linear, (1000, 4000)
+        ),
+        "sigmoid-identity": Experiment(
+            "f sigmoid, g identity",
+            *("b", 0.852, replace(linear, output="sigmoid"), (1000, 4000)),
+        ),
+        "sigmoid-sigmoid": Experiment(
+            "f sigmoid, g sigmoid",
+            *("b", 0.836, replace(paper, output="sigmoid"), (200, 400, 800)),
+        ),
+        "deep": Experiment(
+            "deep (500, 250, 500)",
+            *("text", 0.827, deep, (100, 200)),
+        ),
+        "mf": Experiment("BiasedMF", "c", 0.845, None, (3e-6, 1e-5)),
+        "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
+    }
+    for units in HIDDEN_UNITS:
+        found[f"hidden-{units}"] = Experiment(
+            f"{units} hidden units",
+            *("figure", None, replace(paper, num_hidden=units), (paper.wd,), 1),
+        )
+    if quick:
+        found = {
+            name: replace(
+                experiment,
+                recipe=experiment.recipe and _quick(experiment.recipe),
+                wds=experiment.wds[:1],
+            )
+            for name, experiment in found.items()
+        }
+    return found
+
+
+def _quick(recipe: Recipe) -> Recipe:
+    pretrain_epochs = min(recipe.pretrain_epochs, 10)
+    return replace(recipe, num_epochs=20, pretrain_epochs=pretrain_epochs)
+
+
+class Study:
+    """Trainings that have been done, and doing the others.
+
+    Parameters
+    ----------
+    ratings : Ratings
+        All of them.
+    file : pathlib.Path
+        JSON that keeps each result as soon as there is one, so that a study that was
+        interrupted goes on where it was.
+
+    Attributes
+    ----------
+    records : list of dict
+        ``title``, ``split``, ``part`` (``'validation'`` or ``'test'``), ``settings``,
+        ``rmse`` and ``seconds`` of each training.
+    """
+
+    def __init__(self, ratings: Ratings, file: Path) -> None:
+        self.ratings, self.file = ratings, file
+        self.records: list[dict[str, Any]] = []
+        if file.exists():
+            try:
+                self.records = json.loads(file.read_text(encoding="utf-8"))["trainings"]
+            except (ValueError, LookupError, TypeError) as error:
+                raise DataError(f"{file}: is not a study's results: {error}") from None
+
+    def find(self, key: Mapping[str, Any]) -> float | None:
+        """Look up the RMSE of a training with the same split, part and settings."""
+        for record in self.records:
+            if all(record.get(name) == value for name, value in key.items()):
+                return float(record["rmse"])
+        return None
+
+    def run(
+        self,
+        experiment: Experiment,
+        wd: float,
+        split: int,
+        part: str,
+        tick: Callable[[float, bool], None],
+    ) -> float:
+        """Train a model and score it, unless that has been done.
+
+        Parameters
+        ----------
+        experiment : Experiment
+            Makes the model.
+        wd : float
+            Weight decay.
+        split : int
+            Seed of the split and of the model.
+        part : {'validation', 'test'}
+            What to score on. For the validation part, the model is trained on what is
+            left of the training part.
+        tick : callable
+            Called after each epoch with how much of the training it was, from 0 to 1,
+            and whether that had been done before.
+
+        Returns
+        -------
+        float
+            RMSE.
+        """
+        from .estimators import BookMF
+
+        settings = experiment.settings(wd)
+        key: dict[str, Any] = {"split": split, "part": part, "settings": settings}
+        if (done := self.find(key)) is not None:
+            tick(1.0, True)
+            return done
+        train_data, held_out = self._parts(split, part)
+        model = experiment.model(self.ratings, wd)
+        num_epochs = (experiment.recipe or BookMF).num_epochs
+        start = time.perf_counter()
+        for _ in model.fit(train_data, split):
+            tick(1 / num_epochs, False)
+        seconds = time.perf_counter() - start
+        rmse = self._rmse(model, train_data, held_out)
+        result = {"rmse": rmse, "seconds": round(seconds, 1)}
+        self.records.append({"title": experiment.title, **key, **result})
+        self.save()
+        return rmse
+
+    def _parts(self, split: int, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        from .data import hold_out, split_data_ml100k
+        from .loop import seed_everything
+
+        seed_everything(split)
+        train_data, test_data = split_data_ml100k(
+            self.ratings.data, self.ratings.num_users, self.ratings.num_items
+        )
+        if part == "test":
+            return train_data, test_data
+        return hold_out(train_data, VALID_RATIO, split)
+
+    def _rmse(
+        self, model: Estimator, train_data: pd.DataFrame, held_out: pd.DataFrame
+    ) -> float:
+        """Score a model by the protocol's rules, which are the same for all."""
+        from .evaluators import rmse
+
+        rating = train_data["rating"]
+        predictions = model.predict(held_out[["user_id", "item_id"]])
+        predictions = predictions.clip(rating.min(), rating.max())
+        for column in ("user_id", "item_id"):
+            predictions[~held_out[column].isin(train_data[column])] = COLD
+        return rmse(predictions, held_out["rating"])
+
+    def save(self) -> None:
+        """Write the records."""
+        content = {
+            "command": f"python -m d2l_autorec.paper --dataset {self.ratings.name}",
+            "machine": f"{os.cpu_count()} CPU cores ({platform.machine()})",
+            "python": platform.python_version(),
+            "date": date.today().isoformat(),
+            "trainings": self.records,
+        }
+        with replacing(self.file) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+    def choose(
+        self, experiment: Experiment, tick: Callable[[float, bool], None]
+    ) -> float:
+        """Choose an experiment's weight decay on the first split's validation part.
+
+        Parameters
+        ----------
+        experiment : Experiment
+            With the candidates.
+        tick : callable
+            As for `run`.
+
+        Returns
+        -------
+        float
+            Of one candidate itself, of several the one with the lowest RMSE.
+        """
+        if len(experiment.wds) == 1:
+            return experiment.wds[0]
+        return min(
+            experiment.wds,
+            key=lambda wd: self.run(experiment, wd, 0, "validation", tick),
+        )
+
+
+class Row(NamedTuple):
+    """What came out of an experiment.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    wd : float
+        That was chosen.
+    rmse : list of float
+        On the test part of each split.
+    """
+
+    experiment: Experiment
+    wd: float
+    rmse: list[float]
+
+
+def report(rows: Mapping[str, Row], dataset: str, command: str) -> str:
+    """Write the results down as Markdown.
+
+    Parameters
+    ----------
+    rows : mapping of str to Row
+        By the experiments' names.
+    dataset : str
+        Published figures are shown beside ML-1M's.
+    command : str
+        That prints them again.
+
+    Returns
+    -------
+    str
+    """
+    cells = [("model", "table", "published", "RMSE here", "splits", "weight decay")]
+    for row in rows.values():
+        published = row.experiment.published if dataset == "ml-1m" else None
+        cells.append(
+            (
+                row.experiment.title,
+                row.experiment.table,
+                f"{published:g}" if published else "",
+                spread(row.rmse, ".4f"),
+                str(len(row.rmse)),
+                f"{row.wd:g}",
+            )
+        )
+    return f"{dataset}:\n\n{markdown_table(cells)}\n\n{PROTOCOL}\n\n{command}\n"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        By default the process's own arguments.
+    """
+    args = _parser().parse_args(argv)
+
+    # Only now, so that --help and a bad flag need not wait for MXNet.
+    from tqdm import tqdm
+
+    from .datasets import load_dataset
+    from .plots import save_figure
+
+    dataset = args.dataset or ("ml-100k" if args.quick else "ml-1m")
+    num_splits = args.splits or (1 if args.quick else 5)
+    ratings = load_dataset(dataset, args.data_dir)
+    if not args.quiet:
+        print(ratings.summary())
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / f"{dataset}{'-quick' if args.quick else ''}.json"
+    study = Study(ratings, file)
+
+    chosen = {
+        name: experiment
+        for name, experiment in experiments(args.quick).items()
+        if not args.only or re.sub(r"-\d+$", "", name) in args.only
+    }
+    trainings = {
+        name: min(e.num_splits or num_splits, num_splits)
+        + len(e.wds) * (len(e.wds) > 1)
+        for name, e in chosen.items()
+    }
+    rows = {}
+    with tqdm(
+        total=sum(count * chosen[name].cost() for name, count in trainings.items()),
+        bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}",
+        smoothing=0,
+        disable=args.quiet,
+    ) as bar:
+        for name, experiment in chosen.items():
+            bar.set_postfix_str(experiment.title)
+            cost = experiment.cost()
+
+            def tick(share: float, before: bool, cost: float = cost) -> None:
+                # What was done before says nothing about the time that is left.
+                bar.initial += share * cost * before
+                bar.update(share * cost)
+
+            wd = study.choose(experiment, tick)
+            splits = range(min(experiment.num_splits or num_splits, num_splits))
+            found = [study.run(experiment, wd, n, "test", tick) for n in splits]
+            rows[name] = Row(experiment, wd, found)
+    text = report(rows, dataset, _provenance(args, dataset, num_splits))
+    print(text)
+    with replacing(file.with_suffix(".md")) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    with replacing(file.with_suffix(".png")) as temporary:
+        save_figure(_chart(rows, dataset), temporary)
+
+
+def _chart(rows: Mapping[str, Row], dataset: str) -> Figure:
+    from .plots import study_chart
+
+    curve = {
+        units: rows[f"hidden-{units}"].rmse[0]
+        for units in HIDDEN_UNITS
+        if f"hidden-{units}" in rows
+    }
+    models = [row for name, row in rows.items() if not name.startswith("hidden-")]
+    figure = study_chart(
+        {row.experiment.title: row.rmse for row in models},
+        {
+            row.experiment.title: row.experiment.published
+            for row in models
+            if row.experiment.published and dataset == "ml-1m"
+        },
+        curve,
+    )
+    figure.suptitle(f"AutoRec's experiments on {dataset}")
+    return figure
+
+
+def _provenance(args: argparse.Namespace, dataset: str, num_splits: int) -> str:
+    """Name the command that prints the report again, and the machine."""
+    flags = ["--quick"] if args.quick else ["--dataset", dataset]
+    flags += ["--splits", str(num_splits)]
+    if args.only:
+        flags += ["--only", ",".join(args.only)]
+    return (
+        f"`python -m d2l_autorec.paper {shlex.join(flags)}`, seeds 0 to "
+        f"{num_splits - 1}, on {os.cpu_count()} CPU cores ({platform.machine()}), "
+        f"Python {platform.python_version()}, {date.today()}."
+    )
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in NAMES]:
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0]!r} is not one of {', '.join(NAMES)}"
+        )
+    return names
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog="python -m d2l_autorec.paper",
+        description="Repeat the experiments of the AutoRec paper on MovieLens 1M, in "
+        "one to two hours on 2 cores. Every training is kept as soon as it is done: "
+        "the same command goes on where it was interrupted.",
+    )
+    cli.add_data_flags(parser, default="ml-1m, and with --quick ml-100k")
+    study = parser.add_argument_group("study")
+    study.add_argument(
+        "--quick",
+        action="store_true",
+        help="a tour in less than 5 minutes: few epochs, one split, nothing tuned",
+    )
+    study.add_argument(
+        "--only",
+        type=_names,
+        metavar="LIST",
+        help=f"some of {', '.join(NAMES)} (default: all)",
+    )
+    study.add_argument(
+        "--splits",
+        type=cli.positive_int,
+        metavar="N",
+        help="random splits, with the seeds 0, 1, ... (default: 5, and with --quick 1)",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--out",
+        type=Path,
+        default=Path("paper-results"),
+        metavar="DIR",
+        help="folder for the table (.md), every training (.json) and the plot (.png)",
+    )
+    output.add_argument(
+        "--quiet", action="store_true", help="print only the result, no progress"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main, os._exit)

@@ -1,0 +1,84 @@
+"""Greedy pretraining: weights for several hidden layers to start from.
+
+References
+----------
+Y. Bengio, P. Lamblin, D. Popovici, H. Larochelle, "Greedy Layer-Wise Training of Deep
+Networks", NIPS 2006.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as onp
+import scipy.sparse as sp
+
+from ._mxnet import gluon, mx
+from .data import dense, row_batches
+from .loop import train_epochs
+from .model import DeepAutoRec
+
+NUM_EPOCHS, BATCH_SIZE, LR = 200, 512, 0.003
+
+
+def pretrain(
+    net: DeepAutoRec,
+    shallow: DeepAutoRec,
+    rows: sp.csr_matrix,
+    devices: Sequence[mx.Context],
+    seed: int | None = None,
+) -> None:
+    """Start a deep network where a shallow one ended.
+
+    The first and the last layer become the shallow network's. The layers between them
+    are trained, all at once and on their own, to pass its hidden layer on unchanged.
+
+    Parameters
+    ----------
+    net : DeepAutoRec
+        Initialized on `devices`; its first and its last hidden layer have as many units
+        as that of `shallow`.
+    shallow : DeepAutoRec
+        Trained on `devices`, with one hidden layer.
+    rows : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        What it was trained on.
+    devices : sequence of mxnet.Context
+        To train on.
+    seed : int, optional
+        Of the weights between, and of the order of the rows.
+    """
+    parts = (rows[i : i + BATCH_SIZE] for i in range(0, rows.shape[0], BATCH_SIZE))
+    codes = onp.concatenate(
+        [shallow.encoder(dense(part, devices[0])).asnumpy() for part in parts]
+    )  # (num_items, num_hidden)
+    batches = row_batches(sp.csr_matrix(codes), BATCH_SIZE, shuffle=True)
+    num_steps = max(1, NUM_EPOCHS * rows.shape[0] // BATCH_SIZE)
+    between = gluon.Trainer(
+        net.deeper.collect_params(),
+        "adam",
+        {
+            "learning_rate": LR,
+            "lr_scheduler": mx.lr_scheduler.CosineScheduler(num_steps, LR),
+        },
+    )
+    for _ in train_epochs(
+        net.deeper,
+        batches,
+        gluon.loss.L2Loss(),
+        between,
+        NUM_EPOCHS,
+        devices,
+        lambda: math.nan,
+        seed=seed,
+    ):
+        pass
+    for layer, trained in (
+        (net.encoder, shallow.encoder),
+        (net.decoder, shallow.decoder),
+    ):
+        for parameter, found in (
+            (layer.weight, trained.weight),
+            (layer.bias, trained.bias),
+        ):
+            parameter.set_data(found.data(devices[0]))

@@ -138,33 +138,30 @@ def experiments(quick: bool = False) -> dict[str, Experiment]:
     from .recipe import PRESETS
 
     paper, best = PRESETS["paper"], PRESETS["best"]
-    linear = replace(paper, activation="identity", lr=1e-4)
     rprop = replace(
-        paper, optimizer="rprop", schedule="constant", batch_size=None, num_epochs=150
+        paper, optimizer="rprop", schedule="constant", batch_size=None, num_epochs=120
     )
+    linear = replace(rprop, activation="identity")
     deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
     found = {
         "item": Experiment("I-AutoRec", "a, b, c", 0.831, paper, (100, 200, 400)),
         "user": Experiment(
-            "U-AutoRec", "a", 0.874, replace(paper, kind="user"), (50, 100, 200)
+            "U-AutoRec", "a", 0.874, replace(paper, kind="user"), (100, 200)
         ),
-        "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (200, 300)),
         "identity-identity": Experiment(
-            "f identity, g identity", "b", 0.872, linear, (1000, 4000)
+            "f identity, g identity", "b", 0.872, linear, (300, 1000)
         ),
         "sigmoid-identity": Experiment(
             "f sigmoid, g identity",
-            *("b", 0.852, replace(linear, output="sigmoid"), (1000, 4000)),
+            *("b", 0.852, replace(linear, output="sigmoid"), (300, 1000)),
         ),
         "sigmoid-sigmoid": Experiment(
             "f sigmoid, g sigmoid",
-            *("b", 0.836, replace(paper, output="sigmoid"), (200, 400, 800)),
+            *("b", 0.836, replace(paper, output="sigmoid"), (400, 800)),
         ),
-        "deep": Experiment(
-            "deep (500, 250, 500)",
-            *("text", 0.827, deep, (100, 200)),
-        ),
-        "mf": Experiment("BiasedMF", "c", 0.845, None, (3e-6, 1e-5)),
+        "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (60, 100)),
+        "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,)),
+        "mf": Experiment("BiasedMF", "c", 0.845, None, (3e-6,)),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
     }
     for units in HIDDEN_UNITS:

@@ -156,9 +156,9 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
     linear = replace(rprop, activation="identity")
     deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
     found = {
-        "item": Experiment("I-AutoRec", "a, b, c", 0.831, paper, (100, 150)),
+        "item": Experiment("I-AutoRec", "a, b, c", 0.831, paper, (150, 200, 300)),
         "user": Experiment(
-            "U-AutoRec", "a", 0.874, replace(paper, kind="user"), (150,)
+            "U-AutoRec", "a", 0.874, replace(paper, kind="user"), (200,)
         ),
         "identity-identity": Experiment(
             "f identity, g identity", "b", 0.872, linear, (500,)
@@ -171,7 +171,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
             "f sigmoid, g sigmoid",
             *("b", 0.836, replace(paper, output="sigmoid"), (400,)),
         ),
-        "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (120,)),
+        "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
         "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
         "mf": Experiment("BiasedMF", "c", 0.845, None, (3e-6,)),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
@@ -265,20 +265,32 @@ class Study:
         if (done := self.find(key)) is not None:
             tick(1.0, True)
             return done
-        train_data, held_out = self._parts(split, part)
+        train_data, held_out = self.parts(split, part)
         model = experiment.model(self.ratings, wd)
         num_epochs = (experiment.recipe or BookMF).num_epochs
         start = time.perf_counter()
         for _ in model.fit(train_data, split):
             tick(1 / num_epochs, False)
         seconds = time.perf_counter() - start
-        rmse = _rmse(model, train_data, held_out, experiment.cold)
+        rmse = protocol_rmse(model, train_data, held_out, experiment.cold)
         result = {"rmse": rmse, "seconds": round(seconds, 1)}
         self.records.append({"title": experiment.title, **key, **result})
         self.save()
         return rmse
 
-    def _parts(self, split: int, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def parts(self, split: int, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Cut the ratings for a training.
+
+        Parameters
+        ----------
+        split, part
+            As for `run`.
+
+        Returns
+        -------
+        train_data, held_out : pandas.DataFrame
+            To train on, and to score on.
+        """
         from .data import hold_out, split_data_ml100k
         from .loop import seed_everything
 
@@ -327,13 +339,28 @@ class Study:
         )
 
 
-def _rmse(
+def protocol_rmse(
     model: Estimator,
     train_data: pd.DataFrame,
     held_out: pd.DataFrame,
     cold: float | str,
 ) -> float:
-    """Score a model by the protocol's rules, which are the same for all."""
+    """Score a model by the rules that are the same for all.
+
+    Parameters
+    ----------
+    model : Estimator
+        Trained on `train_data`.
+    train_data, held_out : pandas.DataFrame
+        Ratings; predictions are clipped to the range of the former.
+    cold : float or 'mean'
+        Predicted for users and items that are not in `train_data`.
+
+    Returns
+    -------
+    float
+        Pooled over `held_out`.
+    """
     from .evaluators import rmse
 
     rating = train_data["rating"]
@@ -449,8 +476,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             cost = experiment.cost()
 
             def tick(share: float, before: bool, cost: float = cost) -> None:
-                # What was done before says nothing about the time that is left.
-                bar.initial += share * cost * before
+                if before and not bar.disable:
+                    # It says nothing about the time that is left.
+                    bar.initial += share * cost
                 bar.update(share * cost)
 
             wd = study.choose(experiment, tick)

@@ -4,7 +4,7 @@ PYTHONS := python3 python3.11 python3.10 python3.9
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (3, 12))
 PY := .venv/bin/python
 
-.PHONY: train test results notebooks constraints clean
+.PHONY: train test results paper notebooks constraints clean
 
 train: .venv/installed
 	$(PY) -m d2l_autorec.train
@@ -19,6 +19,10 @@ test: .venv/installed-test
 results: .venv/installed
 	mkdir -p docs
 	$(PY) -m d2l_autorec.compare --markdown README.md --plot docs/compare.png
+
+# Goes on where it was interrupted; an hour or more on 2 cores.
+paper: .venv/installed
+	$(PY) -m d2l_autorec.paper --out docs/results
 
 notebooks: .venv/installed-test
 	$(PY) notebooks/build.py

@@ -190,8 +190,14 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
 
 
 def _quick(recipe: Recipe) -> Recipe:
-    pretrain_epochs = min(recipe.pretrain_epochs, 10)
-    return replace(recipe, num_epochs=20, pretrain_epochs=pretrain_epochs)
+    # In so few epochs, it takes smaller batches and longer steps to get anywhere.
+    return replace(
+        recipe,
+        num_epochs=20,
+        pretrain_epochs=min(recipe.pretrain_epochs, 10),
+        lr=5 * recipe.lr,
+        batch_size=recipe.batch_size and 64,
+    )
 
 
 class Study:

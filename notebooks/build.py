@@ -24,7 +24,7 @@ from d2l_autorec.files import replacing
 
 HERE = Path(__file__).parent
 LANGUAGES = ("en", "ko", "pt")
-NAMES = ("autorec", "exercises")
+NAMES = ("autorec", "exercises", "paper")
 
 
 def shown_source(path: str) -> str:
@@ -151,13 +151,16 @@ def load(language: str, name: str) -> NotebookNode:
 
 
 def main() -> None:
-    """Bring all notebooks up to date, run them and write them back."""
+    """Bring notebooks up to date, run them and write them back."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--no-run", action="store_true", help="only copy the code, keep no outputs"
     )
+    parser.add_argument(
+        "--only", choices=NAMES, nargs="+", default=NAMES, help="default: all"
+    )
     arguments = parser.parse_args()
-    for name in NAMES:
+    for name in arguments.only:
         english = load("en", name)
         fill_shown(english)
         for language in tqdm(LANGUAGES, desc=name, unit="notebook", file=sys.stderr):

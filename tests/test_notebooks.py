@@ -1,12 +1,16 @@
 """The notebooks: one code for all languages, the package's code, and a whole run."""
 
 import ast
+import json
 import re
 import sys
 from importlib import import_module, util
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from d2l_autorec.paper import experiments
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SPEC = util.spec_from_file_location("build", NOTEBOOKS / "build.py")
@@ -23,8 +27,10 @@ SMALL = {
         "decoder_activations": ["sigmoid", "relu"],
         "max_epochs": 2,
     },
+    "paper": {"only": ["hidden-10", "hidden-20"]},
 }
-NUM_PLOTS = {"autorec": 4, "exercises": 3}
+NUM_PLOTS = {"autorec": 4, "exercises": 3, "paper": 4}
+STUDY = NOTEBOOKS.parent / "docs" / "results" / "ml-1m.json"
 ALL = [(name, language) for name in build.NAMES for language in build.LANGUAGES]
 
 
@@ -39,6 +45,11 @@ def printed(notebook):
 
 def plots(notebook):
     return [o for o in outputs(notebook) if "image/png" in o.get("data", {})]
+
+
+def shown(notebook, cell_id):
+    (cell,) = (c for c in notebook.cells if c.id == cell_id)
+    return "".join(o.get("text") or o.data["text/plain"] for o in cell.outputs)
 
 
 @pytest.mark.parametrize("name", build.NAMES)
@@ -126,6 +137,23 @@ def test_the_committed_outputs_are_of_a_clean_run(name, language):
     assert not re.search(r"/(home|root|tmp|work|Users)/|it/s\]|epoch/s", text)
 
 
+@pytest.mark.parametrize("language", build.LANGUAGES)
+def test_the_committed_paper_notebook_shows_the_committed_study(language):
+    trainings = json.loads(STUDY.read_text())["trainings"]
+    lines = shown(build.load(language, "paper"), "reached").splitlines()
+    for experiment in experiments().values():
+        if experiment.published is None:
+            continue
+        settings = [experiment.settings(wd) for wd in experiment.wds]
+        tested = [
+            t["rmse"]
+            for t in trainings
+            if t["part"] == "test" and t["settings"] in settings
+        ]
+        (line,) = (x for x in lines if x.startswith(f"{experiment.title}  "))
+        assert f"{np.mean(tested):.4f}" in line
+
+
 def test_the_committed_result_is_the_same_in_every_language():
     lines = {
         re.search(
@@ -137,12 +165,46 @@ def test_the_committed_result_is_the_same_in_every_language():
     assert float(lines.pop()) <= 0.91
 
 
+def made_up(experiment, number, part, split):
+    """The last weight decay is the best; U-AutoRec is far below what is published."""
+    if part == "validation":
+        return 0.9 - number / 100
+    if experiment.published is None:
+        return 0.95 - experiment.recipe.num_hidden / 5000
+    return experiment.published - (experiment.title == "U-AutoRec") / 10 + split / 500
+
+
 @pytest.fixture(scope="module")
-def ran():
+def study_file(tmp_path_factory):
+    """A study of two splits, made up, where a project has it."""
+    trainings = [
+        {
+            "title": experiment.title,
+            "split": split,
+            "part": part,
+            "settings": experiment.settings(wd),
+            "rmse": made_up(experiment, number, part, split),
+            "seconds": 60.0,
+        }
+        for experiment in experiments().values()
+        for number, wd in enumerate(experiment.wds)
+        for part, split in (("validation", 0), ("test", 0), ("test", 1))
+        if part == "validation" or wd == experiment.wds[-1]
+    ]
+    file = tmp_path_factory.mktemp("project") / "docs" / "results" / "ml-1m.json"
+    file.parent.mkdir(parents=True)
+    about = {"command": "command", "machine": "machine", "python": "3.9", "date": "day"}
+    file.write_text(json.dumps({**about, "trainings": trainings}))
+    return file
+
+
+@pytest.fixture(scope="module")
+def ran(study_file):
     """Every notebook, run on synthetic ratings with small parameters."""
+    small = {**SMALL, "paper": {**SMALL["paper"], "results": str(study_file)}}
     return {
         (name, language): build.run(
-            build.load(language, name), dataset="synthetic-100k", **SMALL[name]
+            build.load(language, name), dataset="synthetic-100k", **small[name]
         )
         for name, language in ALL
     }
@@ -157,7 +219,10 @@ def test_it_runs_top_to_bottom_without_a_warning(ran, name, language):
 
 @pytest.mark.parametrize(("name", "language"), ALL)
 def test_synthetic_ratings_are_named_above_every_result(ran, name, language):
-    for cell in ran[name, language].cells:
+    cells = ran[name, language].cells
+    if name == "paper":  # whose first part shows the study, of real ratings
+        cells = cells[[cell.id for cell in cells].index("load") :]
+    for cell in cells:
         results = [
             o
             for o in cell.get("outputs", [])
@@ -176,6 +241,30 @@ def test_the_result_is_equal_across_the_languages(ran):
         for language in build.LANGUAGES
     }
     assert len(lines) == 1
+
+
+def test_what_the_study_reached_follows_from_its_results(ran):
+    notebook = ran["paper", "en"]
+    reached = shown(notebook, "reached")
+    assert re.search(r"^I-AutoRec .+ missed by 0.0010$", reached, re.M)
+    assert re.search(r"^U-AutoRec .+ yes$", reached, re.M)
+    orders = shown(notebook, "orders")
+    assert "item-based below user-based: DOES NOT HOLD" in orders
+    assert "the four pairs f, g: holds" in orders
+    assert re.search(r"^U-AutoRec .+ 2 +200$", shown(notebook, "a"), re.M)
+
+
+def test_the_study_is_found_above_the_notebooks_folder(study_file, monkeypatch):
+    cells = {c.id: c.source for c in build.load("en", "paper").cells}
+    folder = study_file.parents[2] / "notebooks" / "en"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(cells["parameters"] + "\n" + cells["imports"], names)
+    assert names["file"] == study_file
+    names["results"] = "nowhere.json"
+    with pytest.raises(FileNotFoundError, match="python -m d2l_autorec.paper"):
+        exec(cells["imports"], names)
 
 
 def test_a_kernel_without_the_package_is_told_what_to_install(monkeypatch):

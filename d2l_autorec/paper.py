@@ -195,7 +195,7 @@ def _quick(recipe: Recipe) -> Recipe:
         recipe,
         num_epochs=20,
         pretrain_epochs=min(recipe.pretrain_epochs, 10),
-        lr=5 * recipe.lr,
+        lr=0.005,
         batch_size=recipe.batch_size and 64,
     )
 

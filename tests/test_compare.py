@@ -28,7 +28,7 @@ def ratings(small_data):
 def model_class(request, monkeypatch):
     """Each of the models; AutoRec smaller and shorter than its presets."""
     for name, recipe in PRESETS.items():
-        small = replace(recipe, num_hidden=8, num_epochs=4)
+        small = replace(recipe, num_hidden=8, num_epochs=4, lr=0.05, batch_size=8)
         monkeypatch.setitem(PRESETS, name, small)
     monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "max_epochs", 6)
     found = getattr(estimators, MODELS[request.param])

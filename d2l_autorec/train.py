@@ -173,8 +173,8 @@ def _check_recipe(parser: cli.Parser, recipe: Recipe) -> None:
     layers = recipe.num_hidden
     if recipe.pretrain_epochs and (isinstance(layers, int) or layers[0] != layers[-1]):
         parser.error(
-            "--pretrain-epochs needs several hidden layers, the first as large as the "
-            "last (--num-hidden 500 250 500)"
+            f"--pretrain-epochs {recipe.pretrain_epochs} needs several hidden layers, "
+            "the first as large as the last (--num-hidden 500 250 500)"
         )
     if recipe.optimizer.lower() == "rprop" and recipe.batch_size:
         parser.error("--optimizer rprop needs --batch-size all")

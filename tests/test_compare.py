@@ -28,7 +28,14 @@ def ratings(small_data):
 def model_class(request, monkeypatch):
     """Each of the models; AutoRec smaller and shorter than its presets."""
     for name, recipe in PRESETS.items():
-        small = replace(recipe, num_hidden=8, num_epochs=4, lr=0.05, batch_size=8)
+        small = replace(
+            recipe,
+            num_hidden=8,
+            num_epochs=4,
+            pretrain_epochs=0,
+            lr=0.05,
+            batch_size=8,
+        )
         monkeypatch.setitem(PRESETS, name, small)
     monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "max_epochs", 6)
     found = getattr(estimators, MODELS[request.param])
@@ -378,7 +385,7 @@ def test_the_json_report_holds_every_score(small_data, command, tmp_path):
 def test_the_best_recipe_is_said_to_be_clipped(
     small_data, command, tmp_path, monkeypatch
 ):
-    small = replace(PRESETS["best"], num_hidden=8, num_epochs=2)
+    small = replace(PRESETS["best"], num_hidden=8, num_epochs=2, pretrain_epochs=0)
     monkeypatch.setitem(PRESETS, "best", small)
     file = tmp_path / "report.json"
     models = ["--models", "mean,autorec-best", "--seeds", "0"]

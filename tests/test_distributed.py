@@ -52,7 +52,7 @@ print(json.dumps({"history": history, "weights": sum(weights, [])}), flush=True)
 """
 
 
-def start(role=None, num_epochs=3, port=None, settings=None):
+def start(role=None, num_epochs=3, port=None, settings=None, timeout=60):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DMLC_")}
     environment["OMP_NUM_THREADS"] = "1"
     if role:
@@ -64,7 +64,7 @@ def start(role=None, num_epochs=3, port=None, settings=None):
             "DMLC_NUM_SERVER": "1",
             "DMLC_NUM_WORKER": "2",
             "PS_HEARTBEAT_INTERVAL": "1",
-            "PS_HEARTBEAT_TIMEOUT": "4",
+            "PS_HEARTBEAT_TIMEOUT": str(timeout),
         }
     return subprocess.Popen(
         [
@@ -84,12 +84,13 @@ def cluster():
     """Start the processes of a training; end those that it leaves behind."""
     processes = {}
 
-    def launch(num_epochs, settings=None):
+    def launch(num_epochs, settings=None, timeout=60):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         for name in ("scheduler", "server", "worker 0", "worker 1"):
-            processes[name] = start(name.split()[0], num_epochs, port, settings)
+            role = name.split()[0]
+            processes[name] = start(role, num_epochs, port, settings, timeout)
         return processes
 
     yield launch
@@ -128,7 +129,7 @@ def test_two_workers_do_what_one_process_does(cluster, settings):
 
 
 def test_a_worker_that_dies_ends_the_others_with_a_message(cluster):
-    processes = cluster(num_epochs=10**6)
+    processes = cluster(num_epochs=10**6, timeout=4)
     victim = processes.pop("worker 1")
     assert victim.stdout.readline() == "epoch 1\n"
     victim.send_signal(signal.SIGKILL)

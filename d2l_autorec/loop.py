@@ -197,8 +197,8 @@ def train_epochs(
                 losses = _backward(net, values, loss, devices)
                 mean_over = 1.0
             if team:
-                for number, parameter in enumerate(net.collect_params().values()):
-                    team.add_up(f"gradient {number}", parameter.list_grad())
+                for name, parameter in net.collect_params().items():
+                    team.add_up(name, parameter.list_grad())
             trainer.step(size * mean_over)
             # Reading a loss waits for it; the one before is ready, or soon will be,
             # and this batch is computed while the next one is put together.

@@ -14,8 +14,9 @@ from ._mxnet import gluon, np
 class MaskedRMSELoss(gluon.loss.Loss):
     """Root of the mean squared error over a batch's observed cells.
 
-    For sparse batches, as `train_epochs` takes them. The root makes the gradient of a
-    batch as long as it would be at an error of 1, however small the errors are.
+    For sparse batches, as `train_epochs` takes them; of a batch that is shared out over
+    devices, each share has its own root. The root makes the gradient of a batch as long
+    as it would be at an error of 1, however small the errors are.
     """
 
     def __init__(self) -> None:

@@ -3,7 +3,8 @@
 AutoRec predicts a rating by reconstructing the item's row of training ratings and
 reading the user's cell. The hidden layer of an item does not depend on the user, and
 the cell needs only the user's own row of the decoder's weights, so that the matrix of
-all users and all items is never built.
+all users and all items is never built. With users and items exchanged, the same holds
+for a user-based model.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ._mxnet import mx
 from .checkpoint import Checkpoint, Run
-from .errors import DataError
+from .data import on_device
+from .errors import DataError, ModelError
 from .loop import try_all_gpus
-from .model import AutoRec
+from .model import Average, DeepAutoRec, members
 
 
 class Recommendation(NamedTuple):
@@ -67,11 +68,11 @@ def load_model(directory: str | Path) -> Predictor:
 
 
 class Predictor:
-    """Predicts ratings with a trained item-based AutoRec.
+    """Predicts ratings with a trained AutoRec.
 
     Parameters
     ----------
-    net : AutoRec
+    net : DeepAutoRec or Average
         Trained, on one device.
     run : Run
         What it was trained on.
@@ -81,7 +82,7 @@ class Predictor:
     run : Run
     """
 
-    def __init__(self, net: AutoRec, run: Run) -> None:
+    def __init__(self, net: DeepAutoRec | Average, run: Run) -> None:
         self.net, self.run = net, run
 
     def recommend(
@@ -107,8 +108,8 @@ class Predictor:
         Returns
         -------
         list of Recommendation
-            Best first. Items without a training rating are left out: nothing tells
-            one of them from another.
+            Best first, before any clipping. Items without a training rating are left
+            out: nothing tells one of them from another.
 
         Raises
         ------
@@ -117,11 +118,10 @@ class Predictor:
         """
         user = self._known([user_id], "user", unknown)[0]
         if user < 0:
-            return self._best(self._item_means.copy(), [], n)
+            return self._best(self._item_means[None], [], n)
         rated = [] if include_rated else self._rated[:, user].indices
-        return self._best(
-            self._hidden @ self._weight[user] + self._bias[user], rated, n
-        )
+        sums = [items @ users[user] for users, items in zip(self._users, self._items)]
+        return self._best(self._outputs(sums), rated, n)
 
     def recommend_new(
         self, ratings: Mapping[Any, float], n: int = 10, include_rated: bool = False
@@ -145,30 +145,58 @@ class Predictor:
         ------
         DataError
             If an item has no training rating.
+        ModelError
+            If the model is item-based and its output is not the identity.
 
         Notes
         -----
-        The decoder has no row of weights for the new user, so one is estimated, with
-        all else held fixed. Users' rows (weights and bias), as the training found
-        them, have a mean :math:`\mu` and a covariance :math:`\Sigma`. With these as a
-        normal prior, the new user's row is the mean of the posterior given the ratings
-        *r* of items whose hidden layers (and a 1 for the bias) are the rows of *H*:
+        A user-based model reconstructs the new user's row like any other. In an
+        item-based one the decoder has no row of weights for the new user, so one is
+        estimated, with all else held fixed. Users' rows (weights and bias), as the
+        training found them, have a mean :math:`\mu` and a covariance :math:`\Sigma`.
+        With these as a normal prior, the new user's row is the mean of the posterior
+        given the ratings *r* of items whose hidden layers (and a 1 for the bias) are
+        the rows of *H*:
 
         .. math:: w = \mu + \Sigma H^T (H \Sigma H^T + s^2 I)^{-1} (r - H \mu),
 
-        where :math:`s^2` is the mean squared error on the training ratings.
+        where :math:`s^2` is the mean squared error on the training ratings. An average
+        of several networks is one such model, with their hidden layers side by side.
         """
-        items = self._known(list(ratings), "item", "error")
+        rated = self._known(list(ratings), "item", "error")
         given = np.array(list(ratings.values()), float) + self.run.rating_offset
-        rows = np.column_stack([self._weight, self._bias])[self._user_counts > 0]
+        if self._by_user:
+            row = sp.csr_matrix(
+                (given.astype(np.float32), rated, [0, len(rated)]),
+                (1, len(self.run.item_ids)),
+            )
+            sums = [
+                weights @ _encode(net, row)[0]
+                for net, weights in zip(members(self.net), self._weights)
+            ]
+        elif self.run.recipe.output == "identity":
+            sums = [self._estimate(rated, given)]
+        else:
+            raise ModelError(
+                "an item-based model serves new users only with an identity output, "
+                f"not {self.run.recipe.output}: train with --kind user or with "
+                "--output identity"
+            )
+        return self._best(self._outputs(sums), [] if include_rated else rated, n)
+
+    def _estimate(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """Predict a new user's ratings of all items, as `recommend_new` notes."""
+        size = len(self._weights)
+        rows = np.hstack(self._weights)[self._user_counts > 0] / size
         mean, rows = rows.mean(axis=0), rows - rows.mean(axis=0)
-        hidden = np.column_stack([self._hidden[items], np.ones(len(items))])
+        hidden = np.hstack([codes[rated] for codes in self._codes])
         spread = hidden @ rows.T / np.sqrt(len(rows))  # (num_rated, num_users)
-        gram = spread @ spread.T + self._noise * np.eye(len(items))
+        gram = spread @ spread.T + self._noise * np.eye(len(rated))
         share = spread.T @ np.linalg.solve(gram, given - hidden @ mean)
-        row = mean + rows.T @ share / np.sqrt(len(rows))
-        scores = self._hidden @ row[:-1].astype(np.float32) + row[-1]
-        return self._best(scores, [] if include_rated else items, n)
+        row = (mean + rows.T @ share / np.sqrt(len(rows))).astype(np.float32)
+        parts = zip(self._codes, np.split(row, size))
+        ratings: np.ndarray = sum(codes @ part for codes, part in parts)
+        return ratings
 
     def predict(self, pairs: Any, unknown: str = "error") -> np.ndarray:
         """Predict single ratings.
@@ -184,7 +212,7 @@ class Predictor:
         Returns
         -------
         numpy.ndarray of float64, shape (num_pairs,)
-            In the unit of the ratings file; not clipped to its scale.
+            In the unit of the ratings file; clipped only if the recipe says so.
 
         Raises
         ------
@@ -201,29 +229,56 @@ class Predictor:
         predictions[known] = self._cells(users[known], items[known])
         return predictions - self.run.rating_offset
 
-    @cached_property
-    def _hidden(self) -> np.ndarray:
-        """The hidden layer of each item: float32, shape (num_items, num_hidden)."""
-        # Most of a row is unobserved: a sparse product is far faster than the layer.
-        encoder = self.net.encoder
-        sums = self.run.train_mat @ encoder.weight.data().asnumpy().T
-        sums += encoder.bias.data().asnumpy()
-        hidden: np.ndarray = encoder.act(mx.np.array(sums)).asnumpy()
-        return hidden
+    @property
+    def _by_user(self) -> bool:
+        return self.run.recipe.kind == "user"
+
+    # In each network, a prediction is the product of a user's and an item's vector
+    # (float32, num_hidden + 1), one of them a hidden layer, the other the decoder's.
+
+    @property
+    def _users(self) -> list[np.ndarray]:
+        return self._codes if self._by_user else self._weights
+
+    @property
+    def _items(self) -> list[np.ndarray]:
+        return self._weights if self._by_user else self._codes
 
     @cached_property
-    def _weight(self) -> np.ndarray:
-        weight: np.ndarray = self.net.decoder.weight.data().asnumpy()
-        return weight  # (num_users, num_hidden)
+    def _codes(self) -> list[np.ndarray]:
+        """Last hidden layers, each row with a 1 behind: the items', or the users'."""
+        rows = self.run.recipe.rows(self.run.train_mat)
+        return [_encode(net, rows) for net in members(self.net)]
 
     @cached_property
-    def _bias(self) -> np.ndarray:
-        bias: np.ndarray = self.net.decoder.bias.data().asnumpy()
-        return bias  # (num_users,)
+    def _weights(self) -> list[np.ndarray]:
+        """Decoders' weights, each row with its bias behind: users', or items'."""
+        layers = [net.decoder for net in members(self.net)]
+        return [
+            np.column_stack([d.weight.data().asnumpy(), d.bias.data().asnumpy()])
+            for d in layers
+        ]
+
+    def _outputs(self, sums: Sequence[np.ndarray]) -> np.ndarray:
+        """Turn products into the networks' outputs: shape (num_networks, num_cells)."""
+        outputs: np.ndarray = np.stack(sums)
+        if self.run.recipe.output != "identity":
+            net = members(self.net)[0]
+            device = net.decoder.weight.list_ctx()[0]
+            activated = net.decoder.act(on_device(outputs, device))
+            outputs = net.stretch(activated).asnumpy()
+        return outputs
+
+    def _mean(self, outputs: np.ndarray) -> np.ndarray:
+        """Average over the networks, each clipped first where the recipe says so."""
+        if rating_range := members(self.net)[0].rating_range:
+            outputs = outputs.clip(*rating_range)
+        mean: np.ndarray = outputs.mean(axis=0)
+        return mean
 
     @cached_property
     def _user_counts(self) -> np.ndarray:
-        return np.bincount(self.run.train_mat.indices, minlength=len(self._bias))
+        return np.bincount(self.run.train_mat.indices, minlength=len(self.run.user_ids))
 
     @cached_property
     def _item_counts(self) -> np.ndarray:
@@ -256,9 +311,11 @@ class Predictor:
         predictions = np.empty(len(users))
         for start in range(0, len(users), 10_000):
             part = slice(start, start + 10_000)
-            user, item = users[part], items[part]
-            products = np.einsum("ij,ij->i", self._hidden[item], self._weight[user])
-            predictions[part] = products + self._bias[user]
+            sums = [
+                np.einsum("ij,ij->i", of_items[items[part]], of_users[users[part]])
+                for of_users, of_items in zip(self._users, self._items)
+            ]
+            predictions[part] = self._mean(self._outputs(sums))
         return predictions
 
     def _known(self, ids: Sequence[Any], noun: str, unknown: str) -> np.ndarray:
@@ -286,16 +343,34 @@ class Predictor:
         }
 
     def _best(
-        self, scores: np.ndarray, excluded: Sequence[int] | np.ndarray, n: int
+        self, outputs: np.ndarray, excluded: Sequence[int] | np.ndarray, n: int
     ) -> list[Recommendation]:
-        """Pick the highest scores; of equal ones, items with more ratings first."""
+        """Pick the highest outputs; of equal ones, items with more ratings first.
+
+        That is before clipping, which makes equal what is not.
+        """
+        scores = outputs.mean(axis=0)
         allowed = self._item_counts > 0
         allowed[excluded] = False
         items = np.flatnonzero(allowed)
         best = items[np.lexsort((-self._item_counts[items], -scores[items]))[:n]]
         ids = self.run.item_ids[best].tolist()
-        ratings = (scores[best] - self.run.rating_offset).tolist()
+        ratings = (self._mean(outputs[:, best]) - self.run.rating_offset).tolist()
         return [
             Recommendation(item_id, rating, self.run.titles.get(item_id))
             for item_id, rating in zip(ids, ratings)
         ]
+
+
+def _encode(net: DeepAutoRec, rows: sp.csr_matrix) -> np.ndarray:
+    """Compute the last hidden layer of rows of ratings, and put a 1 behind it."""
+    # Most of a row is unobserved: a sparse product is far faster than the layer.
+    encoder = net.encoder
+    sums = rows @ encoder.weight.data().asnumpy().T
+    sums += encoder.bias.data().asnumpy()
+    hidden = on_device(sums, encoder.weight.list_ctx()[0])
+    if encoder.act is not None:
+        hidden = encoder.act(hidden)
+    for layer in net.deeper:
+        hidden = layer(hidden)
+    return np.column_stack([hidden.asnumpy(), np.ones(len(sums), np.float32)])

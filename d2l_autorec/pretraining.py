@@ -52,8 +52,9 @@ def pretrain(
     codes = onp.concatenate(
         [shallow.encoder(dense(part, devices[0])).asnumpy() for part in parts]
     )  # (num_items, num_hidden)
-    batches = row_batches(sp.csr_matrix(codes), BATCH_SIZE, shuffle=True)
-    num_steps = max(1, NUM_EPOCHS * rows.shape[0] // BATCH_SIZE)
+    batch_size = min(BATCH_SIZE, rows.shape[0])
+    batches = row_batches(sp.csr_matrix(codes), batch_size, shuffle=True)
+    num_steps = NUM_EPOCHS * rows.shape[0] // batch_size
     between = gluon.Trainer(
         net.deeper.collect_params(),
         "adam",

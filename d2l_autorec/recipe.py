@@ -52,10 +52,10 @@ class Recipe:
 
     Parameters
     ----------
-    kind : {'item', 'user'}
-        Whether a row of the autoencoder is an item's ratings or a user's.
     num_hidden : int or tuple of int
         Units of the hidden layer, or of each one.
+    kind : {'item', 'user'}
+        Whether a row of the autoencoder is an item's ratings or a user's.
     activation, output : str
         As for `DeepAutoRec`.
     dropout, input_dropout : float
@@ -94,8 +94,8 @@ class Recipe:
         mean of the training ratings, or what the network makes of an empty row.
     """
 
-    kind: str = "item"
     num_hidden: int | tuple[int, ...] = 500
+    kind: str = "item"
     activation: str = "sigmoid"
     output: str = "identity"
     dropout: float = 0.05

@@ -18,6 +18,7 @@ from .distributed import check_environment, join
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint, Run
     from .ratings import Ratings
+    from .recipe import Recipe
 
 BOOK = "the book prints train loss 0.000, test RMSE 0.898"
 _BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1, "valid_ratio": None}
@@ -50,18 +51,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .files import replacing
     from .loop import closing_lines, parse_devices, stop_early
     from .plots import learning_curve, save_figure, watch
-    from .recipe import Recipe
+    from .recipe import PRESETS, Recipe
 
     if args.optimizer.lower() not in mx.optimizer.Optimizer.opt_registry:
         known = ", ".join(sorted(mx.optimizer.Optimizer.opt_registry))
         parser.error(f"argument --optimizer: {args.optimizer!r} is not one of {known}")
+    recipe = replace(
+        PRESETS[args.preset],
+        **{n: getattr(args, n) for n in Recipe.__dataclass_fields__ if n in given},
+    )
+    _check_recipe(parser, recipe)
     devices = parse_devices(args.devices)
     checkpoint, past = None, []
     if args.resume:
         checkpoint = _reopen(args, given)
         run, past = checkpoint.run, list(checkpoint.history)
     else:
-        run = _new_run(args, given)
+        run = _new_run(args, recipe)
     team = join(args.kvstore) if args.kvstore else None
     reports = team is None or team.rank == 0
     args.quiet = args.quiet or not reports
@@ -158,23 +164,27 @@ def _check_combination(
     layout = given & {"columns", "encoding", "duplicates", "rating_offset"}
     if layout and not args.ratings:
         parser.error(f"only for a file that --ratings names: {flags(layout)}")
-    if args.pretrain_epochs and (
-        isinstance(args.num_hidden, int) or args.num_hidden[0] != args.num_hidden[-1]
-    ):
-        parser.error(
-            "--pretrain-epochs needs several hidden layers, the first as large as the "
-            "last (--num-hidden 500 250 500)"
-        )
     if args.patience and not (args.valid_ratio or args.resume):
         parser.error("--patience needs a validation part (--valid-ratio 0.1)")
 
 
-def _new_run(args: argparse.Namespace, given: set[str]) -> Run:
+def _check_recipe(parser: cli.Parser, recipe: Recipe) -> None:
+    """Check settings that depend on each other, those of a preset with them."""
+    layers = recipe.num_hidden
+    if recipe.pretrain_epochs and (isinstance(layers, int) or layers[0] != layers[-1]):
+        parser.error(
+            f"--pretrain-epochs {recipe.pretrain_epochs} needs several hidden layers, "
+            "the first as large as the last (--num-hidden 500 250 500)"
+        )
+    if recipe.optimizer.lower() == "rprop" and recipe.batch_size:
+        parser.error("--optimizer rprop needs --batch-size all")
+
+
+def _new_run(args: argparse.Namespace, recipe: Recipe) -> Run:
     """Load and split the ratings that the flags ask for."""
     from .checkpoint import Run
     from .data import hold_out, split_data_ml100k
     from .loop import seed_everything
-    from .recipe import PRESETS, Recipe
 
     ratings = _load(args)
     if not args.quiet:
@@ -195,10 +205,7 @@ def _new_run(args: argparse.Namespace, given: set[str]) -> Run:
         train_data,
         test_data,
         valid_data,
-        recipe=replace(
-            PRESETS[args.preset],
-            **{n: getattr(args, n) for n in Recipe.__dataclass_fields__ if n in given},
-        ),
+        recipe=recipe,
         seed=args.seed,
         split={
             n: getattr(args, n) for n in ("split_mode", "test_ratio", "valid_ratio")
@@ -217,6 +224,12 @@ def _reopen(args: argparse.Namespace, given: set[str]) -> Checkpoint:
     if "num_epochs" in given:
         if args.num_epochs < trained:
             raise ModelError(f"{args.resume}: is already trained for {trained} epochs")
+        planned = run.recipe.num_epochs
+        if run.recipe.schedule == "cosine" and args.num_epochs != planned:
+            raise ModelError(
+                f"{args.resume}: its cosine schedule ends with epoch {planned}; "
+                f"for {args.num_epochs} epochs train anew"
+            )
         run = replace(run, recipe=replace(run.recipe, num_epochs=args.num_epochs))
     if args.patience:
         if run.valid_mat is None:
@@ -358,7 +371,7 @@ def _parser() -> cli.Parser:
         "--optimizer",
         default="adam",
         metavar="NAME",
-        help="an MXNet optimizer, or rprop, which wants --batch-size all",
+        help="an MXNet optimizer, or rprop, which needs --batch-size all",
     )
     recipe.add_argument(
         "--lr",

@@ -39,7 +39,9 @@ def make_run(num_epochs=2, valid=False, patience=None, **recipe):
         data[:60],
         data[60:70],
         data[70:] if valid else None,
-        recipe=Recipe(num_hidden=3, batch_size=4, num_epochs=num_epochs, **recipe),
+        recipe=Recipe(
+            **{"num_hidden": 3, "batch_size": 4, "num_epochs": num_epochs, **recipe}
+        ),
         seed=7,
         split={"split_mode": "random"},
         patience=patience,

@@ -2,17 +2,19 @@
 
 import json
 import re
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from d2l_autorec import cli, compare, estimators, try_all_gpus
-from d2l_autorec.compare import BEGIN, END, MODELS, Run, Score, main
+from d2l_autorec.compare import BEGIN, END, MODELS, QUICK_MODELS, Run, Score, main
 from d2l_autorec.datasets import load_dataset, load_folds_ml100k
 from d2l_autorec.errors import DataError
 from d2l_autorec.ratings import Ratings
-from d2l_autorec.recipe import Recipe
+from d2l_autorec.recipe import PRESETS
 
 QUICK = ["--models", "mean,biases,mf", "--seeds", "0-1"]
 
@@ -24,12 +26,22 @@ def ratings(small_data):
 
 @pytest.fixture(params=MODELS)
 def model_class(request, monkeypatch):
-    """Each of the models; AutoRec smaller and shorter than the book's."""
-    monkeypatch.setattr(
-        estimators.BookAutoRec, "recipe", Recipe(num_hidden=8, num_epochs=4)
-    )
+    """Each of the models; AutoRec smaller and shorter than its presets."""
+    for name, recipe in PRESETS.items():
+        small = replace(
+            recipe,
+            num_hidden=8,
+            num_epochs=4,
+            pretrain_epochs=0,
+            lr=0.05,
+            batch_size=8,
+        )
+        monkeypatch.setitem(PRESETS, name, small)
     monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "max_epochs", 6)
-    return getattr(estimators, MODELS[request.param])
+    found = getattr(estimators, MODELS[request.param])
+    if found is estimators.BookAutoRec:
+        return partial(found, recipe=PRESETS["book"])
+    return found
 
 
 def only_run(ratings, seed=0):
@@ -106,7 +118,7 @@ def test_epochs_count_up_once_the_settings_are_chosen(model_class, ratings):
     assert epochs == [0] * (len(epochs) - len(trained)) + trained
 
 
-def test_all_models_are_compared_by_default():
+def test_every_model_can_be_compared():
     concrete = {
         name
         for name, found in vars(estimators).items()
@@ -342,7 +354,7 @@ def test_every_model_meets_the_same_runs(small_data, command, monkeypatch):
         compare, "book_protocol", lambda *_: {"averaged": 1, "pooled": 1}
     )
     assert command("--seeds", "3,5", "--quiet")[0] == 0
-    assert [m[0] for m in met] == [*MODELS.values()] * 2
+    assert [m[0] for m in met] == [MODELS[name] for name in QUICK_MODELS] * 2
     assert [m[1:3] for m in met] == [("seed 3", 3)] * 5 + [("seed 5", 5)] * 5
     assert len({m[3] for m in met[:5]}) == len({m[3] for m in met[5:]}) == 1
 
@@ -360,7 +372,7 @@ def test_the_json_report_holds_every_score(small_data, command, tmp_path):
     assert (report["seeds"], report["splits"], report["clipped"]) == (
         [0, 1],
         "random",
-        False,
+        [],
     )
     assert [run["name"] for run in report["runs"]] == ["seed 0", "seed 1"]
     mf = report["models"]["mf"]["scores"]
@@ -368,6 +380,19 @@ def test_the_json_report_holds_every_score(small_data, command, tmp_path):
     mean = np.mean([score["rmse"] for score in mf])
     assert f"| {mean:.3f} ± " in out
     assert f"{report['book_protocol']['averaged']:.3f} here" in out
+
+
+def test_the_best_recipe_is_said_to_be_clipped(
+    small_data, command, tmp_path, monkeypatch
+):
+    small = replace(PRESETS["best"], num_hidden=8, num_epochs=2, pretrain_epochs=0)
+    monkeypatch.setitem(PRESETS, "best", small)
+    file = tmp_path / "report.json"
+    models = ["--models", "mean,autorec-best", "--seeds", "0"]
+    code, out, _ = command(*models, "--json", file)
+    assert code == 0
+    assert "clipped to the rating scale, but for those of AutoRec (best)" in out
+    assert json.loads(file.read_text())["clipped"] == ["autorec-best"]
 
 
 def test_ids_that_numpy_holds_can_be_written(small_data, folds, command, tmp_path):

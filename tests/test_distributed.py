@@ -23,13 +23,18 @@ from d2l_autorec.recipe import Recipe
 import mxnet as mx, numpy as onp, scipy.sparse as sp
 
 kvstore, num_epochs = sys.argv[1], int(sys.argv[2])
+settings = json.loads(sys.argv[3])
 team = join(kvstore) if kvstore else None
 rng = onp.random.default_rng(0)
 dense = rng.integers(1, 6, (23, 17)).astype(onp.float32)
 part = rng.choice(3, dense.shape, p=[0.6, 0.3, 0.1])
 part[[3, 8, 9]] = 2
 seed_everything(0)
-recipe = Recipe(num_hidden=8, dropout=0.0, lr=0.01, num_epochs=num_epochs, batch_size=5)
+recipe = Recipe(
+    **{"num_hidden": 8, "lr": 0.01, "batch_size": 5, **settings},
+    dropout=0.0,
+    num_epochs=num_epochs,
+)
 training = recipe.train(
     sp.csr_matrix(dense * (part == 1)),
     sp.csr_matrix(dense * (part == 2)),
@@ -47,7 +52,7 @@ print(json.dumps({"history": history, "weights": sum(weights, [])}), flush=True)
 """
 
 
-def start(role=None, num_epochs=3, port=None):
+def start(role=None, num_epochs=3, port=None, settings=None, timeout=60):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DMLC_")}
     environment["OMP_NUM_THREADS"] = "1"
     if role:
@@ -59,12 +64,13 @@ def start(role=None, num_epochs=3, port=None):
             "DMLC_NUM_SERVER": "1",
             "DMLC_NUM_WORKER": "2",
             "PS_HEARTBEAT_INTERVAL": "1",
-            "PS_HEARTBEAT_TIMEOUT": "4",
+            "PS_HEARTBEAT_TIMEOUT": str(timeout),
         }
     return subprocess.Popen(
         [
             *(sys.executable, "-c", TRAINING),
             *("dist_sync" if role else "", str(num_epochs)),
+            json.dumps(settings or {}),
         ],
         env=environment,
         stdout=subprocess.PIPE,
@@ -78,12 +84,13 @@ def cluster():
     """Start the processes of a training; end those that it leaves behind."""
     processes = {}
 
-    def launch(num_epochs):
+    def launch(num_epochs, settings=None, timeout=60):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         for name in ("scheduler", "server", "worker 0", "worker 1"):
-            processes[name] = start(name.split()[0], num_epochs, port)
+            role = name.split()[0]
+            processes[name] = start(role, num_epochs, port, settings, timeout)
         return processes
 
     yield launch
@@ -98,13 +105,20 @@ def outcome(process):
     return json.loads(out.splitlines()[-1])
 
 
-def test_two_workers_do_what_one_process_does(cluster):
-    processes = cluster(num_epochs=3)
+FAMILY = {
+    **{"kind": "user", "members": 2, "loss": "paper", "schedule": "cosine"},
+    **{"num_hidden": (8, 4, 8), "pretrain_epochs": 2, "optimizer": "sgd"},
+}
+
+
+@pytest.mark.parametrize("settings", [{}, FAMILY], ids=["book", "family"])
+def test_two_workers_do_what_one_process_does(cluster, settings):
+    processes = cluster(3, settings)
     first, second = (outcome(processes[f"worker {i}"]) for i in range(2))
     for name in ("scheduler", "server"):
         assert processes[name].wait(60) == 0
     assert first["weights"] == second["weights"]
-    alone = outcome(start())
+    alone = outcome(start(settings=settings))
     for found in (first, second):
         assert onp.array(found["history"]) == pytest.approx(
             onp.array(alone["history"]), abs=1e-4
@@ -115,7 +129,7 @@ def test_two_workers_do_what_one_process_does(cluster):
 
 
 def test_a_worker_that_dies_ends_the_others_with_a_message(cluster):
-    processes = cluster(num_epochs=10**6)
+    processes = cluster(num_epochs=10**6, timeout=4)
     victim = processes.pop("worker 1")
     assert victim.stdout.readline() == "epoch 1\n"
     victim.send_signal(signal.SIGKILL)

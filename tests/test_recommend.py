@@ -13,9 +13,11 @@ from test_checkpoint import CPU, make_run, train
 from d2l_autorec import load_model, recommend
 from d2l_autorec._mxnet import mx
 from d2l_autorec._mxnet import np as mnp
-from d2l_autorec.checkpoint import Run
+from d2l_autorec.checkpoint import Checkpoint, Run
 from d2l_autorec.datasets import synthetic_ratings
 from d2l_autorec.errors import DataError, ModelError
+from d2l_autorec.evaluators import rmse
+from d2l_autorec.model import Average, members
 from d2l_autorec.predictor import Predictor
 from d2l_autorec.ratings import Ratings
 from d2l_autorec.recipe import Recipe
@@ -128,6 +130,105 @@ def test_loading_and_predicting_draw_nothing(folder):
     assert (mnp.random.uniform(size=3).asnumpy() == expected).all()
 
 
+# The whole family.
+
+KINDS = ("item", "user")
+VARIANTS = {
+    "book": {},
+    "linear": {"activation": "identity"},
+    "deep": {"num_hidden": (4, 3, 5), "activation": "elu"},
+    "selu": {"activation": "selu"},
+    "relu output": {"output": "relu"},
+    "sigmoid output": {"output": "sigmoid", "activation": "relu"},
+    "tanh output": {"output": "tanh", "activation": "tanh"},
+    "average": {"members": 3, "loss": "paper"},
+    "clipped average": {"members": 3, "clip": True, "input_dropout": 0.2},
+    "average of bounded": {"members": 2, "output": "sigmoid", "schedule": "cosine"},
+    "pretrained": {"num_hidden": (4, 3, 4), "pretrain_epochs": 3},
+    "by rprop": {"optimizer": "rprop", "batch_size": None, "loss": "rmse"},
+}
+
+
+@pytest.fixture(
+    scope="module", params=[(k, v) for v in VARIANTS for k in KINDS], ids=str
+)
+def variant(request, tmp_path_factory):
+    """Each model after a training that overfits, so that clipping shows; its folder."""
+    kind, name = request.param
+    settings = {"lr": 0.1, "num_epochs": 15, "valid": True, **VARIANTS[name]}
+    directory = tmp_path_factory.mktemp("variant")
+    train(directory, make_run(kind=kind, **settings))
+    return directory
+
+
+def reconstruct(model, clipped=True):
+    """Let the network reconstruct all rows: shape (num_items, num_users)."""
+    recipe, nets = model.run.recipe, members(model.net)
+    rows = mnp.array(recipe.rows(model.run.train_mat).toarray())
+    if clipped:
+        outputs = model.net(rows)
+    else:
+        outputs = sum(net.reconstruct(rows) for net in nets) / len(nets)
+    dense = outputs.asnumpy() - 2.0
+    return dense.T if recipe.kind == "user" else dense
+
+
+def test_predictions_are_those_of_any_network(variant):
+    model = load_model(variant)
+    found = model.predict([(user(u), i + 100) for i in range(9) for u in range(12)])
+    expected = reconstruct(model).ravel()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    valid = model.run.valid_mat.tocoo()
+    pairs = [(user(u), i + 100) for i, u in zip(valid.row, valid.col)]
+    best = min(epoch.valid_rmse for epoch in Checkpoint.open(variant).history)
+    assert rmse(model.predict(pairs), valid.data - 2) == pytest.approx(best, 1e-4)
+
+
+def test_items_are_ranked_before_clipping_and_shown_after_it(variant):
+    model = load_model(variant)
+    shown, scores = reconstruct(model), reconstruct(model, clipped=False)
+    for index in range(12):
+        found = model.recommend(user(index), 100, include_rated=True)
+        items = [item.item_id - 100 for item in found]
+        assert sorted(items) == list(range(9))
+        assert (np.diff(scores[items, index]) <= 1e-4).all()
+        ratings = [item.rating for item in found]
+        np.testing.assert_allclose(ratings, shown[items, index], rtol=1e-4, atol=1e-4)
+
+
+def test_new_users_are_served_or_told_what_to_do(variant):
+    model = load_model(variant)
+    recipe, train_mat = model.run.recipe, model.run.train_mat.tocsc()
+    column = train_mat[:, 4]
+    given = dict(zip((column.indices + 100).tolist(), (column.data - 2).tolist()))
+    if recipe.kind == "item" and recipe.output != "identity":
+        said = f"identity output, not {recipe.output}: train with --kind user or"
+        with pytest.raises(ModelError, match=said):
+            model.recommend_new(given)
+        return
+    found = model.recommend_new(given, 100, include_rated=True)
+    assert sorted(item.item_id for item in found) == list(range(100, 109))
+    if recipe.kind == "user":
+        # Who has an old user's ratings is told what the old user is.
+        old = model.recommend(user(4), 100, include_rated=True)
+        assert [item.item_id for item in found] == [item.item_id for item in old]
+        ratings = [item.rating for item in old]
+        assert [item.rating for item in found] == pytest.approx(ratings, 1e-4)
+    if recipe.clip:
+        low, high = train_mat.data.min() - 2, train_mat.data.max() - 2
+        assert all(low <= item.rating <= high for item in found)
+    unrated = [item.item_id for item in model.recommend_new(given, 100)]
+    assert unrated == [i.item_id for i in found if i.item_id not in given]
+
+
+def test_an_average_of_equals_serves_new_users_as_one_of_them(model):
+    given = {100: 3, 102: -1, 105: 2}
+    twice = Predictor(Average([model.net, model.net]), model.run)
+    alone, both = (m.recommend_new(given, 100) for m in (model, twice))
+    assert [i.item_id for i in alone] == [i.item_id for i in both]
+    assert [i.rating for i in alone] == pytest.approx([i.rating for i in both], 1e-4)
+
+
 # New users: the model never saw them, so what it says of their held-out ratings counts.
 
 
@@ -195,6 +296,16 @@ def test_new_users_of_ml_100k():
         ours, mean = rmse_of_new_users(model, ratings.data[new], share)
         print(f"{share:.0%} given: RMSE {ours:.3f}, of item means {mean:.3f}")
         assert ours < mean
+
+
+def test_an_average_serves_new_users_better_than_item_means_too(newcomers):
+    _, data = newcomers
+    ratings = synthetic_ratings()
+    new = ratings.data["user_id"] > 843
+    model = fold_in_model(ratings, new, Recipe(100, lr=0.005, members=2))
+    few, mean = rmse_of_new_users(model, data, 0.1)
+    many, _ = rmse_of_new_users(model, data, 0.7)
+    assert many < few < mean
 
 
 def test_an_old_users_ratings_fold_in_to_what_the_model_says_of_them(newcomers):

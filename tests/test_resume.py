@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -50,6 +51,33 @@ def test_parts_of_a_training_equal_the_whole(tmp_path, optimizer):
     parts, resumed = resume(tmp_path / "b", 6)
     assert without_seconds(parts) == without_seconds(whole)
     assert same(parameters(resumed), parameters(net))
+
+
+RECIPES = {
+    "cosine": {"schedule": "cosine"},
+    "rprop": {"optimizer": "rprop", "batch_size": None},
+    "user-based average": {"kind": "user", "members": 2, "loss": "paper", "wd": 9.0},
+    "bounded": {"output": "sigmoid", "activation": "tanh", "loss": "rmse"},
+    "pretrained": {
+        **{"num_hidden": (4, 3, 4), "pretrain_epochs": 2, "schedule": "cosine"},
+        **{"members": 2, "clip": True, "cold": "mean", "input_dropout": 0.3},
+    },
+}
+
+
+@pytest.mark.parametrize("settings", RECIPES.values(), ids=RECIPES)
+def test_an_interrupted_training_goes_on_with_any_recipe(tmp_path, settings):
+    run = make_run(5, True, **settings)
+    whole, net = train(tmp_path / "a", run)
+    saving = Checkpoint(tmp_path / "b", run).saving(run.train(CPU))
+    list(islice(saving, 2))
+    saving.close()
+    parts, resumed = resume(tmp_path / "b", 5)
+    assert Checkpoint.open(tmp_path / "b").run.recipe == run.recipe
+    assert without_seconds(parts) == without_seconds(whole)
+    assert same(parameters(resumed), parameters(net))
+    if run.recipe.schedule == "cosine":
+        assert whole[3] != whole[4]
 
 
 def test_ten_and_fifteen_epochs_equal_twenty_five(tmp_path):
@@ -145,6 +173,8 @@ def test_patience_stops_and_is_kept(tmp_path, ratings_file, capsys):
     ("argv", "said"),
     [
         (["--resume", "m", "--lr", "0.002"], "takes these from the model folder: --lr"),
+        (["--resume", "m", "--preset", "best"], "the model folder: --preset"),
+        (["--resume", "m", "--no-clip"], "takes these from the model folder: --clip"),
         (["--resume", "m", "--save", "m"], "takes these from the model folder: --save"),
         (["--ratings", "f", "--dataset", "ml-1m"], "exclude each other"),
         (["--columns", "1,2,3"], "only for a file that --ratings names: --columns"),
@@ -166,6 +196,17 @@ def test_errors_of_a_resume_are_clear(tmp_path, ratings_file, capsys):
         command.main(["--resume", str(tmp_path / "a"), "-e", "1"])
     with pytest.raises(ModelError, match="no validation part"):
         command.main(["--resume", str(tmp_path / "a"), "--patience", "1"])
+
+
+def test_a_cosine_schedule_ends_where_it_was_planned(tmp_path, ratings_file, capsys):
+    directory = tmp_path / "a"
+    command.main(flags(ratings_file, directory, "-e", "3", "--schedule", "cosine"))
+    said = "schedule ends with epoch 3; for 6 epochs train anew"
+    with pytest.raises(ModelError, match=said):
+        command.main(["--resume", str(directory), "-e", "6", "--quiet"])
+    before = (directory / "model.json").read_bytes()
+    command.main(["--resume", str(directory), "-e", "3", "--quiet"])
+    assert (directory / "model.json").read_bytes() == before
 
 
 def start(argv):

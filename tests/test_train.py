@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 
 import pytest
 
 from d2l_autorec import cli, datasets
+from d2l_autorec.model import ACTIVATIONS
+from d2l_autorec.recipe import PRESETS, Recipe
 from d2l_autorec.train import main
 
 SMALL = ["--num-hidden", "8", "--num-epochs", "3", "--batch-size", "16"]
@@ -71,10 +74,25 @@ def test_the_same_seed_gives_the_same_result(small_data, train):
     assert result(1) != result(2)
 
 
+LAYERS = ["--num-hidden", "8", "4", "8"]
+
+
 @pytest.mark.parametrize(
     "flags",
     [
         ["--num-hidden", "9"],
+        ["--num-hidden", "8", "8"],
+        ["--kind", "user"],
+        *(["--activation", name] for name in ACTIVATIONS if name != "sigmoid"),
+        *(["--output", name] for name in ACTIVATIONS if name != "identity"),
+        ["--input-dropout", "0.5"],
+        ["--members", "2"],
+        ["--loss", "paper"],
+        ["--loss", "rmse"],
+        ["--schedule", "cosine"],
+        ["--clip"],
+        ["--preset", "paper"],
+        ["--preset", "best", "--pretrain-epochs", "0"],
         ["--dropout", "0.5"],
         ["--lr", "0.02"],
         ["--wd", "0.1"],
@@ -84,7 +102,7 @@ def test_the_same_seed_gives_the_same_result(small_data, train):
         ["--test-ratio", "0.3"],
         ["--split-mode", "seq-aware"],
     ],
-    ids=lambda flags: flags[0],
+    ids=" ".join,
 )
 def test_each_setting_changes_the_result(small_data, train, tmp_path, flags):
     def rmse(*more):
@@ -92,6 +110,53 @@ def test_each_setting_changes_the_result(small_data, train, tmp_path, flags):
         return json.loads((tmp_path / "r.json").read_text())["test_rmse"]
 
     assert rmse(*flags) != rmse()
+
+
+@pytest.mark.parametrize(
+    ("flags", "beside"),
+    [
+        (["--cold", "3"], ["--test-ratio", "0.9"]),
+        (["--cold", "mean"], ["--test-ratio", "0.9"]),
+        (["--pretrain-epochs", "2"], LAYERS),
+        (["--optimizer", "rprop"], ["--batch-size", "all"]),
+    ],
+    ids=lambda flags: " ".join(flags),
+)
+def test_each_setting_changes_the_result_beside_others(
+    small_data, train, tmp_path, flags, beside
+):
+    def rmse(*more):
+        train(*SMALL, "--quiet", "--json", tmp_path / "r.json", *beside, *more)
+        return json.loads((tmp_path / "r.json").read_text())["test_rmse"]
+
+    assert rmse(*flags) != rmse()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_flag_beside_a_preset_wins(small_data, train, tmp_path, preset):
+    def recipe(*more):
+        flags = ["--quiet", "-e", "1", "--pretrain-epochs", "0", "--preset", preset]
+        assert train(*flags, "--json", tmp_path / "r.json", *more)[0] == 0
+        return json.loads((tmp_path / "r.json").read_text())["recipe"]
+
+    def expected(**changed):
+        changed = {"num_epochs": 1, "pretrain_epochs": 0, **changed}
+        return json.loads(json.dumps(asdict(replace(PRESETS[preset], **changed))))
+
+    assert recipe() == expected()
+    # Be it with the value that the flag has by default.
+    given = recipe(*("--loss", "book", "--members", "1", "-k", "8", "4", "--no-clip"))
+    assert given == expected(loss="book", members=1, num_hidden=(8, 4), clip=False)
+
+
+def test_cold_net_undoes_a_presets_rule(small_data, train, tmp_path):
+    flags = ["--quiet", "-e", "1", "--preset", "paper", "--json", tmp_path / "r.json"]
+    assert train(*flags, "--cold", "net")[0] == 0
+    assert json.loads((tmp_path / "r.json").read_text())["recipe"]["cold"] is None
+
+
+def test_without_flags_the_preset_is_the_books():
+    assert PRESETS["book"] == Recipe()
 
 
 def test_two_devices_give_the_result_of_one(small_data, train, tmp_path):
@@ -130,6 +195,22 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--plot", "nowhere/curve.png"], "nowhere is not a folder"),
         (["--plot", "curve.txt"], "does not end in .png, .svg or .pdf"),
         (["--json", "."], ". is a folder, not a file"),
+        (["--kind", "both"], "invalid choice: 'both'"),
+        (["--preset", "mine"], "invalid choice: 'mine'"),
+        (["--activation", "softmax"], "invalid choice: 'softmax'"),
+        (["--loss", "mae"], "invalid choice: 'mae'"),
+        (["--schedule", "step"], "invalid choice: 'step'"),
+        (["-k", "8", "0"], "'0' is not a whole number from 1"),
+        (["--members", "0"], "'0' is not a whole number from 1"),
+        (["--input-dropout", "1"], "'1' is not from 0 to below 1"),
+        (["--pretrain-epochs", "-1"], "'-1' is not a whole number from 0"),
+        (["--batch-size", "every"], "'every' is not a whole number from 1"),
+        (["--cold", "zero"], "'zero' is not a number"),
+        (["--cold", "nan"], "'nan' is not a number"),
+        (["--pretrain-epochs", "3"], "needs several hidden layers, the first as large"),
+        (["--pretrain-epochs", "3", "-k", "8", "4"], "needs several hidden layers"),
+        (["--optimizer", "rprop"], "rprop needs --batch-size all"),
+        (["--preset", "paper", "--optimizer", "Rprop"], "rprop needs --batch-size all"),
         (["--epochs", "3"], "unrecognized arguments: --epochs"),
     ],
 )

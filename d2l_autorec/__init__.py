@@ -37,10 +37,13 @@ if TYPE_CHECKING:
     from .mf import mf_evaluator as mf_evaluator
     from .mf import mf_pooled_evaluator as mf_pooled_evaluator
     from .model import AutoRec as AutoRec
+    from .model import Average as Average
+    from .model import DeepAutoRec as DeepAutoRec
     from .predictor import Predictor as Predictor
     from .predictor import load_model as load_model
     from .ratings import Ratings as Ratings
     from .ratings import read_ratings as read_ratings
+    from .recipe import PRESETS as PRESETS
     from .recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
@@ -66,10 +69,10 @@ _MODULES = {
     "evaluators": ("evaluator", "mae", "rmse"),
     "loop": ("seed_everything", "train_recsys_rating", "try_all_gpus"),
     "mf": ("MF", "mf_evaluator", "mf_pooled_evaluator"),
-    "model": ("AutoRec",),
+    "model": ("AutoRec", "Average", "DeepAutoRec"),
     "predictor": ("Predictor", "load_model"),
     "ratings": ("Ratings", "read_ratings"),
-    "recipe": ("Recipe",),
+    "recipe": ("PRESETS", "Recipe"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOMES)  # noqa: PLE0605

@@ -321,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 bar.set_postfix_str(doing)
 
                 def tick(epoch: int, doing: str = doing) -> None:
-                    at = f"epoch {epoch}" if epoch else "choosing the epochs"
+                    at = f"epoch {epoch}" if epoch else "preparing"
                     bar.set_postfix_str(f"{doing}, {at}")
 
                 scores[name].append(score(model, run, tick))

@@ -69,8 +69,9 @@ class Estimator(ABC):
         Yields
         ------
         int
-            The epochs that `predict` now stands at; 0 while a setting is being chosen,
-            when it cannot be called. A model without epochs yields nothing.
+            The epochs that `predict` now stands at; 0 while a setting is being chosen
+            or weights are found to start from, when it cannot be called. A model
+            without epochs yields nothing.
         """
 
     @abstractmethod
@@ -250,10 +251,11 @@ class BookAutoRec(Estimator):
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         seed_everything(seed)
         self.train_mat = self.ratings.matrix(train_data)
-        self.net, _, epochs = self.recipe.train(
-            self.train_mat, None, self.devices, seed
-        )
-        for epoch in epochs:
+        training = self.recipe.train(self.train_mat, None, self.devices, seed)
+        self.net = training.net
+        for _ in training.pretraining:
+            yield 0
+        for epoch in training.epochs:
             yield epoch.epoch
 
     def predict(self, pairs: pd.DataFrame) -> onp.ndarray:  # noqa: D102

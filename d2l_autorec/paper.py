@@ -273,7 +273,11 @@ class Study:
             return done
         train_data, held_out = self.parts(split, part)
         model = experiment.model(self.ratings, wd)
-        num_epochs = (experiment.recipe or BookMF).num_epochs
+        if experiment.recipe is None:
+            num_epochs = BookMF.num_epochs
+        else:
+            num_epochs = experiment.recipe.pretrain_epochs
+            num_epochs += experiment.recipe.num_epochs
         start = time.perf_counter()
         for _ in model.fit(train_data, split):
             tick(1 / num_epochs, False)

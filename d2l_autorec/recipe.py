@@ -39,11 +39,14 @@ class Training(NamedTuple):
         With the optimizer's state.
     epochs : iterator of Epoch
         Trains `net` as it is iterated.
+    pretraining : iterator of Epoch
+        What comes before, with one hidden layer; `epochs` does what is left of it.
     """
 
     net: DeepAutoRec | Average
     trainer: gluon.Trainer
     epochs: Iterator[Epoch]
+    pretraining: Iterator[Epoch]
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ class Recipe:
     cold : float, 'mean' or None
         What is predicted for an item or a user without a training rating: this, the
         mean of the training ratings, or what the network makes of an empty row.
+
+    Raises
+    ------
+    ValueError
+        If the settings contradict each other.
     """
 
     num_hidden: int | tuple[int, ...] = 500
@@ -111,6 +119,19 @@ class Recipe:
     batch_size: int | None = 256
     clip: bool = False
     cold: float | str | None = None
+
+    def __post_init__(self) -> None:
+        """Check settings that depend on each other."""
+        layers = self.num_hidden
+        if self.pretrain_epochs and (
+            isinstance(layers, int) or layers[0] != layers[-1]
+        ):
+            raise ValueError(
+                f"pretrain_epochs={self.pretrain_epochs} needs several hidden layers, "
+                "the first as large as the last, such as 500 250 500"
+            )
+        if self.optimizer.lower() == "rprop" and self.batch_size:
+            raise ValueError("rprop needs all rows in one batch (--batch-size all)")
 
     def rows(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
         """Turn a matrix of items x users so that its rows are the autoencoder's.
@@ -229,8 +250,9 @@ class Recipe:
         net.initialize(mx.init.Normal(0.01) if one_layer else mx.init.Xavier(), devices)
         rows = self.rows(train_mat)
         batch_size = min(self.batch_size or rows.shape[0], rows.shape[0])
+        pretraining: Iterator[Epoch] = iter(())
         if self.pretrain_epochs and not trained:
-            self._pretrain(net, train_mat, devices, seed, team)
+            pretraining = self._pretrain(net, train_mat, devices, seed, team)
         settings = {"learning_rate": self.lr, "wd": self.wd}
         if self.schedule == "cosine":
             # An incomplete batch waits for the next epoch.
@@ -273,7 +295,7 @@ class Recipe:
             team,
             cells_per_row,
         )
-        return Training(net, trainer, epochs)
+        return Training(net, trainer, _after(pretraining, epochs), pretraining)
 
     def _pretrain(
         self,
@@ -282,7 +304,7 @@ class Recipe:
         devices: Sequence[mx.Context],
         seed: int | None,
         team: Team | None,
-    ) -> None:
+    ) -> Iterator[Epoch]:
         assert not isinstance(self.num_hidden, int)
         shallow = replace(
             self,
@@ -290,10 +312,15 @@ class Recipe:
             num_epochs=self.pretrain_epochs,
             pretrain_epochs=0,
         ).train(train_mat, None, devices, seed, team=team)
-        for _ in shallow.epochs:
-            pass
+        yield from shallow.epochs
         for deep, trained in zip(members(net), members(shallow.net)):
             pretrain(deep, trained, self.rows(train_mat), devices, seed)
+
+
+def _after(first: Iterator[Epoch], epochs: Iterator[Epoch]) -> Iterator[Epoch]:
+    for _ in first:
+        pass
+    yield from epochs
 
 
 PRESETS = {

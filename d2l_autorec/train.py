@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_environment()
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
+    from tqdm import tqdm
+
     from ._mxnet import mx
     from .checkpoint import Checkpoint, best_epoch
     from .files import replacing
@@ -56,11 +58,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.optimizer.lower() not in mx.optimizer.Optimizer.opt_registry:
         known = ", ".join(sorted(mx.optimizer.Optimizer.opt_registry))
         parser.error(f"argument --optimizer: {args.optimizer!r} is not one of {known}")
-    recipe = replace(
-        PRESETS[args.preset],
-        **{n: getattr(args, n) for n in Recipe.__dataclass_fields__ if n in given},
-    )
-    _check_recipe(parser, recipe)
+    settings = {n: getattr(args, n) for n in Recipe.__dataclass_fields__ if n in given}
+    try:
+        recipe = replace(PRESETS[args.preset], **settings)
+    except ValueError as error:
+        parser.error(str(error))
     devices = parse_devices(args.devices)
     checkpoint, past = None, []
     if args.resume:
@@ -79,6 +81,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"going on after epoch {len(past)} of {run.recipe.num_epochs}")
 
     training = run.train(devices, len(past), team)
+    if not args.quiet and run.recipe.pretrain_epochs and not past:
+        for _ in tqdm(
+            training.pretraining,
+            *("pretraining with one hidden layer", run.recipe.pretrain_epochs),
+            unit="epoch",
+        ):
+            pass
     epochs = training.epochs
     if checkpoint:
         if past:
@@ -166,18 +175,6 @@ def _check_combination(
         parser.error(f"only for a file that --ratings names: {flags(layout)}")
     if args.patience and not (args.valid_ratio or args.resume):
         parser.error("--patience needs a validation part (--valid-ratio 0.1)")
-
-
-def _check_recipe(parser: cli.Parser, recipe: Recipe) -> None:
-    """Check settings that depend on each other, those of a preset with them."""
-    layers = recipe.num_hidden
-    if recipe.pretrain_epochs and (isinstance(layers, int) or layers[0] != layers[-1]):
-        parser.error(
-            f"--pretrain-epochs {recipe.pretrain_epochs} needs several hidden layers, "
-            "the first as large as the last (--num-hidden 500 250 500)"
-        )
-    if recipe.optimizer.lower() == "rprop" and recipe.batch_size:
-        parser.error("--optimizer rprop needs --batch-size all")
 
 
 def _new_run(args: argparse.Namespace, recipe: Recipe) -> Run:

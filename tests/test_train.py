@@ -209,8 +209,11 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--cold", "nan"], "'nan' is not a number"),
         (["--pretrain-epochs", "3"], "needs several hidden layers, the first as large"),
         (["--pretrain-epochs", "3", "-k", "8", "4"], "needs several hidden layers"),
-        (["--optimizer", "rprop"], "rprop needs --batch-size all"),
-        (["--preset", "paper", "--optimizer", "Rprop"], "rprop needs --batch-size all"),
+        (["--optimizer", "rprop"], "rprop needs all rows in one batch"),
+        (
+            ["--preset", "paper", "--optimizer", "Rprop"],
+            "rprop needs all rows in one batch",
+        ),
         (["--epochs", "3"], "unrecognized arguments: --epochs"),
     ],
 )

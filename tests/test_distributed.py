@@ -107,7 +107,7 @@ def outcome(process):
 
 FAMILY = {
     **{"kind": "user", "members": 2, "loss": "paper", "schedule": "cosine"},
-    **{"num_hidden": (8, 4, 8), "pretrain_epochs": 2, "optimizer": "sgd"},
+    **{"num_hidden": (8, 4, 8), "optimizer": "sgd"},
 }
 
 

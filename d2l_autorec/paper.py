@@ -151,7 +151,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         lr=0.001,
         schedule="constant",
         batch_size=None,
-        num_epochs=100,
+        num_epochs=60,
     )
     user = replace(paper, kind="user", lr=0.001, num_epochs=80)
     linear = replace(rprop, activation="identity")
@@ -172,7 +172,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         ),
         "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
         "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
-        "mf": Experiment("BiasedMF", "c", 0.845, None, (3e-6,)),
+        "mf": Experiment("BiasedMF", "c", 0.845, None, (3e-6,), 1),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
     }
     for units in HIDDEN_UNITS:

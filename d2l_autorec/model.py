@@ -150,12 +150,17 @@ class DeepAutoRec(AutoRec):
 
 
 class Average(gluon.nn.Block):
-    """The mean of several networks that are trained side by side, each for itself.
+    """The mean of several networks that are trained side by side.
 
     Parameters
     ----------
     members : sequence of AutoRec
         Told apart by their initial weights.
+
+    Notes
+    -----
+    Each learns for itself where `train_epochs` is given sparse batches, as `Recipe`
+    does; dense batches would train the mean.
     """
 
     def __init__(self, members: Sequence[AutoRec]) -> None:

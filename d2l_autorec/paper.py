@@ -158,7 +158,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
     deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
     found = {
         "item": Experiment("I-AutoRec", "a, b, c", 0.831, paper, (150, 200, 300)),
-        "user": Experiment("U-AutoRec", "a", 0.874, user, (100,)),
+        "user": Experiment("U-AutoRec", "a", 0.874, user, (100,), 2),
         "identity-identity": Experiment(
             "f identity, g identity", "b", 0.872, linear, (500,)
         ),

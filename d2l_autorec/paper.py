@@ -172,7 +172,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         ),
         "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
         "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
-        "mf": Experiment("BiasedMF", "c", 0.845, None, (3e-6,), 1),
+        "mf": Experiment("BiasedMF", "c", 0.845, None, (1e-5,), 1),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
     }
     for units in HIDDEN_UNITS:

@@ -385,9 +385,11 @@ def test_pretraining_starts_where_one_hidden_layer_ended(patterned, monkeypatch)
     fresh = Recipe((8, 16, 8), dropout=0.0, **settings)
     alone = shallow.train(patterned, None, CPU, 0)  # its weights are yet to be drawn
     list(alone.epochs)
+    pretrained = begin(deep, patterned)
+    list(pretrained.pretraining)
     nets = {
         "shallow": alone.net,
-        "deep": begin(deep, patterned).net,
+        "deep": pretrained.net,
         "fresh": begin(fresh, patterned).net,
     }
     for name in ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"):

@@ -307,8 +307,9 @@ def _parser() -> cli.Parser:
         choices=("book", "paper", "best"),
         default="book",
         help="all of the settings below at once: the book's, which are the defaults; "
-        "the paper's model and objective; or the most accurate one we know, the mean "
-        "of four networks",
+        "the paper's model and objective; or the most accurate one we know on "
+        "MovieLens 1M, the mean of three deep networks (small data sets do better with "
+        "--patience)",
     )
     recipe.add_argument(
         "--kind",

@@ -250,7 +250,8 @@ def test_what_the_study_reached_follows_from_its_results(ran):
     orders = shown(notebook, "orders")
     assert "item-based below user-based: DOES NOT HOLD" in orders
     assert "the four pairs f, g: holds" in orders
-    assert re.search(r"^U-AutoRec .+ 2 +200$", shown(notebook, "a"), re.M)
+    (wd,) = experiments()["user"].wds
+    assert re.search(rf"^U-AutoRec .+ 2 +{wd}$", shown(notebook, "a"), re.M)
 
 
 def test_the_study_is_found_above_the_notebooks_folder(study_file, monkeypatch):

@@ -1,4 +1,4 @@
-"""Resilient propagation, the optimizer of the AutoRec paper, which MXNet lacks.
+"""Optimizers: the AutoRec paper's Rprop, which MXNet lacks, and a faster Adam.
 
 References
 ----------
@@ -10,7 +10,11 @@ Computation, 2000.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
+
+import numba
+import numpy as onp
 
 from ._mxnet import mx
 
@@ -83,3 +87,79 @@ class Rprop(mx.optimizer.Optimizer):
         size[:] = mx.nd.clip(size * factor, self.smallest, self.largest)
         last[:] = grad * (1 - shrunk)
         weight -= mx.nd.sign(last) * size
+
+
+@mx.optimizer.register
+class FusedAdam(mx.optimizer.Adam):
+    """MXNet's Adam, whose update of float32 arrays on a CPU is one compiled loop.
+
+    MXNet's own operator takes a root and a quotient at a time, which costs it a fifth
+    of a training step. Settings, state and, up to rounding, results are the same; what
+    the loop does not do (a GPU, other types, clipped gradients) is left to the
+    operator.
+    """
+
+    def update(self, index: int, weight: Any, grad: Any, state: Any) -> None:
+        """Update a weight in place.
+
+        Parameters
+        ----------
+        index : int
+            Of the parameter.
+        weight, grad : mxnet.nd.NDArray, of one shape
+            The parameter, and the gradient of the loss.
+        state : tuple of two mxnet.nd.NDArray
+            Running means of the gradient and of its square.
+        """
+        arrays = (weight, grad, *state)
+        if self.clip_gradient or any(
+            a.context.device_type != "cpu"
+            or a.dtype != onp.float32
+            or a.stype != "default"
+            for a in arrays
+        ):
+            super().update(index, weight, grad, state)
+            return
+        self._update_count(index)
+        step = self._index_update_count[index]
+        lr = self._get_lr(index)
+        lr *= (1 - self.beta2**step) ** 0.5 / (1 - self.beta1**step)
+        settings = (
+            lr,
+            self._get_wd(index),
+            self.beta1,
+            self.beta2,
+            self.epsilon,
+            self.rescale_grad,
+        )
+        _update(*map(_memory, arrays), *map(onp.float32, settings))
+
+
+FASTER = {"adam": "fusedadam"}  # what takes the place of an MXNet optimizer
+
+
+@numba.njit(
+    "void(f4[::1],f4[::1],f4[::1],f4[::1],f4,f4,f4,f4,f4,f4)",
+    parallel=True,
+    cache=True,
+    error_model="numpy",
+)
+def _update(  # type: ignore[no-untyped-def]
+    weight, grad, mean, var, lr, wd, beta1, beta2, epsilon, rescale_grad
+):
+    one = onp.float32(1)
+    for i in numba.prange(weight.size):
+        g = grad[i] * rescale_grad + wd * weight[i]
+        mean[i] = beta1 * mean[i] + (one - beta1) * g
+        var[i] = beta2 * var[i] + (one - beta2) * g * g
+        weight[i] -= lr * mean[i] / (onp.sqrt(var[i]) + epsilon)
+
+
+def _memory(array: Any) -> onp.ndarray:
+    """Wait until nothing uses an array any more; view its memory as a flat one."""
+    address = ctypes.c_void_p()
+    library = mx.base._LIB
+    mx.base.check_call(library.MXNDArrayWaitToWrite(array.handle))
+    mx.base.check_call(library.MXNDArrayGetData(array.handle, ctypes.byref(address)))
+    pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
+    return onp.ctypeslib.as_array(pointer, (array.size,))

@@ -24,7 +24,7 @@ from .evaluators import predict_cells, rmse
 from .loop import Epoch, train_epochs
 from .losses import MaskedRMSELoss
 from .model import BOUNDED, Average, DeepAutoRec, members
-from .optimizers import Rprop as Rprop  # so that it is registered with MXNet
+from .optimizers import FASTER
 from .pretraining import pretrain
 
 
@@ -270,7 +270,7 @@ class Recipe:
                 parameter.wd_mult = 0.0
         trainer = gluon.Trainer(
             net.collect_params(),
-            self.optimizer,
+            FASTER.get(self.optimizer.lower(), self.optimizer),
             settings,
             # A team adds up the gradients itself.
             kvstore=None if team else "device",

@@ -54,6 +54,7 @@ else:
     _cores = os.cpu_count() or 1
 os.environ.setdefault("OMP_NUM_THREADS", str(_cores))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 _MODULES = {
     "checkpoint": ("Checkpoint", "Run"),

@@ -7,6 +7,7 @@ References
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as onp
@@ -305,23 +306,23 @@ def dense(rows: sp.csr_matrix, device: mx.Context) -> np.ndarray:
     return on_device(rows.toarray().astype(onp.float32, copy=False), device)
 
 
-def observed_cells(rows: sp.csr_matrix, device: mx.Context) -> np.ndarray:
-    """List the cells that hold a rating, in the order in which they are stored.
+def observed_cells(cells: sp.spmatrix, device: mx.Context) -> np.ndarray:
+    """List the cells that a sparse matrix stores, in the order in which it does.
 
     Parameters
     ----------
-    rows : scipy.sparse.csr_matrix, shape (batch_size, num_users)
+    cells : scipy.sparse.csr_matrix or csc_matrix, shape (batch_size, num_users)
         Ratings.
     device : mxnet.Context
         Where to.
 
     Returns
     -------
-    mxnet.np.ndarray of int32, shape (2, num_ratings)
+    mxnet.np.ndarray of int32, shape (2, num_cells)
         Row and column, as ``npx.gather_nd`` takes them.
     """
-    row = onp.repeat(onp.arange(rows.shape[0], dtype=onp.int32), onp.diff(rows.indptr))
-    return on_device(onp.stack([row, rows.indices.astype(onp.int32)]), device)
+    found = cells.tocoo()
+    return on_device(onp.stack([found.row, found.col]).astype(onp.int32), device)
 
 
 def row_bounds(num_rows: int, num_shares: int) -> list[tuple[int, int]]:
@@ -357,6 +358,38 @@ def on_device(array: onp.ndarray, device: mx.Context) -> np.ndarray:
         Of the same shape and dtype.
     """
     return mx.nd.from_numpy(array, array_cls=np.ndarray).as_in_ctx(device)
+
+
+def view(array: Any) -> onp.ndarray:
+    """See the memory of an MXNet array on a CPU as a NumPy array, without a copy.
+
+    Parameters
+    ----------
+    array : mxnet.nd.NDArray of float32
+        Waited for until nothing computes or reads it any more.
+
+    Returns
+    -------
+    numpy.ndarray of float32
+        Of the same shape.
+    """
+    address = ctypes.c_void_p()
+    library, check = mx.base._LIB, mx.base.check_call
+    check(library.MXNDArrayWaitToWrite(array.handle))
+    check(library.MXNDArrayGetData(array.handle, ctypes.byref(address)))
+    return onp.asarray(_Memory(address.value, array.shape))
+
+
+class _Memory:
+    """Where float32 values are, in the terms of NumPy's array interface."""
+
+    def __init__(self, address: int | None, shape: tuple[int, ...]) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": "=f4",
+            "data": (address, False),
+            "shape": shape,
+        }
 
 
 def _batches(

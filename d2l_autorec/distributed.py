@@ -121,6 +121,8 @@ def join(kind: str) -> Team:
 def prepare() -> None:
     """Get ready for the import of MXNet, which is all that a server ever does."""
     os.environ.setdefault("PS_HEARTBEAT_INTERVAL", "5")  # seconds
+    # A process that started this one may have chosen the other engine for itself.
+    os.environ.pop("MXNET_ENGINE_TYPE", None)
     role = os.environ["DMLC_ROLE"]
     if role != "worker":
         print(f"{role}: serves until the training is over", flush=True)

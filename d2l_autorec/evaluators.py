@@ -13,8 +13,10 @@ from typing import Any
 import numpy as onp
 import scipy.sparse as sp
 
-from ._mxnet import gluon, mx, npx
-from .data import dense, observed_cells, row_bounds
+from ._mxnet import gluon, mx
+from .data import dense, row_bounds
+from .model import AutoRec, Average
+from .sampled import reconstruct_at
 
 
 def rmse(predictions: Any, ratings: Any) -> float:
@@ -122,7 +124,7 @@ def evaluator(
 
 
 def held_out_rmse(
-    net: gluon.Block,
+    net: AutoRec | Average,
     train_mat: sp.csr_matrix,
     test_mat: sp.csr_matrix,
     devices: Sequence[mx.Context],
@@ -148,7 +150,7 @@ def held_out_rmse(
 
 
 def predict_cells(
-    net: gluon.Block,
+    net: AutoRec | Average,
     train_mat: sp.csr_matrix,
     cells: sp.csr_matrix,
     devices: Sequence[mx.Context],
@@ -159,8 +161,8 @@ def predict_cells(
 
     Parameters
     ----------
-    net : mxnet.gluon.Block
-        A trained `AutoRec`.
+    net : AutoRec or Average
+        Trained.
     train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
         What the predictions are made from.
     cells : scipy.sparse.csr_matrix, shape (num_items, num_users)
@@ -179,23 +181,22 @@ def predict_cells(
         In the order in which the cells are stored.
     """
     rows = onp.flatnonzero(onp.diff(cells.indptr))
-    predictions: list[onp.ndarray] = [onp.empty(0, onp.float32)]
-    pending: list[Any] = []
+    predicted = onp.empty(cells.nnz, onp.float32)
+    # Each cell holds its place in the answer: a batch lists its cells by column.
+    places = sp.csr_matrix(
+        (onp.arange(cells.nnz), cells.indices, cells.indptr), cells.shape
+    )
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         found = []
         for device, bounds in zip(devices, row_bounds(len(batch), len(devices))):
             share = batch[slice(*bounds)]
             if share.size:
-                outputs = net(dense(train_mat[share], device))  # (rows, num_users)
-                found.append(
-                    npx.gather_nd(outputs, observed_cells(cells[share], device))
-                )
-        # Reading waits; this batch is computed while the next one is put together.
-        predictions.extend(part.asnumpy() for part in pending)
-        pending = found
-    predictions.extend(part.asnumpy() for part in pending)
-    predicted: onp.ndarray = onp.concatenate(predictions)
+                asked = places[share].tocsc()
+                inputs = dense(train_mat[share], device)
+                found.append((asked.data, reconstruct_at(net, inputs, asked)))
+        for place, outputs in found:
+            predicted[place] = outputs.asnumpy()
     if cold is not None:
         cold_items = onp.repeat(onp.diff(train_mat.indptr) == 0, onp.diff(cells.indptr))
         ratings_of = onp.bincount(train_mat.indices, minlength=train_mat.shape[1])

@@ -11,17 +11,19 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import autograd, gluon, mx, np, npx
-from .data import dense, observed_cells, on_device, row_bounds
+from .data import dense, row_bounds
 from .distributed import Team
 from .errors import DeviceUnavailable, TrainingDiverged
 from .model import members
 from .plots import watch
+from .sampled import backward_at
 
 
 class Epoch(NamedTuple):
@@ -297,20 +299,19 @@ def _backward_observed(
     bounds = row_bounds(batch.shape[0], workers * len(devices))[rank * len(devices) :]
     losses = []
     for device, (start, stop) in zip(devices, bounds):
-        share = batch[start:stop]
-        idle = not share.nnz
-        if idle:
+        share, weigh = batch[start:stop], loss
+        if not share.nnz:
             # Again no empty arrays: a made-up rating, at no weight.
             share = sp.csr_matrix(([1.0], ([0], [0])), (1, batch.shape[1]))
-        inputs, cells = dense(share, device), observed_cells(share, device)
-        ratings = on_device(share.data.astype(onp.float32, copy=False), device)
-        with autograd.record():
-            for member in members(net):
-                outputs = member.reconstruct(inputs)  # (rows, num_users), not masked
-                part = loss(npx.gather_nd(outputs, cells), ratings)  # (num_ratings,)
-                losses.append(part * 0 if idle else part)
-    autograd.backward(losses)
+            weigh = partial(_nothing, loss)
+        inputs, cells = dense(share, device), share.tocsc()
+        for member in members(net):
+            losses.append(backward_at(member, inputs, cells, weigh))
     return losses
+
+
+def _nothing(loss: Callable[[Any, Any], Any], predictions: Any, ratings: Any) -> Any:
+    return loss(predictions, ratings) * 0
 
 
 def _sum(losses: Sequence[Any], mean_over: float) -> float:

@@ -10,6 +10,7 @@ Autoencoders".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ._mxnet import autograd, gluon, np
 
@@ -68,8 +69,11 @@ class AutoRec(gluon.nn.Block):
 
     def reconstruct(self, inputs: np.ndarray) -> np.ndarray:
         """Do the same without the mask."""
-        hidden = self.dropout(self.encoder(inputs))  # (batch_size, num_hidden)
-        return self.decoder(hidden)
+        return self.decoder(self.encode(inputs))
+
+    def encode(self, inputs: np.ndarray) -> np.ndarray:
+        """Compute the last hidden layer, of shape (batch_size, num_hidden)."""
+        return self.dropout(self.encoder(inputs))
 
 
 class DeepAutoRec(AutoRec):
@@ -121,32 +125,61 @@ class DeepAutoRec(AutoRec):
         self.deeper = gluon.nn.Sequential()
         for units in others:
             self.deeper.add(_dense(units, activation))
-        self.decoder = _dense(num_users, output)
-        self.bounds = BOUNDED.get(output)
-        self.rating_range = rating_range
+        self.decoder = gluon.nn.Dense(num_users)
+        self.decoder.act = Output(output, rating_range)
 
-    def forward(self, inputs: np.ndarray) -> np.ndarray:
-        """Reconstruct rows of ratings, as `AutoRec` does."""
-        outputs = super().forward(inputs)
-        if self.rating_range and not autograd.is_training():
-            return np.clip(outputs, *self.rating_range)
-        return outputs
-
-    def reconstruct(self, inputs: np.ndarray) -> np.ndarray:
-        """Do the same without the mask and unclipped."""
+    def encode(self, inputs: np.ndarray) -> np.ndarray:
+        """Compute the last hidden layer, of shape (batch_size, num_hidden[-1])."""
         if self.corruption:
             inputs = self.corruption(inputs)
-        hidden = self.dropout(self.encoder(inputs))  # (batch_size, num_hidden[0])
+        hidden = super().encode(inputs)
         for layer in self.deeper:
             hidden = self.dropout(layer(hidden))
-        return self.stretch(self.decoder(hidden))
+        return hidden
 
-    def stretch(self, outputs: np.ndarray) -> np.ndarray:
-        """Map bounded outputs to ratings; leave others as they are."""
-        if self.bounds is None or self.rating_range is None:
-            return outputs
-        (bottom, top), (low, high) = self.bounds, self.rating_range
-        return low + (outputs - bottom) * ((high - low) / (top - bottom))
+
+class Output(gluon.nn.HybridBlock):
+    """From a decoder's outputs to ratings.
+
+    Parameters
+    ----------
+    activation, rating_range
+        As for `DeepAutoRec`.
+    """
+
+    def __init__(
+        self, activation: str, rating_range: tuple[float, float] | None
+    ) -> None:
+        super().__init__()
+        self.act = _activation(activation)
+        self.bounds = BOUNDED.get(activation)
+        self.rating_range = rating_range
+
+    def hybrid_forward(self, F: Any, outputs: Any) -> Any:  # noqa: N803
+        """Activate outputs; stretch those that are bounded; clip, but not in training.
+
+        Parameters
+        ----------
+        F : module
+            Gluon's, for arrays or for symbols.
+        outputs : mxnet.np.ndarray of float32, of any shape
+            What the decoder gives.
+
+        Returns
+        -------
+        mxnet.np.ndarray of float32
+            Of the same shape.
+        """
+        if self.act:
+            outputs = self.act(outputs)
+        if self.rating_range:
+            low, high = self.rating_range
+            if self.bounds:
+                bottom, top = self.bounds
+                outputs = low + (outputs - bottom) * ((high - low) / (top - bottom))
+            if not autograd.is_training():
+                outputs = F.np.clip(outputs, low, high)
+        return outputs
 
 
 class Average(gluon.nn.Block):
@@ -182,8 +215,13 @@ def members(net: AutoRec | Average) -> list[AutoRec]:
 def _dense(units: int, activation: str) -> gluon.nn.Dense:
     """Make a dense layer; by name, Gluon's own takes only some activations."""
     layer = gluon.nn.Dense(units)
-    if activation in ("elu", "selu"):
-        layer.act = getattr(gluon.nn, activation.upper())()
-    elif activation != "identity":
-        layer.act = gluon.nn.Activation(activation)
+    layer.act = _activation(activation)
     return layer
+
+
+def _activation(name: str) -> gluon.nn.HybridBlock | None:
+    if name == "identity":
+        return None
+    if name in ("elu", "selu"):
+        return getattr(gluon.nn, name.upper())()
+    return gluon.nn.Activation(name)

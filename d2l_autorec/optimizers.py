@@ -10,13 +10,13 @@ Computation, 2000.
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numba
 import numpy as onp
 
 from ._mxnet import mx
+from .data import view
 
 
 @mx.optimizer.register
@@ -111,12 +111,11 @@ class FusedAdam(mx.optimizer.Adam):
         state : tuple of two mxnet.nd.NDArray
             Running means of the gradient and of its square.
         """
-        arrays = (weight, grad, *state)
-        if self.clip_gradient or any(
-            a.context.device_type != "cpu"
-            or a.dtype != onp.float32
-            or a.stype != "default"
-            for a in arrays
+        if (
+            self.clip_gradient
+            or weight.context.device_type != "cpu"
+            or weight.dtype != onp.float32
+            or grad.stype != "default"
         ):
             super().update(index, weight, grad, state)
             return
@@ -132,7 +131,8 @@ class FusedAdam(mx.optimizer.Adam):
             self.epsilon,
             self.rescale_grad,
         )
-        _update(*map(_memory, arrays), *map(onp.float32, settings))
+        arrays = (view(a).ravel() for a in (weight, grad, *state))
+        _update(*arrays, *map(onp.float32, settings))
 
 
 FASTER = {"adam": "fusedadam"}  # what takes the place of an MXNet optimizer
@@ -153,13 +153,3 @@ def _update(  # type: ignore[no-untyped-def]
         mean[i] = beta1 * mean[i] + (one - beta1) * g
         var[i] = beta2 * var[i] + (one - beta2) * g * g
         weight[i] -= lr * mean[i] / (onp.sqrt(var[i]) + epsilon)
-
-
-def _memory(array: Any) -> onp.ndarray:
-    """Wait until nothing uses an array any more; view its memory as a flat one."""
-    address = ctypes.c_void_p()
-    library = mx.base._LIB
-    mx.base.check_call(library.MXNDArrayWaitToWrite(array.handle))
-    mx.base.check_call(library.MXNDArrayGetData(array.handle, ctypes.byref(address)))
-    pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
-    return onp.ctypeslib.as_array(pointer, (array.size,))

@@ -73,8 +73,8 @@ class Experiment:
         Its RMSE on ML-1M there, or that of the work which `table` names.
     recipe : Recipe or None
         Its settings but for the weight decay; None for matrix factorization.
-    wds : tuple of float
-        The weight decays to choose from.
+    wds : tuple of float or None
+        The weight decays to choose from; None as for `Recipe`.
     num_splits : int, optional
         If fewer splits than the study's will do.
     cold : float or 'mean'
@@ -85,11 +85,11 @@ class Experiment:
     table: str
     published: float | None
     recipe: Recipe | None
-    wds: tuple[float, ...]
+    wds: tuple[float | None, ...]
     num_splits: int | None = None
     cold: float | str = 3.0
 
-    def settings(self, wd: float) -> dict[str, Any]:
+    def settings(self, wd: float | None) -> dict[str, Any]:
         """Spell a training's settings out, for the records."""
         if self.recipe is None:
             return {"wd": wd, "cold": self.cold}
@@ -105,14 +105,14 @@ class Experiment:
         num_epochs = self.recipe.num_epochs + self.recipe.pretrain_epochs
         return self.recipe.members * num_epochs * (widest + 100) / 30_000
 
-    def model(self, ratings: Ratings, wd: float) -> Estimator:
+    def model(self, ratings: Ratings, wd: float | None) -> Estimator:
         """Make the model.
 
         Parameters
         ----------
         ratings : Ratings
             Says which users and items there are.
-        wd : float
+        wd : float or None
             Weight decay.
 
         Returns
@@ -123,6 +123,7 @@ class Experiment:
         from .loop import try_all_gpus
 
         if self.recipe is None:
+            assert wd is not None
             return BookMF(ratings, try_all_gpus(), wd)
         return BookAutoRec(ratings, try_all_gpus(), replace(self.recipe, wd=wd))
 
@@ -158,7 +159,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
     deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
     found = {
         "item": Experiment("I-AutoRec", "a, b, c", 0.831, paper, (150, 200, 300)),
-        "user": Experiment("U-AutoRec", "a", 0.874, user, (100,), 2),
+        "user": Experiment("U-AutoRec", "a", 0.874, user, (100,)),
         "identity-identity": Experiment(
             "f identity, g identity", "b", 0.872, linear, (500,)
         ),
@@ -236,7 +237,7 @@ class Study:
     def run(
         self,
         experiment: Experiment,
-        wd: float,
+        wd: float | None,
         split: int,
         part: str,
         tick: Callable[[float, bool], None],
@@ -247,7 +248,7 @@ class Study:
         ----------
         experiment : Experiment
             Makes the model.
-        wd : float
+        wd : float or None
             Weight decay.
         split : int
             Seed of the split and of the model.
@@ -325,7 +326,7 @@ class Study:
 
     def choose(
         self, experiment: Experiment, tick: Callable[[float, bool], None]
-    ) -> float:
+    ) -> float | None:
         """Choose an experiment's weight decay on the first split's validation part.
 
         Parameters
@@ -337,7 +338,7 @@ class Study:
 
         Returns
         -------
-        float
+        float or None
             Of one candidate itself, of several the one with the lowest RMSE.
         """
         if len(experiment.wds) == 1:
@@ -387,14 +388,14 @@ class Row(NamedTuple):
     Attributes
     ----------
     experiment : Experiment
-    wd : float
+    wd : float or None
         That was chosen.
     rmse : list of float
         On the test part of each split.
     """
 
     experiment: Experiment
-    wd: float
+    wd: float | None
     rmse: list[float]
 
 
@@ -426,7 +427,7 @@ def report(rows: Mapping[str, Row], dataset: str, command: str) -> str:
                 spread(row.rmse, ".4f"),
                 _verdict(row.rmse, published),
                 str(len(row.rmse)),
-                f"{row.wd:g}",
+                "by size" if row.wd is None else f"{row.wd:g}",
             )
         )
     return f"{dataset}:\n\n{markdown_table(cells)}\n\n{PROTOCOL}\n\n{command}\n"

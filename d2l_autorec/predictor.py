@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from ._mxnet import autograd
 from .checkpoint import Checkpoint, Run
 from .data import on_device
 from .errors import DataError, ModelError
@@ -263,15 +264,15 @@ class Predictor:
         """Turn products into the networks' outputs: shape (num_networks, num_cells)."""
         outputs: np.ndarray = np.stack(sums)
         if self.run.recipe.output != "identity":
-            net = members(self.net)[0]
-            device = net.decoder.weight.list_ctx()[0]
-            activated = net.decoder.act(on_device(outputs, device))
-            outputs = net.stretch(activated).asnumpy()
+            decoder = members(self.net)[0].decoder
+            device = decoder.weight.list_ctx()[0]
+            with autograd.train_mode():  # not clipped
+                outputs = decoder.act(on_device(outputs, device)).asnumpy()
         return outputs
 
     def _mean(self, outputs: np.ndarray) -> np.ndarray:
         """Average over the networks, each clipped first where the recipe says so."""
-        if rating_range := members(self.net)[0].rating_range:
+        if rating_range := members(self.net)[0].decoder.act.rating_range:
             outputs = outputs.clip(*rating_range)
         mean: np.ndarray = outputs.mean(axis=0)
         return mean

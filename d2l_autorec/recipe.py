@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as onp
 import scipy.sparse as sp
@@ -80,8 +80,9 @@ class Recipe:
         Its learning rate.
     schedule : {'constant', 'cosine'}
         What becomes of the learning rate: it stays, or falls to 0 at the last epoch.
-    wd : float
-        Weight decay.
+    wd : float or None
+        Weight decay. None leaves the paper's :math:`\lambda` to the size of the data:
+        see `penalty`.
     num_epochs : int
         Passes over the training matrix.
     pretrain_epochs : int
@@ -113,7 +114,7 @@ class Recipe:
     optimizer: str = "adam"
     lr: float = 0.002
     schedule: str = "constant"
-    wd: float = 1e-5
+    wd: float | None = 1e-5
     num_epochs: int = 25
     pretrain_epochs: int = 0
     batch_size: int | None = 256
@@ -130,6 +131,8 @@ class Recipe:
                 f"pretrain_epochs={self.pretrain_epochs} needs several hidden layers, "
                 "the first as large as the last, such as 500 250 500"
             )
+        if self.wd is None and self.loss != "paper":
+            raise ValueError(f"the {self.loss} loss needs a weight decay (--wd)")
         if self.optimizer.lower() == "rprop" and self.batch_size:
             raise ValueError("rprop needs all rows in one batch (--batch-size all)")
 
@@ -147,6 +150,26 @@ class Recipe:
             Items x users, or users x items if the recipe is user-based.
         """
         return inter_mat.T.tocsr() if self.kind == "user" else inter_mat
+
+    def penalty(self, train_mat: sp.csr_matrix) -> float:
+        r"""Return :math:`\lambda` of the paper's objective.
+
+        Parameters
+        ----------
+        train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+            Ratings to learn from.
+
+        Returns
+        -------
+        float
+            `wd`; where that is None, 7.5 times the root of the ratings per item or per
+            user, whichever are more. It grows so because the noise in the ratings, as a
+            matrix, does; the factor is near the best one on the validation parts of
+            MovieLens 100K and 1M alike.
+        """
+        if self.wd is not None:
+            return self.wd
+        return 7.5 * math.sqrt(train_mat.nnz / min(train_mat.shape))
 
     def network(self, train_mat: sp.csr_matrix) -> DeepAutoRec | Average:
         """Make the network, not yet initialized.
@@ -253,7 +276,7 @@ class Recipe:
         pretraining: Iterator[Epoch] = iter(())
         if self.pretrain_epochs and not trained:
             pretraining = self._pretrain(net, train_mat, devices, seed, team)
-        settings = {"learning_rate": self.lr, "wd": self.wd}
+        settings: dict[str, Any] = {"learning_rate": self.lr, "wd": self.wd}
         if self.schedule == "cosine":
             # An incomplete batch waits for the next epoch.
             num_steps = self.num_epochs * rows.shape[0] // batch_size
@@ -265,7 +288,7 @@ class Recipe:
             cells_per_row = rows.nnz / rows.shape[0]
         if self.loss == "paper":
             # Twice the number of ratings is what the objective is divided by.
-            settings["wd"] = self.wd / (2 * rows.nnz)
+            settings["wd"] = self.penalty(train_mat) / (2 * rows.nnz)
             for parameter in net.collect_params(".*bias").values():
                 parameter.wd_mult = 0.0
         trainer = gluon.Trainer(
@@ -338,10 +361,10 @@ PRESETS = {
     "best": Recipe(
         num_hidden=(500, 500, 500),
         dropout=0.0,
-        members=3,
+        members=5,
         loss="paper",
         schedule="cosine",
-        wd=150.0,
+        wd=None,
         num_epochs=40,
         pretrain_epochs=40,
         batch_size=128,

@@ -307,9 +307,8 @@ def _parser() -> cli.Parser:
         choices=("book", "paper", "best"),
         default="book",
         help="all of the settings below at once: the book's, which are the defaults; "
-        "the paper's model and objective; or the most accurate one we know on "
-        "MovieLens 1M, the mean of three deep networks (small data sets do better with "
-        "--patience)",
+        "the paper's model and objective; or the most accurate one we know, the mean "
+        "of five deep networks",
     )
     recipe.add_argument(
         "--kind",
@@ -391,7 +390,8 @@ def _parser() -> cli.Parser:
         type=cli.non_negative_float,
         default=1e-5,
         metavar="X",
-        help="weight decay",
+        help="weight decay; where --loss is paper, lambda, which --preset best takes "
+        "from the size of the data",
     )
     recipe.add_argument(
         "--num-epochs",

@@ -8,7 +8,8 @@ Import this package before MXNet, which reads two settings of OpenMP as it is im
 By default it starts half as many threads as there are cores, and its threads spin while
 they wait for each other, which makes small operations many times slower as soon as
 anything else runs on the machine. Here it gets a thread a core, and they sleep; values
-of ``OMP_NUM_THREADS`` and ``OMP_WAIT_POLICY`` that are set already stay.
+of ``OMP_NUM_THREADS`` and ``OMP_WAIT_POLICY`` that are set already stay. Numba, which
+compiles a few loops, gets as many threads.
 """
 
 from __future__ import annotations

@@ -268,6 +268,16 @@ def test_biases_are_not_penalised():
         assert onp.allclose(value, held[name]) == name.endswith("bias")
 
 
+def test_without_a_weight_decay_the_penalty_is_by_size():
+    train_mat, _ = parts()
+    by_size = Recipe(loss="paper", wd=None).penalty(train_mat)
+    row = train_mat.nnz / min(train_mat.shape)  # ratings per item or user
+    assert by_size == pytest.approx(7.5 * row**0.5)
+    given, _ = one_step(train_mat, wd=by_size)
+    for name, value in one_step(train_mat, wd=None)[0].items():
+        onp.testing.assert_array_equal(value, given[name])
+
+
 def test_a_step_does_not_depend_on_how_the_batch_is_cut():
     train_mat, _ = parts()
     whole, _ = one_step(train_mat, wd=300.0, lr=1e-3)

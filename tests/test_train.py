@@ -145,8 +145,9 @@ def test_a_flag_beside_a_preset_wins(small_data, train, tmp_path, preset):
 
     assert recipe() == expected()
     # Be it with the value that the flag has by default.
-    given = recipe(*("--loss", "book", "--members", "1", "-k", "8", "4", "--no-clip"))
-    assert given == expected(loss="book", members=1, num_hidden=(8, 4), clip=False)
+    flags = ("--loss", "book", "-w", "0", "--members", "1", "-k", "8", "4", "--no-clip")
+    changed = {"loss": "book", "wd": 0.0, "members": 1, "num_hidden": (8, 4)}
+    assert recipe(*flags) == expected(**changed, clip=False)
 
 
 def test_cold_net_undoes_a_presets_rule(small_data, train, tmp_path):
@@ -214,6 +215,7 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
             ["--preset", "paper", "--optimizer", "Rprop"],
             "rprop needs all rows in one batch",
         ),
+        (["--preset", "best", "--loss", "book"], "the book loss needs a weight decay"),
         (["--epochs", "3"], "unrecognized arguments: --epochs"),
     ],
 )

@@ -152,7 +152,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         lr=0.001,
         schedule="constant",
         batch_size=None,
-        num_epochs=60,
+        num_epochs=150,
     )
     user = replace(paper, kind="user", lr=0.001, num_epochs=80)
     linear = replace(rprop, activation="identity")
@@ -161,19 +161,19 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         "item": Experiment("I-AutoRec", "a, b, c", 0.831, paper, (150, 200, 300)),
         "user": Experiment("U-AutoRec", "a", 0.874, user, (100,)),
         "identity-identity": Experiment(
-            "f identity, g identity", "b", 0.872, linear, (500,)
+            "f identity, g identity", "b", 0.872, linear, (4000,)
         ),
         "sigmoid-identity": Experiment(
             "f sigmoid, g identity",
-            *("b", 0.852, replace(linear, output="sigmoid"), (500,)),
+            *("b", 0.852, replace(linear, output="sigmoid"), (4000,)),
         ),
         "sigmoid-sigmoid": Experiment(
             "f sigmoid, g sigmoid",
             *("b", 0.836, replace(paper, output="sigmoid"), (400,)),
         ),
         "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
-        "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
-        "mf": Experiment("BiasedMF", "c", 0.845, None, (1e-5,), 1),
+        "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,)),
+        "mf": Experiment("BiasedMF", "c", 0.845, None, (1e-5,)),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
     }
     for units in HIDDEN_UNITS:

@@ -44,7 +44,7 @@ def make(settings, initialized=True):
 
 def gradients(net):
     parameters = net.collect_params().values()
-    return [parameter.grad().asnumpy().copy() for parameter in parameters]
+    return [parameter.list_grad()[0].asnumpy().copy() for parameter in parameters]
 
 
 @pytest.mark.parametrize("settings", NETWORKS.values(), ids=NETWORKS)
@@ -78,6 +78,25 @@ def test_its_gradients_are_the_networks(ratings, settings, loss):
     expected.backward()
     onp.testing.assert_allclose(losses.asnumpy(), expected.asnumpy(), rtol=1e-3)
     for gradient, reference in zip(found, gradients(net)):
+        size = onp.abs(reference).max()
+        onp.testing.assert_allclose(gradient, reference, atol=1e-5 * size + 1e-7)
+
+
+@pytest.mark.parametrize("settings", NETWORKS.values(), ids=NETWORKS)
+def test_a_device_that_is_no_cpu_computes_the_same(ratings, settings):
+    net, inputs = make(settings), mx.np.array(ratings.toarray())
+    cells, loss = ratings.tocsc(), gluon.loss.L2Loss()
+    expected = reconstruct_at(net, inputs, cells), backward_at(net, inputs, cells, loss)
+    expected_gradients = gradients(net)
+    # In a CPU's memory, but by its name another kind of device.
+    elsewhere = mx.Context("cpu_shared", 0)
+    net.collect_params().reset_ctx(elsewhere)
+    inputs = inputs.as_in_ctx(elsewhere)
+    assert inputs.ctx.device_type != "cpu"
+    found = reconstruct_at(net, inputs, cells), backward_at(net, inputs, cells, loss)
+    for array, reference in zip(found, expected):
+        onp.testing.assert_allclose(array.asnumpy(), reference.asnumpy(), rtol=1e-3)
+    for gradient, reference in zip(gradients(net), expected_gradients):
         size = onp.abs(reference).max()
         onp.testing.assert_allclose(gradient, reference, atol=1e-5 * size + 1e-7)
 

@@ -1,5 +1,9 @@
 """The training loop: what it returns, its devices, its seeds, and how it ends."""
 
+import os
+import subprocess
+import sys
+
 import mxnet as mx
 import numpy as onp
 import pytest
@@ -162,3 +166,17 @@ def test_stopping_early_waits_for_patience():
     scores = [1.0, 0.9, 0.95, 0.91, 0.89, 0.9, 0.9, 0.9, 0.5]
     epochs = [Epoch(i, 0.1, 1.0, score, 1.0, 1) for i, score in enumerate(scores, 1)]
     assert [e.epoch for e in stop_early(epochs, 3)] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("given", [{}, {"MXNET_ENGINE_TYPE": "ThreadedEngine"}])
+def test_mxnet_starts_silently_and_a_chosen_engine_stays(given):
+    environment = {k: v for k, v in os.environ.items() if k != "MXNET_ENGINE_TYPE"}
+    environment.update(given)
+    code = "import os, d2l_autorec; d2l_autorec.try_all_gpus()"
+    code += "; print(os.environ.get('MXNET_ENGINE_TYPE'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    default = None if os.path.exists("/dev/nvidiactl") else "NaiveEngine"
+    engine = given.get("MXNET_ENGINE_TYPE", default)
+    assert (done.stdout, done.stderr) == (f"{engine}\n", "")

@@ -172,8 +172,8 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
             *("b", 0.836, replace(paper, output="sigmoid"), (400,)),
         ),
         "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
-        "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,)),
-        "mf": Experiment("BiasedMF", "c", 0.845, None, (1e-5,)),
+        "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
+        "mf": Experiment("BiasedMF", "c", 0.845, None, (1e-5,), 1),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
     }
     for units in HIDDEN_UNITS:
@@ -489,7 +489,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if before and not bar.disable:
                     # It says nothing about the time that is left.
                     bar.initial += share * cost
-                bar.update(share * cost)
+                # The parts' rounded sum may come out above the total.
+                bar.update(min(share * cost, bar.total - bar.n))
 
             wd = study.choose(experiment, tick)
             splits = range(min(experiment.num_splits or num_splits, num_splits))

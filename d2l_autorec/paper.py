@@ -475,8 +475,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, e in chosen.items()
     }
     rows = {}
+    total = sum(count * chosen[name].cost() for name, count in trainings.items())
     with tqdm(
-        total=sum(count * chosen[name].cost() for name, count in trainings.items()),
+        total=total,
         bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}",
         smoothing=0,
         disable=args.quiet,
@@ -490,7 +491,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     # It says nothing about the time that is left.
                     bar.initial += share * cost
                 # The parts' rounded sum may come out above the total.
-                bar.update(min(share * cost, bar.total - bar.n))
+                bar.update(min(share * cost, total - bar.n))
 
             wd = study.choose(experiment, tick)
             splits = range(min(experiment.num_splits or num_splits, num_splits))

@@ -15,6 +15,7 @@ compiles a few loops, gets as many threads.
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,8 @@ else:
     _cores = os.cpu_count() or 1
 os.environ.setdefault("OMP_NUM_THREADS", str(_cores))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
+if "numba" not in sys.modules:  # it cannot change its number of threads later
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 _MODULES = {
     "checkpoint": ("Checkpoint", "Run"),

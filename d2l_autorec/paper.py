@@ -190,10 +190,11 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
 
 
 def _quick(recipe: Recipe) -> Recipe:
-    # In so few epochs, it takes smaller batches and longer steps to get anywhere.
+    # In so few epochs, it takes smaller batches and longer steps to get anywhere; of
+    # all rows at once, an epoch is a single step.
     return replace(
         recipe,
-        num_epochs=20,
+        num_epochs=20 if recipe.batch_size else 100,
         pretrain_epochs=min(recipe.pretrain_epochs, 10),
         lr=0.005,
         batch_size=recipe.batch_size and 64,

@@ -4,20 +4,17 @@ The names are the book's. They are imported when first used, and the first of th
 needs MXNet switches its NumPy semantics on (``npx.set_np()``), as the book's own
 notebooks do; so ``python -m d2l_autorec.train --help`` answers at once.
 
-Import this package before MXNet, which reads two settings of OpenMP as it is imported.
-By default it starts half as many threads as there are cores, and its threads spin while
-they wait for each other, which makes small operations many times slower as soon as
-anything else runs on the machine. Here it gets a thread a core, and they sleep; values
-of ``OMP_NUM_THREADS`` and ``OMP_WAIT_POLICY`` that are set already stay. Numba, which
-compiles a few loops, gets as many threads.
+Import this package before MXNet: from then on MXNet is imported, by whomever, as `_ready`
+says. Without that it fails on NumPy 1.24 and later, and is slower on a busy machine.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from ._ready import MXNetFinder
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint as Checkpoint
@@ -50,14 +47,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-if hasattr(os, "sched_getaffinity"):
-    _cores = len(os.sched_getaffinity(0))
-else:
-    _cores = os.cpu_count() or 1
-os.environ.setdefault("OMP_NUM_THREADS", str(_cores))
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-if "numba" not in sys.modules:  # it cannot change its number of threads later
-    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
+if not any(isinstance(finder, MXNetFinder) for finder in sys.meta_path):
+    sys.meta_path.insert(0, MXNetFinder())
 
 _MODULES = {
     "checkpoint": ("Checkpoint", "Run"),

@@ -1,33 +1,19 @@
-"""MXNet, made ready before anything of it is used.
+"""MXNet, ready to use: imported as `_ready` says, its NumPy semantics switched on.
 
-Its NumPy semantics have to be on before the first block is made. Its engine is chosen
-by an environment variable as it is imported: the one that computes an operator where it
-is called, in the thread of the caller. The other hands each operator to a thread of its
-own, which takes longer than a small operator does; on a GPU and in a distributed
-training it is needed all the same. A process of a distributed training has to be
-prepared before the import, which a server never leaves.
+They have to be on before the first block is made.
 """
 
-import os
-import sys
+from .errors import MXNetMissing
 
-if "DMLC_ROLE" in os.environ:
-    from .distributed import prepare
-
-    prepare()
-elif not os.path.exists("/dev/nvidiactl"):
-    os.environ.setdefault("MXNET_ENGINE_TYPE", "NaiveEngine")
-
-import mxnet as mx  # noqa: E402
-
-# As it starts, an engine that is not the usual one says so on standard error.
-sys.stderr.flush()
-_stderr, _nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-os.dup2(_nowhere, 2)
-mx.nd.waitall()
-os.dup2(_stderr, 2)
-os.close(_stderr)
-os.close(_nowhere)
+try:
+    import mxnet as mx
+except ModuleNotFoundError as error:
+    if error.name != "mxnet":
+        raise
+    raise MXNetMissing(
+        "MXNet is not installed; its metadata keeps pip from bringing it where NumPy 2 "
+        "is: python -m pip install --no-deps mxnet==1.9.1"
+    ) from None
 
 mx.npx.set_np()
 

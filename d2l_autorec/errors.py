@@ -27,3 +27,7 @@ class ClusterError(AutoRecError, ValueError):
 
 class DeviceUnavailable(AutoRecError, ValueError):
     """A device that was named and is not there."""
+
+
+class MXNetMissing(AutoRecError, ImportError):
+    """MXNet is not installed."""

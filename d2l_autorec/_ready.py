@@ -1,0 +1,153 @@
+"""What MXNet needs around its import, on today's Pythons and with threads that sleep.
+
+MXNet 1.9.1 is the last release. Its compiled part works with every NumPy since, but as
+it is imported it asks NumPy for names that are gone since 1.24 and 2.0
+(https://github.com/apache/mxnet/issues/21165). They are handed to MXNet alone.
+
+It also reads settings as it is imported, and as its engine starts, which is here too.
+By default it takes half as many threads as there are cores, and its threads spin while
+they wait for each other, which makes small operations many times slower as soon as
+anything else runs on the machine; here it gets a thread a core, and they sleep. Of its
+engines, a build without CUDA gets the one that computes an operator where it is called:
+the other one hands each operator to a thread of its own, which takes longer than a
+small operator does. Settings that the environment already has stay.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any, NoReturn
+
+_NUMBERS = {
+    "Inf": float("inf"),
+    "PINF": float("inf"),
+    "NINF": float("-inf"),
+    "NAN": float("nan"),
+    "NaN": float("nan"),
+    "PZERO": 0.0,
+    "NZERO": -0.0,
+    "bool": bool,
+}
+_HEIRS = {
+    "alltrue": "all",
+    "product": "prod",
+    "round_": "round",
+    "sometrue": "any",
+    "trapz": "trapezoid",
+}
+# MXNet offers these, too, but calls none of them.
+_EXTINCT = ("in1d", "mirr", "msort", "npv", "pmt", "ppmt", "pv", "rate")
+
+
+class MXNetFinder:
+    """Finds MXNet for whoever imports it, and has it imported as it needs it."""
+
+    def find_spec(
+        self, name: str, path: Any = None, target: Any = None
+    ) -> ModuleSpec | None:
+        """Find a module; for any but MXNet that is left to Python's own finders."""
+        spec = PathFinder.find_spec(name) if name == "mxnet" else None
+        if spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def load_ready(module: ModuleType) -> None:
+            with _defaults(OMP_NUM_THREADS=str(num_cores()), OMP_WAIT_POLICY="PASSIVE"):
+                if "DMLC_ROLE" in os.environ:
+                    # A server never leaves the import.
+                    from .distributed import prepare
+
+                    prepare()
+                with _removed_names():
+                    load(module)
+                if "DMLC_ROLE" not in os.environ and not _has_cuda(module):
+                    _start_engine(module)
+
+        spec.loader.exec_module = load_ready  # type: ignore[method-assign]
+        return spec
+
+
+def num_cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _defaults(**settings: str) -> Iterator[None]:
+    """Set variables that are not set, and take them back: children inherit none."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _removed_names() -> Iterator[None]:
+    """Answer MXNet, and nobody else, for names that NumPy no longer has."""
+    import numpy
+
+    # NumPy's own answer to a name that it does not have.
+    refuse = numpy.__getattr__
+
+    def answer(name: str) -> Any:
+        asker = sys._getframe(1).f_globals.get("__name__", "")
+        if asker.partition(".")[0] == "mxnet":
+            if name in _NUMBERS:
+                return _NUMBERS[name]
+            if name in _HEIRS:
+                return getattr(numpy, _HEIRS[name])
+            if name in _EXTINCT:
+                return _extinct(name)
+        return refuse(name)
+
+    numpy.__getattr__ = answer
+    try:
+        yield
+    finally:
+        numpy.__getattr__ = refuse
+
+
+def _extinct(name: str) -> Any:
+    def call(*args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError(f"NumPy has no {name} any more")
+
+    return call
+
+
+def _has_cuda(mxnet: Any) -> bool:
+    return bool(mxnet.runtime.Features().is_enabled("CUDA"))
+
+
+def _start_engine(mxnet: Any) -> None:
+    """Start the engine without threads, which says so on standard error: not here."""
+    with _defaults(MXNET_ENGINE_TYPE="NaiveEngine"), _silent_stderr():
+        mxnet.nd.waitall()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Send what compiled code writes to standard error nowhere."""
+    if sys.stderr:
+        sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:  # it is closed, as a program without a terminal may have it
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

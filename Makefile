@@ -1,8 +1,9 @@
-# Everything runs in .venv, which is made with the first Python from 3.9 to 3.11 that is
+# Everything runs in .venv, which is made with the newest Python from 3.13 to 3.9 that is
 # found, or by uv if it is there.
-PYTHONS := python3 python3.11 python3.10 python3.9
-FITS := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (3, 12))
+PYTHONS := python3.13 python3.12 python3.11 python3.10 python3.9 python3 python
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (3, 14))
 PY := .venv/bin/python
+PIP := $(PY) -m pip install --quiet --constraint constraints.txt
 
 .PHONY: train test results paper notebooks constraints clean
 
@@ -35,18 +36,27 @@ notebooks: .venv/installed-test
 	    fi; \
 	done; \
 	if command -v uv >/dev/null; then \
-	    exec uv venv --quiet --python '>=3.9,<3.12' --seed .venv; \
+	    exec uv venv --quiet --python '>=3.9,<3.14' --seed .venv; \
 	fi; \
-	echo "error: MXNet needs Python 3.9, 3.10 or 3.11 (with venv); install one of them, or uv" >&2; \
+	echo "error: found no Python from 3.9 to 3.13 with venv. Ways out: install one (on" \
+	    "Debian and Ubuntu, python3 and python3-venv); or uv, which brings one; or name" \
+	    "one, as in make PYTHONS=/path/to/python3.12; or use the Dockerfile" >&2; \
 	exit 1
 
-# The constraints spare pip a long search, and pin what the tests have seen.
-.venv/installed: .venv/bin/python setup.cfg constraints.txt
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable .
+# The constraints spare pip a long search, and pin what the tests have seen. What is
+# installed without its dependencies pins some that are too old for this Python.
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	$(PIP) --no-deps mxnet==1.9.1
+	@touch $@
+
+.venv/installed-notebooks: .venv/installed
+	$(PIP) --editable '.[notebooks]'
 	@touch $@
 
 .venv/installed-test: .venv/installed
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(PIP) --editable '.[test]'
+	$(PIP) --no-deps d2l==1.0.3
 	@touch $@
 
 # PyTorch to measure against, in an environment of its own: the pins differ.
@@ -56,8 +66,8 @@ notebooks: .venv/installed-test
 
 # Run it after a change of the dependencies; it needs uv.
 constraints:
-	uv pip compile --quiet --universal --python-version 3.9 --all-extras --no-header \
-	    --no-annotate --output-file constraints.txt setup.cfg
+	uv pip compile --no-config --upgrade --quiet --universal --python-version 3.9 \
+	    --all-extras --no-header --no-annotate --output-file constraints.txt pyproject.toml
 
 clean:
 	rm -rf .venv .venv-torch build dist *.egg-info

@@ -57,6 +57,9 @@ class MXNetFinder:
         load = spec.loader.exec_module
 
         def load_ready(module: ModuleType) -> None:
+            # What an import without us that failed has left: halves of modules.
+            for leftover in [name for name in sys.modules if name.startswith("mxnet.")]:
+                del sys.modules[leftover]
             with _defaults(OMP_NUM_THREADS=str(num_cores()), OMP_WAIT_POLICY="PASSIVE"):
                 if "DMLC_ROLE" in os.environ:
                     # A server never leaves the import.

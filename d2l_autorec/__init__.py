@@ -4,8 +4,9 @@ The names are the book's. They are imported when first used, and the first of th
 needs MXNet switches its NumPy semantics on (``npx.set_np()``), as the book's own
 notebooks do; so ``python -m d2l_autorec.train --help`` answers at once.
 
-Import this package before MXNet: from then on MXNet is imported, by whomever, as `_ready`
-says. Without that it fails on NumPy 1.24 and later, and is slower on a busy machine.
+Import this package before MXNet: from then on MXNet is imported, by whomever, as
+`_ready` says. Without that it fails on NumPy 1.24 and later, and is slower on a busy
+machine.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import d2l_autorec  # noqa: F401  before any test imports MXNet
+
 
 def write_u_data(folder: Path, num_users=30, num_items=40, seed=0) -> Path:
     """Write an ml-100k/u.data in which every user and item occurs and times tie."""

@@ -1,0 +1,154 @@
+"""How MXNet is imported: with names that NumPy removed, and with settings."""
+
+import os
+import subprocess
+import sys
+
+import numpy
+import pytest
+
+from d2l_autorec import _ready
+
+
+def python(code, **changes):
+    """Run code in a fresh Python; return what it prints."""
+    environment = {**os.environ, **changes}
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MXNET_ENGINE_TYPE"):
+        if name not in changes:
+            environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+REMOVED = {**_ready._NUMBERS, **_ready._HEIRS, **dict.fromkeys(_ready._EXTINCT)}
+
+
+def ask(name, module):
+    """Ask NumPy for a name, as code of a module would."""
+    return eval(f"numpy.{name}", {"numpy": numpy, "__name__": module})
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_mxnet_is_given_a_name_that_numpy_does_not_have(name):
+    with _ready._removed_names():
+        ask(name, "mxnet.numpy.fallback")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("module", ["mxnetlike", "d2l_autorec.model", "__main__"])
+def test_nobody_else_is(module):
+    def found():
+        answers = {}
+        for name in REMOVED:
+            try:
+                answers[name] = type(ask(name, module))
+            except AttributeError:
+                answers[name] = None
+        return answers
+
+    before = found()
+    with _ready._removed_names():
+        assert found() == before
+
+
+def test_numpy_is_as_it_was_once_mxnet_is_imported():
+    code = """
+import numpy, warnings
+warnings.simplefilter("ignore")
+names = {names}
+before = numpy.__getattr__, [hasattr(numpy, name) for name in names]
+import d2l_autorec
+import mxnet
+assert (numpy.__getattr__, [hasattr(numpy, name) for name in names]) == before
+"""
+    python(code.format(names=list(REMOVED)))
+
+
+def test_an_extinct_function_says_so_when_it_is_called():
+    with pytest.raises(NotImplementedError, match="NumPy has no npv any more"):
+        _ready._extinct("npv")(0.1, [1])
+
+
+def test_no_variable_is_left_for_child_processes():
+    code = """
+import os
+before = dict(os.environ)
+import d2l_autorec
+import mxnet
+d2l_autorec.AutoRec
+assert dict(os.environ) == before
+"""
+    python(code)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads")
+@pytest.mark.parametrize(
+    ("first", "naive"),
+    [
+        ("import d2l_autorec; import mxnet as mx", True),
+        ("import mxnet as mx; import d2l_autorec", False),
+    ],
+)
+def test_an_engine_that_runs_already_is_left_alone(first, naive):
+    # MXNet's usual engine starts threads of its own.
+    if not naive and numpy.__version__ >= "1.24":
+        pytest.skip("MXNet cannot be imported first with this NumPy")
+    count = """
+import os
+before = len(os.listdir("/proc/self/task"))
+{use}
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    use = f"{first}; from d2l_autorec import AutoRec; mx.nd.ones(3).asnumpy()"
+    started = int(python(count.format(use=use), OMP_NUM_THREADS="1"))
+    assert (started == 0) == naive
+
+
+@pytest.mark.parametrize("trouble", ["sys.stderr = None", "import os; os.close(2)"])
+def test_it_is_imported_without_a_standard_error(trouble):
+    assert (
+        python(f"import sys; {trouble}; import d2l_autorec._mxnet; print(1)") == "1\n"
+    )
+
+
+def test_standard_error_is_open_again_after_an_error(capfd):
+    with pytest.raises(ZeroDivisionError), _ready._silent_stderr():
+        os.write(2, b"from compiled code")
+        raise ZeroDivisionError
+    os.write(2, b"later")
+    assert capfd.readouterr().err == "later"
+
+
+def test_an_import_that_failed_before_does_no_harm():
+    code = """
+try:
+    import mxnet  # fails where NumPy is new
+except AttributeError:
+    pass
+from d2l_autorec import AutoRec
+import mxnet as mx
+net = AutoRec(3, 5)
+net.initialize()
+print(net(mx.np.ones((2, 5))).shape)
+"""
+    assert python(code) == "(2, 5)\n"
+
+
+def test_who_lacks_mxnet_is_told_the_line_to_run():
+    code = """
+import sys
+sys.modules["mxnet"] = None  # as if it were not installed
+from d2l_autorec.errors import MXNetMissing
+try:
+    from d2l_autorec import AutoRec
+except MXNetMissing as error:
+    print(error)
+"""
+    assert "python -m pip install --no-deps mxnet==1.9.1" in python(code)

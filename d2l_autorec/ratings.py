@@ -333,7 +333,8 @@ class _Text:
         lines are walked, to name the first that is wrong.
         """
         names = [name for _, name in sorted(zip(self.positions, self.names))]
-        kinds = {"user_id": "category", "item_id": "category"}
+        ids = [name for name in names if name.endswith("_id")]
+        numbers = [name for name in names if name not in ids]
         try:
             data = pd.read_csv(
                 io.BytesIO(self.raw),
@@ -341,7 +342,8 @@ class _Text:
                 header=0 if self.header else None,
                 names=names,
                 usecols=sorted(self.positions),
-                dtype={name: kinds.get(name, "float64") for name in names},
+                # As categories, pandas 3 would guess what 01 and 1.0 stand for.
+                dtype={name: object if name in ids else "float64" for name in names},
                 na_filter=False,
                 skipinitialspace=True,
                 index_col=False,
@@ -353,6 +355,8 @@ class _Text:
             raise DataError(f"{self.label}: {reason}") from error
         if data.empty:
             raise DataError(f"{self.label}: holds a header and no ratings")
+        for name in ids:
+            data[name] = _as_categories(data[name].to_numpy())
         if "rating" in data:
             data["rating"] += rating_offset
         # pandas drops a line's surplus fields, and takes a column of True for 1.
@@ -363,9 +367,9 @@ class _Text:
         ):
             self._raise_first_fault(rating_offset)
         if not (
-            all(np.isfinite(data[name]).all() for name in names if name not in kinds)
+            all(np.isfinite(data[name]).all() for name in numbers)
             and ("rating" not in data or (data["rating"] > 0).all())
-            and all(_ids_are_whole(data[name]) for name in names if name in kinds)
+            and all(_ids_are_whole(data[name]) for name in ids)
         ):
             self._raise_first_fault(rating_offset)
             raise DataError(f"{self.label}: a field is empty or not a number")
@@ -509,6 +513,12 @@ def _shown(text: str) -> str:
 def _listed(names: Sequence[str]) -> str:
     words = [name.replace("_id", "") for name in names]
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _as_categories(ids: np.ndarray) -> pd.Categorical:
+    """Number the strings of a column, in the order in which they come."""
+    codes, categories = pd.factorize(ids)
+    return pd.Categorical.from_codes(codes, pd.Index(categories, dtype=object))
 
 
 def _ids_are_whole(ids: pd.Series) -> bool:

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from d2l_autorec.errors import DataError
-from d2l_autorec.ratings import parse_ratings, read_ratings, read_table
+from d2l_autorec.ratings import _Text, parse_ratings, read_ratings, read_table
 
 PLAIN = b"1,10,4,100\n1,11,3.5,200\n2,10,0.5,300\n"
 ROWS = [(1, 10, 4.0, 100), (1, 11, 3.5, 200), (2, 10, 0.5, 300)]
@@ -61,6 +61,58 @@ def test_ids_stay_what_they_are():
     data = parse_ratings(b"01,a,1\n1,A,2\n1.0,\xc3\xa9,3\n", "f")
     assert data.user_id.tolist() == ["01", "1", "1.0"]
     assert data.item_id.tolist() == ["a", "A", "é"]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        *((text, text) for text in ("0.0", "1.0", "01", "1e3", "-0", "+1", "1_0")),
+        *((text, text) for text in ("nan", "NA", "None", "inf", "True", "0x1", "١")),
+        *((text, text) for text in ("1 ", "2020-01-01", "1 days", "9" * 30, "#", "-")),
+        (" 1.0", "1.0"),
+        ('"1.0"', "1.0"),
+        ('" 1"', " 1"),
+        ('" "', " "),
+    ],
+)
+def test_no_id_is_taken_for_another_spelling_of_it(written, read):
+    """The column's other ids are integers, which must not make one of this."""
+    raw = f"{written},7,1\n2,{written},2\n{written},8,3\n".encode()
+    data = parse_ratings(raw, "f")
+    assert data.user_id.tolist() == [read, "2", read]
+    assert data.item_id.tolist() == ["7", read, "8"]
+
+
+@pytest.mark.parametrize("pair", [("1", "01"), ("1", "1.0"), ("1", "1 "), ("0", "-0")])
+def test_spellings_of_one_number_are_two_ids(pair):
+    one, other = pair
+    data = parse_ratings(f"{one},7,1\n{other},7,2\n{one},8,3\n".encode(), "f")
+    assert data.user_id.tolist() == [one, other, one]
+
+
+@pytest.mark.parametrize("blank", ["", " ", '""'])
+def test_an_id_that_looks_empty_is_empty(blank):
+    assert "f:2: the user is empty" in refusal(f"1,2,3\n{blank},3,4\n".encode())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        PLAIN,
+        b"userId,movieId,rating\n1,10,4\n\n01,11,3.5\n",
+        b"1::a::4::100\n2::b c::5::200\n",
+        b'1.0\t"x"\t4\n2.0\ty\t5\n',
+    ],
+    ids=["integers", "header", "strings", "quotes"],
+)
+def test_the_lines_of_a_clean_file_are_not_walked(raw, monkeypatch):
+    """Walking them in Python would take a minute for what takes a second."""
+
+    def walk(text, rating_offset):
+        pytest.fail("the lines were walked")
+
+    monkeypatch.setattr(_Text, "_raise_first_fault", walk)
+    assert len(parse_ratings(raw, "f")) >= 2
 
 
 def test_ids_that_no_integer_type_holds_are_strings():

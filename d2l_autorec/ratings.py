@@ -544,7 +544,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _as_categories(ids: np.ndarray) -> pd.Categorical:
-    """Number the strings of a column, in the order in which they come."""
+    """Turn strings into categories, numbered in the order in which they come."""
     codes, categories = pd.factorize(ids)
     return pd.Categorical.from_codes(codes, pd.Index(categories, dtype=object))
 
@@ -676,8 +676,11 @@ def _parquet_as_csv(path: Path) -> bytes:
         table = pd.read_parquet(path)
     except ImportError:
         raise DataError(
-            f"{path}: Parquet needs pyarrow (pip install 'pyarrow<15')"
+            f"{path}: Parquet needs pyarrow (pip install pyarrow; with NumPy 1, "
+            "'pyarrow<15')"
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error
-    return bytes(table.to_csv(index=False).encode())
+    # A space before a field does not count, except in quotes.
+    text = table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    return bytes(text.encode())

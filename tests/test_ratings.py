@@ -296,6 +296,36 @@ def test_parquet_with_pyarrow(tmp_path):
     assert rows(read_ratings(tmp_path / "f.parquet").data) == ROWS
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [2**53 + 1, 2**53, -5],
+        [" a", "a", "a "],
+        ["01", "1", "1.0"],
+        ["a,b", 'say "x"', "NA"],
+        [1.0, 2.0, 3.5],
+    ],
+    ids=lambda ids: repr(ids[0]),
+)
+def test_ids_of_parquet_stay_what_they_are(tmp_path, ids):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    data = table(*((raw_id, raw_id, 0.1) for raw_id in ids))
+    data.to_parquet(tmp_path / "f.parquet")
+    found = read_ratings(tmp_path / "f.parquet").data
+    expected = [str(raw_id) if isinstance(raw_id, float) else raw_id for raw_id in ids]
+    assert found.user_id.tolist() == found.item_id.tolist() == expected
+    assert found.rating.tolist() == [0.1] * 3
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    def read_parquet(path):
+        raise ImportError("Unable to find a usable engine")
+
+    monkeypatch.setattr(pd, "read_parquet", read_parquet)
+    with pytest.raises(DataError, match=r"pip install pyarrow; with NumPy 1, .*<15"):
+        read_ratings(tmp_path / "f.parquet")
+
+
 def test_tables_of_two_columns(tmp_path):
     file = tmp_path / "f"
     file.write_bytes(b"1,b\n2,c\n")

@@ -244,16 +244,22 @@ def rating_batches(
     Returns
     -------
     mxnet.gluon.data.DataLoader
-        Batches of three float32 arrays of shape (batch_size,).
+        Batches of three float32 arrays of shape (batch_size,). Where an index is 2**24
+        or more, which float32 may round, the indices are int64.
     """
     columns = onp.array([users, items, scores], onp.float32)  # (3, num_ratings)
-    return _batches(
-        columns.shape[1],
-        # One transfer for the three is the better part of a mini-batch's loading.
-        lambda rows: list(np.array(columns[:, rows])),
-        batch_size,
-        shuffle,
-    )
+    if columns[:2].max(initial=0) < 2**24:
+
+        def take(rows: list[int]) -> list[np.ndarray]:
+            # One transfer for the three is the better part of a mini-batch's loading.
+            return list(np.array(columns[:, rows]))
+    else:
+        index = onp.array([users, items], onp.int64)  # (2, num_ratings)
+
+        def take(rows: list[int]) -> list[np.ndarray]:
+            return [*np.array(index[:, rows], onp.int64), np.array(columns[2, rows])]
+
+    return _batches(columns.shape[1], take, batch_size, shuffle)
 
 
 def row_batches(

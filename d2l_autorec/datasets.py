@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -233,7 +234,7 @@ def _download(name: str) -> Path:
                 )
         except requests.exceptions.RequestException as error:
             failures.append(f"{url}: {_reason(error)}")
-            if verify and "CERTIFICATE_VERIFY_FAILED" in str(error):
+            if verify and _certificate_fault(error) == "certificate has expired":
                 attempts.append((url, False))
         except ValueError:
             failures.append(f"{url}: the file's SHA-256 is not the published one")
@@ -252,9 +253,16 @@ def _download(name: str) -> Path:
 def _reason(error: requests.exceptions.RequestException) -> str:
     if error.response is not None:
         return f"HTTP status {error.response.status_code}"
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "certificate not valid"
+    if fault := _certificate_fault(error):
+        return f"certificate not valid: {fault}"
     return type(error).__name__
+
+
+def _certificate_fault(error: requests.exceptions.RequestException) -> str:
+    """Find what OpenSSL says against a certificate; '' if it is not that."""
+    # It checks who the certificate is of, and from whom, before how old it is.
+    found = re.search(r"certificate verify failed: (.+?)\.? \(_ssl", str(error))
+    return found[1] if found else ""
 
 
 def synthetic_ratings(seed: int = 0) -> Ratings:

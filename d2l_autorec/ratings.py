@@ -57,7 +57,7 @@ class Ratings:
     data : pandas.DataFrame
         One row a rating: ``user_id`` and ``item_id`` (raw ids), ``rating`` (finite and
         positive, because 0 marks an unobserved cell) and, where known, ``timestamp``.
-        No pair of user and item occurs twice.
+        Nothing is missing, and no pair of user and item occurs twice.
     titles : mapping, optional
         Raw item id to title, for the items that have one.
     rating_offset : float
@@ -67,6 +67,11 @@ class Ratings:
     ----------
     user_ids, item_ids : numpy.ndarray
         Sorted raw ids; a position in them is a ``user_index`` or an ``item_index``.
+
+    Raises
+    ------
+    DataError
+        For data that are not so, with the first row in which they are not.
     """
 
     name: str
@@ -77,8 +82,22 @@ class Ratings:
     item_ids: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for ids, column in (("user_ids", "user_id"), ("item_ids", "item_id")):
-            object.__setattr__(self, ids, np.sort(self.data[column].unique()))
+        _check_columns(self.name, self.data)
+        index = []
+        for column in ("user_id", "item_id"):
+            try:
+                codes, found = pd.factorize(self.data[column])
+                # An array of Python's strings, whatever type pandas has for them.
+                ids = np.sort(np.asarray(found))
+            except TypeError as error:
+                raise DataError(
+                    f"{self.name}: column {column} cannot be sorted: {error}"
+                ) from None
+            object.__setattr__(self, f"{column}s", ids)
+            index.append(codes)
+        if _repeat_a_pair(*index):
+            row, repeat = _first_repeat(self.data)
+            raise DataError(f"{self.name}: row {row}: {repeat}")
 
     @property
     def num_users(self) -> int:
@@ -120,12 +139,27 @@ class Ratings:
         -------
         scipy.sparse.csr_matrix of float32, shape (num_items, num_users)
             The rating in each observed cell; a cell that is not stored is unobserved.
+
+        Raises
+        ------
+        DataError
+            For an id that is not in these ratings, or a pair that occurs twice.
         """
         user_index, item_index = self.indices(table)
-        return sp.csr_matrix(
+        for column, index in (("user_id", user_index), ("item_id", item_index)):
+            if (index < 0).any():
+                row, raw_id = _first(table[column], index < 0)
+                raise DataError(
+                    f"{self.name}: row {row}: {column} {raw_id!r} is not in the ratings"
+                )
+        matrix = sp.csr_matrix(
             (table["rating"].to_numpy(np.float32), (item_index, user_index)),
             shape=(self.num_items, self.num_users),
         )
+        if matrix.nnz < len(table):  # the ratings of a pair are added up
+            row, repeat = _first_repeat(table)
+            raise DataError(f"{self.name}: row {row}: {repeat}")
+        return matrix
 
     def summary(self) -> str:
         """Describe size, sparsity and rating scale in one line."""
@@ -254,18 +288,12 @@ def parse_ratings(
                 f"{label}: holds {len(data)} ratings and only one {noun}; "
                 "at least two users and two items are needed"
             )
-    # One number a pair is sorted faster than pairs are looked up.
-    pair = data["user_id"].cat.codes.to_numpy(np.int64) * len(data)
-    pair += data["item_id"].cat.codes.to_numpy()
-    pair.sort()
-    if (pair[1:] == pair[:-1]).any():
-        repeated = data.duplicated(["user_id", "item_id"])
+    if _repeat_a_pair(data["user_id"].cat.codes, data["item_id"].cat.codes):
         if duplicates == "error":
-            row = int(repeated.argmax())
+            row, repeat = _first_repeat(data)
             raise DataError(
-                f"{label}:{text.line_of(row)}: user {data.user_id[row]!r} rates item "
-                f"{data.item_id[row]!r} again; {repeated.sum():,} ratings repeat a "
-                "pair, so keep one of each (--duplicates last or mean)"
+                f"{label}:{text.line_of(row)}: {repeat}, so keep one of each "
+                "(--duplicates last or mean)"
             )
         data = _without_duplicates(data, duplicates)
     return _with_plain_ids(data)
@@ -333,7 +361,8 @@ class _Text:
         lines are walked, to name the first that is wrong.
         """
         names = [name for _, name in sorted(zip(self.positions, self.names))]
-        kinds = {"user_id": "category", "item_id": "category"}
+        ids = [name for name in names if name.endswith("_id")]
+        numbers = [name for name in names if name not in ids]
         try:
             data = pd.read_csv(
                 io.BytesIO(self.raw),
@@ -341,7 +370,8 @@ class _Text:
                 header=0 if self.header else None,
                 names=names,
                 usecols=sorted(self.positions),
-                dtype={name: kinds.get(name, "float64") for name in names},
+                # As categories, pandas 3 would guess what 01 and 1.0 stand for.
+                dtype={name: object if name in ids else "float64" for name in names},
                 na_filter=False,
                 skipinitialspace=True,
                 index_col=False,
@@ -353,6 +383,8 @@ class _Text:
             raise DataError(f"{self.label}: {reason}") from error
         if data.empty:
             raise DataError(f"{self.label}: holds a header and no ratings")
+        for name in ids:
+            data[name] = _as_categories(data[name].to_numpy())
         if "rating" in data:
             data["rating"] += rating_offset
         # pandas drops a line's surplus fields, and takes a column of True for 1.
@@ -363,9 +395,9 @@ class _Text:
         ):
             self._raise_first_fault(rating_offset)
         if not (
-            all(np.isfinite(data[name]).all() for name in names if name not in kinds)
+            all(np.isfinite(data[name]).all() for name in numbers)
             and ("rating" not in data or (data["rating"] > 0).all())
-            and all(_ids_are_whole(data[name]) for name in names if name in kinds)
+            and all(_ids_are_whole(data[name]) for name in ids)
         ):
             self._raise_first_fault(rating_offset)
             raise DataError(f"{self.label}: a field is empty or not a number")
@@ -511,11 +543,67 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def _as_categories(ids: np.ndarray) -> pd.Categorical:
+    """Turn strings into categories, numbered in the order in which they come."""
+    codes, categories = pd.factorize(ids)
+    return pd.Categorical.from_codes(codes, pd.Index(categories, dtype=object))
+
+
 def _ids_are_whole(ids: pd.Series) -> bool:
     """Check that no id is missing, empty, or swallowed the end of its line."""
     return bool(ids.notna().all()) and not any(
         not text or "\n" in text for text in ids.cat.categories
     )
+
+
+def _check_columns(name: str, data: pd.DataFrame) -> None:
+    """Check that each column is there, and of each row that it is a rating."""
+    absent = [column for column in COLUMNS[:3] if column not in data]
+    if absent:
+        found = ", ".join(map(str, data.columns))
+        raise DataError(f"{name}: no column {absent[0]!r} among {_shown(found)}")
+    if data.empty:
+        raise DataError(f"{name}: holds no ratings")
+    for column in data.columns.intersection(COLUMNS):
+        missing = data[column].isna()
+        if missing.any():
+            row, _ = _first(data[column], missing)
+            raise DataError(f"{name}: row {row}: the {column} is missing")
+    if not pd.api.types.is_numeric_dtype(data["rating"]):
+        raise DataError(f"{name}: ratings are numbers, not {data['rating'].dtype}")
+    with np.errstate(over="ignore"):
+        rating = data["rating"].to_numpy(np.float32)
+    unfit = ~(np.isfinite(rating) & (rating > 0))
+    if unfit.any():
+        row, value = _first(data["rating"], unfit)
+        raise DataError(
+            f"{name}: row {row}: rating {value} is not a finite, positive float32; 0 "
+            "marks an unobserved cell"
+        )
+
+
+def _repeat_a_pair(user_index: Any, item_index: Any) -> bool:
+    # One number a pair is sorted faster than pairs are looked up.
+    pair = np.asarray(user_index, np.int64) * len(user_index) + np.asarray(item_index)
+    pair.sort()
+    return bool((pair[1:] == pair[:-1]).any())
+
+
+def _first_repeat(data: pd.DataFrame) -> tuple[Any, str]:
+    """Find the first rating whose pair has one already: its row, and what to say."""
+    repeated = data.duplicated(["user_id", "item_id"])
+    row, user_id = _first(data["user_id"], repeated)
+    _, item_id = _first(data["item_id"], repeated)
+    return row, (
+        f"user {user_id!r} rates item {item_id!r} again; {repeated.sum():,} ratings "
+        "repeat a pair"
+    )
+
+
+def _first(column: pd.Series, where: Any) -> tuple[Any, Any]:
+    """Find the label and the value of the first of some rows."""
+    found = column[np.asarray(where)].head(1)
+    return found.index[0], found.tolist()[0]
 
 
 def _with_plain_ids(data: pd.DataFrame) -> pd.DataFrame:
@@ -588,8 +676,11 @@ def _parquet_as_csv(path: Path) -> bytes:
         table = pd.read_parquet(path)
     except ImportError:
         raise DataError(
-            f"{path}: Parquet needs pyarrow (pip install 'pyarrow<15')"
+            f"{path}: Parquet needs pyarrow (pip install pyarrow; with NumPy 1, "
+            "'pyarrow<15')"
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error
-    return bytes(table.to_csv(index=False).encode())
+    # A space before a field does not count, except in quotes.
+    text = table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    return bytes(text.encode())

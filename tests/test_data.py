@@ -184,6 +184,24 @@ def test_shuffled_batches_carry_over_what_is_left():
     assert both == sorted([*range(10), *range(10)])
 
 
+def test_batches_of_ratings_are_float32_as_the_books_are(small_data, monkeypatch):
+    monkeypatch.setattr(d2l, "download_extract", lambda name: small_data / name)
+    for function in (d2l.split_and_load_ml100k, split_and_load_ml100k):
+        batch = next(iter(function("random", test_ratio=0.2, batch_size=32)[2]))
+        assert [(v.dtype, v.shape) for v in batch] == [(onp.float32, (32,))] * 3
+
+
+@pytest.mark.parametrize("largest", [2**24 - 1, 2**24, 2**24 + 1, 2**31 + 1])
+@pytest.mark.parametrize("large", [0, 1], ids=["user", "item"])
+def test_no_index_of_a_rating_is_rounded(largest, large):
+    index = [0, largest, largest - 2]
+    columns = [[2, 1, 0], [2, 1, 0], [0.5, 4, 3.5]]
+    columns[large] = index
+    (batch,) = rating_batches(*columns, 3)
+    assert [v.asnumpy().tolist() for v in batch] == columns
+    assert batch[2].dtype == onp.float32
+
+
 def test_a_batch_larger_than_the_data_is_all_of_it():
     loader = row_batches(sp.csr_matrix(onp.eye(3)), 100, shuffle=True)
     assert [len(batch) for _ in range(2) for batch in loader] == [3, 3]

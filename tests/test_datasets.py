@@ -99,13 +99,18 @@ def serve(monkeypatch):
 
 
 @pytest.fixture
-def expired(tmp_path, monkeypatch):
-    """A certificate that is trusted but lapsed yesterday."""
+def authority(tmp_path, monkeypatch):
+    """The one authority that is trusted."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    return authority
+
+
+def lapsed(authority, host="localhost"):
+    """Issue a certificate that lapsed yesterday."""
     yesterday = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(1)
-    return authority.issue_cert("localhost", not_after=yesterday)
+    return authority.issue_cert(host, not_after=yesterday)
 
 
 def kept(cache):
@@ -164,17 +169,42 @@ def test_nothing_is_kept_of_a_truncated_download(cache, serve):
     assert kept(cache) == []
 
 
-def test_a_lapsed_certificate_is_passed_over_and_said_so(cache, serve, expired, capsys):
-    requests = serve(GOOD, 503, certificate=expired)
+def test_a_lapsed_certificate_is_passed_over_and_said_so(
+    cache, serve, authority, capsys
+):
+    requests = serve(GOOD, 503, certificate=lapsed(authority))
     assert load_dataset("ml-100k").num_users == 2
     assert requests == {0: 1}
     assert "without verifying its lapsed certificate" in capsys.readouterr().out
 
 
-def test_altered_bytes_behind_a_lapsed_certificate_are_refused(cache, serve, expired):
-    serve(ALTERED, ALTERED, certificate=expired)
-    with pytest.raises(DatasetUnavailable, match="certificate.*SHA-256 is not"):
+def test_altered_bytes_behind_a_lapsed_certificate_are_refused(cache, serve, authority):
+    serve(ALTERED, ALTERED, certificate=lapsed(authority))
+    with pytest.raises(
+        DatasetUnavailable, match="certificate has expired.*SHA-256 is not"
+    ):
         load_dataset("ml-100k")
+    assert kept(cache) == []
+
+
+@pytest.mark.parametrize(
+    ("certify", "reason"),
+    [
+        (lambda trusted: trusted.issue_cert("elsewhere.example"), "Hostname mismatch"),
+        (lambda trusted: lapsed(trusted, "elsewhere.example"), "Hostname mismatch"),
+        (lambda _: trustme.CA().issue_cert("localhost"), "local issuer"),
+        (lambda _: lapsed(trustme.CA()), "local issuer"),
+    ],
+    ids=["wrong host", "wrong host, lapsed", "unknown", "unknown, lapsed"],
+)
+def test_nothing_is_taken_from_a_server_that_is_not_who_it_says(
+    cache, serve, authority, certify, reason, capsys
+):
+    requests = serve(GOOD, certificate=certify(authority))
+    with pytest.raises(DatasetUnavailable, match=f"certificate not valid: .*{reason}"):
+        load_dataset("ml-100k")
+    assert not requests
+    assert "without verifying" not in capsys.readouterr().out
     assert kept(cache) == []
 
 

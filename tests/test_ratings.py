@@ -15,7 +15,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from d2l_autorec.errors import DataError
-from d2l_autorec.ratings import parse_ratings, read_ratings, read_table
+from d2l_autorec.ratings import (
+    COLUMNS,
+    Ratings,
+    _Text,
+    parse_ratings,
+    read_ratings,
+    read_table,
+)
 
 PLAIN = b"1,10,4,100\n1,11,3.5,200\n2,10,0.5,300\n"
 ROWS = [(1, 10, 4.0, 100), (1, 11, 3.5, 200), (2, 10, 0.5, 300)]
@@ -61,6 +68,58 @@ def test_ids_stay_what_they_are():
     data = parse_ratings(b"01,a,1\n1,A,2\n1.0,\xc3\xa9,3\n", "f")
     assert data.user_id.tolist() == ["01", "1", "1.0"]
     assert data.item_id.tolist() == ["a", "A", "é"]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        *((text, text) for text in ("0.0", "1.0", "01", "1e3", "-0", "+1", "1_0")),
+        *((text, text) for text in ("nan", "NA", "None", "inf", "True", "0x1", "١")),
+        *((text, text) for text in ("1 ", "2020-01-01", "1 days", "9" * 30, "#", "-")),
+        (" 1.0", "1.0"),
+        ('"1.0"', "1.0"),
+        ('" 1"', " 1"),
+        ('" "', " "),
+    ],
+)
+def test_no_id_is_taken_for_another_spelling_of_it(written, read):
+    """The column's other ids are integers, which must not make one of this."""
+    raw = f"{written},7,1\n2,{written},2\n{written},8,3\n".encode()
+    data = parse_ratings(raw, "f")
+    assert data.user_id.tolist() == [read, "2", read]
+    assert data.item_id.tolist() == ["7", read, "8"]
+
+
+@pytest.mark.parametrize("pair", [("1", "01"), ("1", "1.0"), ("1", "1 "), ("0", "-0")])
+def test_spellings_of_one_number_are_two_ids(pair):
+    one, other = pair
+    data = parse_ratings(f"{one},7,1\n{other},7,2\n{one},8,3\n".encode(), "f")
+    assert data.user_id.tolist() == [one, other, one]
+
+
+@pytest.mark.parametrize("blank", ["", " ", '""'])
+def test_an_id_that_looks_empty_is_empty(blank):
+    assert "f:2: the user is empty" in refusal(f"1,2,3\n{blank},3,4\n".encode())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        PLAIN,
+        b"userId,movieId,rating\n1,10,4\n\n01,11,3.5\n",
+        b"1::a::4::100\n2::b c::5::200\n",
+        b'1.0\t"x"\t4\n2.0\ty\t5\n',
+    ],
+    ids=["integers", "header", "strings", "quotes"],
+)
+def test_the_lines_of_a_clean_file_are_not_walked(raw, monkeypatch):
+    """Walking them in Python would take a minute for what takes a second."""
+
+    def walk(text, rating_offset):
+        pytest.fail("the lines were walked")
+
+    monkeypatch.setattr(_Text, "_raise_first_fault", walk)
+    assert len(parse_ratings(raw, "f")) >= 2
 
 
 def test_ids_that_no_integer_type_holds_are_strings():
@@ -237,6 +296,36 @@ def test_parquet_with_pyarrow(tmp_path):
     assert rows(read_ratings(tmp_path / "f.parquet").data) == ROWS
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [2**53 + 1, 2**53, -5],
+        [" a", "a", "a "],
+        ["01", "1", "1.0"],
+        ["a,b", 'say "x"', "NA"],
+        [1.0, 2.0, 3.5],
+    ],
+    ids=lambda ids: repr(ids[0]),
+)
+def test_ids_of_parquet_stay_what_they_are(tmp_path, ids):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    data = table(*((raw_id, raw_id, 0.1) for raw_id in ids))
+    data.to_parquet(tmp_path / "f.parquet")
+    found = read_ratings(tmp_path / "f.parquet").data
+    expected = [str(raw_id) if isinstance(raw_id, float) else raw_id for raw_id in ids]
+    assert found.user_id.tolist() == found.item_id.tolist() == expected
+    assert found.rating.tolist() == [0.1] * 3
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    def read_parquet(path):
+        raise ImportError("Unable to find a usable engine")
+
+    monkeypatch.setattr(pd, "read_parquet", read_parquet)
+    with pytest.raises(DataError, match=r"pip install pyarrow; with NumPy 1, .*<15"):
+        read_ratings(tmp_path / "f.parquet")
+
+
 def test_tables_of_two_columns(tmp_path):
     file = tmp_path / "f"
     file.write_bytes(b"1,b\n2,c\n")
@@ -254,6 +343,71 @@ def test_the_matrix_has_items_in_rows(tmp_path):
     assert ratings.matrix(ratings.data).toarray().tolist() == [[4.0, 0.5], [3.5, 0.0]]
     assert ratings.user_ids.tolist() == [1, 2]
     assert ratings.item_ids.tolist() == [10, 11]
+
+
+def table(*rows, names=("user_id", "item_id", "rating")):
+    return pd.DataFrame(rows, columns=list(names))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (table((1, 2), names=["user", "rating"]), "no column 'user_id' among 'user, r"),
+        (table(), "holds no ratings"),
+        (table((1, 7, 4.0), (1, 8, np.nan)), "row 1: the rating is missing"),
+        (table((1, 7, 4.0), (1, 8, np.inf)), "row 1: rating inf is not a finite"),
+        (table((1, 7, 4.0), (1, 8, 0.0), (1, 9, -1.0)), "row 1: rating 0.0 is not"),
+        (table((1, 7, 4), (1, 8, -2)), "row 1: rating -2 is not a finite, positive"),
+        (table((1, 7, 4.0), (1, 8, 1e39)), "row 1: rating 1e\\+39 is not a finite"),
+        (table((1, 7, 4.0), (1, 8, 1e-50)), "row 1: rating 1e-50 is not a finite"),
+        (table((1, 7, "4"), (1, 8, "5")), "ratings are numbers, not (object|str)"),
+        (table((1, 7, 4), (np.nan, 8, 2)), "row 1: the user_id is missing"),
+        (table(("a", "x", 4), ("b", None, 2)), "row 1: the item_id is missing"),
+        (table((1, "x", 4), ("b", "y", 2)), "user_id cannot be sorted: .*'str'"),
+        (table(([1], "x", 4), ([2], "y", 2)), "user_id cannot be sorted: unhashable"),
+        (
+            table((1, 7, 4), (2, 7, 3), (1, 7, 2), (2, 7, 1)).set_axis(list("abcd")),
+            "row c: user 1 rates item 7 again; 2 ratings repeat a pair",
+        ),
+        (
+            table(("a", "x", 4), ("a", "y", 3), ("a", "x", 2)),
+            "row 2: user 'a' rates item 'x' again; 1 ratings",
+        ),
+        (table((1, 7, 4, 5), (1, 8, 2, None), names=COLUMNS), "row 1: the timestamp"),
+    ],
+)
+def test_ratings_made_in_python_are_checked_like_a_file(data, said):
+    with pytest.raises(DataError, match=f"^toy: .*{said}") as caught:
+        Ratings("toy", data)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [object, "string", "str", "category"])
+def test_string_ids_of_any_pandas_type_are_strings(dtype):
+    data = table(("b", "01", 1.0), ("é", "1", 2.0), ("B", "01", 3.0))
+    data = data.astype({"user_id": dtype, "item_id": dtype})
+    ratings = Ratings("toy", data)
+    assert ratings.user_ids.dtype == ratings.item_ids.dtype == object
+    assert ratings.user_ids.tolist() == ["B", "b", "é"]
+    assert ratings.item_ids.tolist() == ["01", "1"]
+    assert {type(raw_id) for raw_id in ratings.user_ids.tolist()} == {str}
+    assert ratings.matrix(data).toarray().tolist() == [[3, 1, 0], [0, 0, 2]]
+    others = table(("b", 1, 1.0), ("c", "01", 2.0))
+    assert [index.tolist() for index in ratings.indices(others)] == [[1, -1], [-1, 0]]
+
+
+def test_the_matrix_takes_only_the_ratings_users_and_items():
+    ratings = Ratings("toy", table((1, 7, 4.0), (2, 8, 3.0)))
+    with pytest.raises(DataError, match="^toy: row 1: user_id 3 is not in the ratings"):
+        ratings.matrix(table((1, 8, 4.0), (3, 7, 1.0)))
+    with pytest.raises(DataError, match="^toy: row 0: item_id '7' is not in the"):
+        ratings.matrix(table((1, "7", 4.0), (1, "8", 1.0)))
+
+
+def test_the_matrix_adds_no_ratings_up():
+    ratings = Ratings("toy", table((1, 7, 4.0), (2, 8, 3.0)))
+    with pytest.raises(DataError, match="^toy: row 2: user 1 rates item 8 again; 1 "):
+        ratings.matrix(table((1, 8, 4.0), (2, 8, 1.0), (1, 8, 2.0)))
 
 
 # What a file may hold: ids are any text in one line that does not begin with a space.

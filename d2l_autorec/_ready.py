@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, NoReturn
@@ -68,6 +69,7 @@ class MXNetFinder:
                     prepare()
                 with _removed_names():
                     load(module)
+                _mend_split(module)
                 if "DMLC_ROLE" not in os.environ and not _has_cuda(module):
                     _start_engine(module)
 
@@ -125,6 +127,22 @@ def _extinct(name: str) -> Any:
         raise NotImplementedError(f"NumPy has no {name} any more")
 
     return call
+
+
+def _mend_split(mxnet: Any) -> None:
+    """Let arrays be split at NumPy's integers, as for several devices they are.
+
+    MXNet passes them on as text, which since NumPy 2 is ``np.int64(4)`` for a 4.
+    """
+    split = mxnet.np.split
+
+    @wraps(split)
+    def split_at_ints(ary: Any, indices_or_sections: Any, axis: int = 0) -> Any:
+        if not isinstance(indices_or_sections, int):
+            indices_or_sections = [int(index) for index in indices_or_sections]
+        return split(ary, indices_or_sections, axis)
+
+    mxnet.np.split = split_at_ints
 
 
 def _has_cuda(mxnet: Any) -> bool:

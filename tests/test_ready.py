@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import mxnet as mx
 import numpy
 import pytest
 
@@ -152,3 +153,9 @@ except MXNetMissing as error:
     print(error)
 """
     assert "python -m pip install --no-deps mxnet==1.9.1" in python(code)
+
+
+def test_arrays_are_split_at_numpys_integers():
+    parts = mx.np.split(mx.np.arange(5), [numpy.int64(2), numpy.int64(3)])
+    assert [part.tolist() for part in parts] == [[0, 1], [2], [3, 4]]
+    assert [len(part) for part in mx.np.split(mx.np.arange(6), 3)] == [2, 2, 2]

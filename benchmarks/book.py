@@ -83,7 +83,7 @@ def run(training: tuple[Any, ...], test_mat: np.ndarray, num_epochs: int) -> flo
 
 def main() -> None:
     """Do the whole chapter."""
-    from d2l_autorec.datasets import locate
+    from d2l_autorec.ratings import locate
 
     d2l.download_extract = lambda *args: str(locate("ml-100k")[1])
     random.seed(0)

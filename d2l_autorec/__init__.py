@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .data import row_batches as row_batches
     from .data import split_and_load_ml100k as split_and_load_ml100k
     from .data import split_data_ml100k as split_data_ml100k
-    from .datasets import load_dataset as load_dataset
     from .evaluators import evaluator as evaluator
     from .evaluators import mae as mae
     from .evaluators import rmse as rmse
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from .predictor import Predictor as Predictor
     from .predictor import load_model as load_model
     from .ratings import Ratings as Ratings
+    from .ratings import load_dataset as load_dataset
     from .ratings import read_ratings as read_ratings
     from .recipe import PRESETS as PRESETS
     from .recipe import Recipe as Recipe
@@ -61,13 +61,12 @@ _MODULES = {
         "split_and_load_ml100k",
         "split_data_ml100k",
     ),
-    "datasets": ("load_dataset",),
     "evaluators": ("evaluator", "mae", "rmse"),
     "loop": ("seed_everything", "train_recsys_rating", "try_all_gpus"),
     "mf": ("MF", "mf_evaluator", "mf_pooled_evaluator"),
     "model": ("AutoRec", "Average", "DeepAutoRec"),
     "predictor": ("Predictor", "load_model"),
-    "ratings": ("Ratings", "read_ratings"),
+    "ratings": ("Ratings", "load_dataset", "read_ratings"),
     "recipe": ("PRESETS", "Recipe"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -241,7 +241,7 @@ def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
     DataError, DatasetUnavailable
         As for `load_dataset`, the latter only for a data set that was named.
     """
-    from .datasets import SYNTHETIC, load_dataset
+    from .ratings import SYNTHETIC, load_dataset
 
     try:
         return load_dataset(name or "ml-100k", data_dir)

@@ -118,8 +118,8 @@ def make_runs(
         If there are no such folds, or a part would be empty.
     """
     from .data import split_data_ml100k
-    from .datasets import load_folds_ml100k
     from .loop import seed_everything
+    from .ratings import load_folds_ml100k
 
     if splits == "u1-u5":
         if ratings.name != "ml-100k":

@@ -15,8 +15,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ._mxnet import gluon, mx, np, npx
-from .datasets import load_dataset
 from .errors import DataError
+from .ratings import load_dataset
 
 
 def read_data_ml100k() -> tuple[pd.DataFrame, int, int]:

@@ -453,8 +453,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from tqdm import tqdm
 
-    from .datasets import load_dataset
     from .plots import save_figure
+    from .ratings import load_dataset
 
     dataset = args.dataset or ("ml-100k" if args.quick else "ml-1m")
     num_splits = args.splits or (1 if args.quick else 5)

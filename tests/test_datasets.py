@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import trustme
 
-from d2l_autorec import datasets
-from d2l_autorec.datasets import load_dataset, synthetic_ratings
 from d2l_autorec.errors import DataError, DatasetUnavailable
+from d2l_autorec.ratings import datasets, load_dataset, synthetic_ratings
 
 U_DATA = b"1\t1\t5\t10\n1\t2\t3\t20\n2\t1\t4\t30\n"
 U_ITEM = "1|Caf\xe9 (1990)|x\n2|Two|y\n".encode("latin-1")

@@ -18,11 +18,11 @@ from d2l_autorec.errors import DataError
 from d2l_autorec.ratings import (
     COLUMNS,
     Ratings,
-    _Text,
     parse_ratings,
     read_ratings,
     read_table,
 )
+from d2l_autorec.ratings.reading import _Text
 
 PLAIN = b"1,10,4,100\n1,11,3.5,200\n2,10,0.5,300\n"
 ROWS = [(1, 10, 4.0, 100), (1, 11, 3.5, 200), (2, 10, 0.5, 300)]

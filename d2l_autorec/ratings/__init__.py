@@ -1,0 +1,22 @@
+"""Ratings: the table of who rated what, reading it from files, and the data sets."""
+
+from .datasets import ARCHIVES, NAMES, load_dataset, load_folds_ml100k, locate
+from .reading import DUPLICATES, parse_ratings, read_ratings, read_table
+from .synthetic import SYNTHETIC, synthetic_ratings
+from .table import COLUMNS, Ratings
+
+__all__ = [
+    "ARCHIVES",
+    "COLUMNS",
+    "DUPLICATES",
+    "NAMES",
+    "SYNTHETIC",
+    "Ratings",
+    "load_dataset",
+    "load_folds_ml100k",
+    "locate",
+    "parse_ratings",
+    "read_ratings",
+    "read_table",
+    "synthetic_ratings",
+]

@@ -115,11 +115,11 @@ def _removed_names() -> Iterator[None]:
                 return _extinct(name)
         return refuse(name)
 
-    numpy.__getattr__ = answer
+    vars(numpy)["__getattr__"] = answer
     try:
         yield
     finally:
-        numpy.__getattr__ = refuse
+        vars(numpy)["__getattr__"] = refuse
 
 
 def _extinct(name: str) -> Any:

@@ -238,13 +238,17 @@ def _listen(watch: _Watch) -> None:
     except OSError as error:
         raise ClusterError(f"the scheduler cannot listen: {error.strerror}") from None
     deadline = _Deadline(watch, "")
-    lock = threading.Lock()
+    lock, everyone = threading.Lock(), threading.Event()
 
     def count() -> None:
         found = [f"{present[role]} of {number}" for role, number in expected.items()]
         deadline.failure = "{} servers and {} workers were there".format(*found)
         if present == expected:
-            deadline.__exit__()
+            everyone.set()
+
+    def wait() -> None:
+        with deadline:
+            everyone.wait()
 
     def attend(peer: socket.socket, host: str) -> None:
         with peer, peer.makefile(encoding="utf-8", errors="replace") as lines:
@@ -266,7 +270,7 @@ def _listen(watch: _Watch) -> None:
             _in_background(attend, peer, host)
 
     count()
-    deadline.__enter__()
+    _in_background(wait)
     _in_background(admit)
 
 

@@ -237,9 +237,9 @@ def test_one_too_many_is_told_and_the_others_go_on(cluster):
 
 def test_a_stranger_at_the_port_is_let_go(cluster):
     assert serving(cluster.start("scheduler", *WAITING))
-    silent = socket.create_connection(("127.0.0.1", cluster.port + 1), LIMIT)
-    with silent, socket.create_connection(("127.0.0.1", cluster.port + 1)) as loud:
-        loud.settimeout(LIMIT)
+    address = ("127.0.0.1", cluster.port + 1)
+    silent = socket.create_connection(address, LIMIT)
+    with silent, socket.create_connection(address, LIMIT) as loud:
         loud.sendall(b"GET / HTTP/1.1\r\n")
         assert loud.recv(1) == b""
     assert serving(cluster.start("server", *WAITING))

@@ -5,27 +5,34 @@ least one server and the workers; ``DMLC_ROLE`` tells each what it is. As MXNet 
 imported, a scheduler or server starts to serve and never comes back from the import. A
 worker goes on, and `join` connects it with the others.
 
-A process that dies would leave the others waiting for ever. So each of them sends
-heartbeats to the scheduler; when one falls silent the scheduler ends, and without a
-scheduler so do the rest.
+A process that dies would leave the others waiting for ever. MXNet can tell who is
+alive, but crashes when it is asked too early, and takes a busy machine for a dead one.
+So the servers and workers connect with the scheduler once more, and keep these
+connections as long as they live. The system closes them when a process ends, however it
+ends; one that ends in peace says so first. When a connection closes without a word, the
+scheduler ends, and so do the rest.
 """
 
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
+import socket
 import sys
 import threading
-from typing import Any
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TextIO
 
 from .errors import ClusterError
 
-# Heartbeats are ps-lite's, which MXNet's parameter server is built on.
 _ROLES = ("scheduler", "server", "worker")
-_SCHEDULER, _SERVERS_AND_WORKERS = 1, 2 + 4  # ps-lite's names for groups of nodes
-_SECONDS_TO_MEET = 600
-_TIMEOUT, _SECONDS_OF_SILENCE = "PS_HEARTBEAT_TIMEOUT", "60"
+_OVER = "over"
+_SILENCE, _MEETING = "PS_HEARTBEAT_TIMEOUT", "D2L_AUTOREC_MEETING_TIMEOUT"
+_SECONDS = {_SILENCE: "60", _MEETING: "600"}
+_LAST_PORT = 65534  # the scheduler takes the next one, too
 
 
 class Team:
@@ -87,12 +94,13 @@ def check_environment() -> None:
         raise ClusterError(f"DMLC_ROLE {found}; it is one of {', '.join(_ROLES)}")
     if not os.environ.get("DMLC_PS_ROOT_URI"):
         raise ClusterError("DMLC_PS_ROOT_URI, the scheduler's address, is not set")
-    counts = ("DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER", _TIMEOUT)
-    for name in counts:
-        value = os.environ.get(name, _SECONDS_OF_SILENCE if name == _TIMEOUT else "")
+    for name in ("DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER", *_SECONDS):
+        value = os.environ.get(name) or _SECONDS.get(name, "")
         if not (value.isdecimal() and int(value)):
             found = repr(value) if value else "not set"
             raise ClusterError(f"{name} is {found}; it is a whole number from 1")
+    if _number("DMLC_PS_ROOT_PORT") > _LAST_PORT:
+        raise ClusterError(f"DMLC_PS_ROOT_PORT is above {_LAST_PORT}")
 
 
 def join(kind: str) -> Team:
@@ -106,86 +114,231 @@ def join(kind: str) -> Team:
     Returns
     -------
     Team
+
+    Raises
+    ------
+    ClusterError
+        If the environment does not say who takes part, and where.
     """
     from ._mxnet import mx
 
-    with _Deadline("not all processes were there"):
+    check_environment()
+    watch = _Watch()
+    with _Deadline(watch, "not all processes were there"):
+        _connect(watch)
         kvstore = mx.kv.create(kind)
-    over = threading.Event()
-    watch = threading.Thread(target=_watch, args=(over, kvstore.handle), daemon=True)
-    watch.start()
-    atexit.register(_part, kvstore, over, watch)
+    end = _Deadline(watch, "not all workers had finished")
+    atexit.register(_part, kvstore, watch, end)
     return Team(kvstore)
 
 
 def prepare() -> None:
-    """Get ready for the import of MXNet, which is all that a server ever does."""
-    os.environ.setdefault("PS_HEARTBEAT_INTERVAL", "5")  # seconds
+    """Get ready for the import of MXNet, which is all that a server ever does.
+
+    Raises
+    ------
+    ClusterError
+        If a scheduler or server is not told who takes part, and where; or if a
+        scheduler cannot have its ports.
+    """
     # A process that started this one may have chosen the other engine for itself.
     os.environ.pop("MXNET_ENGINE_TYPE", None)
     role = os.environ["DMLC_ROLE"]
-    if role != "worker":
-        print(f"{role}: serves until the training is over", flush=True)
-        never = threading.Event()
-        threading.Thread(target=_watch, args=(never,), daemon=True).start()
+    if role == "worker":
+        return
+    check_environment()
+    watch = _Watch()
+    if role == "scheduler":
+        _listen(watch)
+    else:
+        with _Deadline(watch, "the scheduler was not there"):
+            _connect(watch)
+    atexit.register(watch.part)
+    print(f"{role}: serves until the training is over", flush=True)
+
+
+class _Watch:
+    """Ends this process when one that it is connected with goes untimely.
+
+    MXNet waits for the others in the main thread, so other threads have to do it, and
+    it cannot be done gently.
+    """
+
+    def __init__(self) -> None:
+        self._peers: list[socket.socket] = []
+        self._over = False
+        self._lock = threading.Lock()
+
+    def attend(self, peer: socket.socket, lines: TextIO, name: str) -> None:
+        """Wait for the last words of a process."""
+        self._peers.append(peer)
+        words = _hear(lines)
+        if words != _OVER:
+            self.leave(words or f"{name} has gone; the training cannot go on")
+
+    def part(self) -> None:
+        """Say that this process is through, unless an error ends it."""
+        if _failed():
+            return
+        with self._lock:
+            self._over = True
+            self._tell(_OVER)
+
+    def leave(self, reason: str) -> None:
+        """Leave without the goodbye for which MXNet waits for all processes."""
+        with self._lock:  # for ever: one reason is enough
+            if self._over:
+                return
+            try:
+                self._tell(reason)
+                role = os.environ["DMLC_ROLE"]
+                print(f"\nerror: {role}: {reason}", file=sys.stderr, flush=True)
+            finally:
+                os._exit(1)
+
+    def _tell(self, words: str) -> None:
+        for peer in self._peers:
+            _say(peer, words)
 
 
 class _Deadline:
-    """End this process if what it waits for in MXNet takes too long."""
+    """Ends this process when something takes longer than meeting may.
 
-    def __init__(self, failure: str) -> None:
-        self._failure = failure
-        self._met = threading.Event()
+    Its thread is there before it is needed: at exit Python starts no more.
+    """
+
+    def __init__(self, watch: _Watch, failure: str) -> None:
+        self.failure = failure
+        self._watch = watch
+        self._begun, self._met = threading.Event(), threading.Event()
+        _in_background(self._wait)
 
     def __enter__(self) -> None:
-        threading.Thread(target=self._wait, daemon=True).start()
+        self._begun.set()
 
     def __exit__(self, *error: object) -> None:
         self._met.set()
 
     def _wait(self) -> None:
-        if not self._met.wait(_SECONDS_TO_MEET):
-            _leave(f"{self._failure} after {_SECONDS_TO_MEET} s")
+        self._begun.wait()
+        seconds = _number(_MEETING)
+        if not self._met.wait(seconds):
+            self._watch.leave(f"{self.failure} after {seconds} s")
 
 
-def _part(kvstore: Any, over: threading.Event, watch: threading.Thread) -> None:
-    """Say goodbye, for which all workers meet; later Python would run no watch."""
+def _listen(watch: _Watch) -> None:
+    """Let the others connect, as the scheduler; all of them have to in time."""
+    expected = {role: _number(f"DMLC_NUM_{role.upper()}") for role in _ROLES[1:]}
+    present: Counter[str] = Counter()
+    host, port = _address()
+    try:
+        # The other port is MXNet's, which would end with a traceback.
+        socket.create_server((host, port - 1)).close()
+        listener = socket.create_server((host, port))
+    except OSError as error:
+        raise ClusterError(f"the scheduler cannot listen: {error.strerror}") from None
+    deadline = _Deadline(watch, "")
+    lock, everyone = threading.Lock(), threading.Event()
+
+    def count() -> None:
+        found = [f"{present[role]} of {number}" for role, number in expected.items()]
+        deadline.failure = "{} servers and {} workers were there".format(*found)
+        if present == expected:
+            everyone.set()
+
+    def wait() -> None:
+        with deadline:
+            everyone.wait()
+
+    def attend(peer: socket.socket, host: str) -> None:
+        with peer, peer.makefile(encoding="utf-8", errors="replace") as lines:
+            role = _hear(lines)
+            if role not in expected:
+                return  # a stranger
+            with lock:
+                if present[role] == expected[role]:
+                    _say(peer, f"there are {expected[role]} {role}s already")
+                    return
+                present[role] += 1
+                count()
+            watch.attend(peer, lines, f"a {role} at {host}")
+
+    def admit() -> None:
+        while True:
+            peer, (host, _) = listener.accept()
+            _hold(peer)
+            _in_background(attend, peer, host)
+
+    count()
+    _in_background(wait)
+    _in_background(admit)
+
+
+def _connect(watch: _Watch) -> None:
+    """Connect with the scheduler, which may start later than this process."""
+    while True:
+        with suppress(OSError):
+            peer = socket.create_connection(_address())
+            # Where nobody listens yet, a connection may by chance meet itself.
+            if peer.getsockname() != peer.getpeername():
+                break
+            peer.close()
+        time.sleep(0.1)
+    _hold(peer)
+    _say(peer, os.environ["DMLC_ROLE"])
+    lines = peer.makefile(encoding="utf-8", errors="replace")
+    _in_background(watch.attend, peer, lines, "the scheduler")
+
+
+def _hold(peer: socket.socket) -> None:
+    """Keep a connection that says nothing, until the other machine is lost."""
+    peer.settimeout(None)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # Asked four times, evenly; macOS has another name for the first time.
+    wait = min(-(-_number(_SILENCE) // 4), 32767)
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):
+        if hasattr(socket, name):
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), wait)
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+def _say(peer: socket.socket, words: str) -> None:
+    with suppress(OSError):  # it has gone
+        peer.sendall(f"{words}\n".encode())
+
+
+def _hear(lines: TextIO) -> str:
+    try:
+        return lines.readline(1000).rstrip("\n")
+    except OSError:
+        return ""
+
+
+def _part(kvstore: Any, watch: _Watch, end: _Deadline) -> None:
+    """Say goodbye, for which all workers meet."""
+    if _failed():
+        sys.stdout.flush()
+        os._exit(1)  # the others wait for this one, so they would not come
     from ._mxnet import mx
 
-    over.set()
-    watch.join()  # it uses what is freed now
-    with _Deadline("not all processes had finished"):
+    with end:
         mx.base.check_call(mx.base._LIB.MXKVStoreFree(kvstore.handle))
     kvstore.handle = None
+    watch.part()
 
 
-def _watch(over: threading.Event, handle: Any = None) -> None:
-    """End this process when one that it hears from has fallen silent.
-
-    The scheduler hears from all, the others from the scheduler. They wait for each
-    other inside of MXNet, so a thread has to do it, and it cannot be done gently.
-    """
-    timeout = int(os.environ.get(_TIMEOUT, _SECONDS_OF_SILENCE))
-    heard = _SCHEDULER
-    if os.environ["DMLC_ROLE"] == "scheduler":
-        heard = _SERVERS_AND_WORKERS
-    dead = ctypes.c_int()
-    while not over.wait(1):
-        # The main thread may still be, or for a server stay, inside of the import.
-        if "mxnet.kvstore.kvstore_server" not in sys.modules:
-            continue
-        library = sys.modules["mxnet.base"]._LIB
-        if handle is None:
-            handle = ctypes.c_void_p()
-            library.MXKVStoreCreate(b"dist", ctypes.byref(handle))
-        library.MXKVStoreGetNumDeadNode(handle, heard, ctypes.byref(dead), timeout)
-        if dead.value:
-            who = "the scheduler" if heard == _SCHEDULER else "a worker or a server"
-            _leave(f"{who} was silent for {timeout} s; the training cannot go on")
+def _failed() -> bool:
+    """Whether an error ends this process, which a prompt survives."""
+    return hasattr(sys, "last_value") and not hasattr(sys, "ps1")
 
 
-def _leave(reason: str) -> None:
-    """Leave without the goodbye for which MXNet waits for all processes."""
-    role = os.environ["DMLC_ROLE"]
-    print(f"\nerror: {role}: {reason}", file=sys.stderr, flush=True)
-    os._exit(1)
+def _in_background(function: Callable[..., None], *args: Any) -> None:
+    threading.Thread(target=function, args=args, daemon=True).start()
+
+
+def _address() -> tuple[str, int]:
+    return os.environ["DMLC_PS_ROOT_URI"], _number("DMLC_PS_ROOT_PORT") + 1
+
+
+def _number(name: str) -> int:
+    return int(os.environ.get(name) or _SECONDS[name])

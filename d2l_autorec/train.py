@@ -64,15 +64,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     devices = parse_devices(args.devices)
+    team = join(args.kvstore) if args.kvstore else None
+    reports = team is None or team.rank == 0
+    args.quiet = args.quiet or not reports
     checkpoint, past = None, []
     if args.resume:
         checkpoint = _reopen(args, given)
         run, past = checkpoint.run, list(checkpoint.history)
     else:
         run = _new_run(args, recipe)
-    team = join(args.kvstore) if args.kvstore else None
-    reports = team is None or team.rank == 0
-    args.quiet = args.quiet or not reports
     if args.save and reports:
         checkpoint = Checkpoint(args.save, run)
     if not args.quiet:

@@ -1,11 +1,20 @@
-"""Several workers: a scheduler, a server and two of them on this machine."""
+"""Several workers: a scheduler, a server and two of them on this machine.
+
+Nothing here depends on how long something takes: what is waited for comes, or all
+processes of the test are ended, and the test fails.
+"""
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as onp
 import pytest
@@ -13,136 +22,336 @@ import pytest
 from d2l_autorec.distributed import check_environment
 from d2l_autorec.errors import ClusterError
 
-# Trains on 23 rows in batches of 5, which two workers with two devices each do not
-# divide; some shares get no row, and some rows have no rating.
-TRAINING = """
-import json, sys
-from d2l_autorec import seed_everything  # before MXNet, to get ready for it
-from d2l_autorec.distributed import join
-from d2l_autorec.recipe import Recipe
-import mxnet as mx, numpy as onp, scipy.sparse as sp
-
-kvstore, num_epochs = sys.argv[1], int(sys.argv[2])
-settings = json.loads(sys.argv[3])
-team = join(kvstore) if kvstore else None
-rng = onp.random.default_rng(0)
-dense = rng.integers(1, 6, (23, 17)).astype(onp.float32)
-part = rng.choice(3, dense.shape, p=[0.6, 0.3, 0.1])
-part[[3, 8, 9]] = 2
-seed_everything(0)
-recipe = Recipe(
-    **{"num_hidden": 8, "lr": 0.01, "batch_size": 5, **settings},
-    dropout=0.0,
-    num_epochs=num_epochs,
+LIMIT = 300  # seconds for a test, on a machine that is busy with others
+TRAINING = (str(Path(__file__).with_name("distributed_training.py")),)
+# What a scheduler or server is before MXNet is there, and takes it over.
+WAITING = (
+    "-c",
+    "import threading; from d2l_autorec.distributed import prepare; "
+    "prepare(); threading.Event().wait()",
 )
-training = recipe.train(
-    sp.csr_matrix(dense * (part == 1)),
-    sp.csr_matrix(dense * (part == 2)),
-    [mx.cpu(0), mx.cpu(1)],
-    0,
-    team=team,
-)
-history = []
-for epoch in training.epochs:
-    print("epoch", epoch.epoch, flush=True)
-    history.append((epoch.train_loss, epoch.test_rmse))
-parameters = training.net.collect_params().values()
-weights = [p.data(mx.cpu(0)).asnumpy().ravel().tolist() for p in parameters]
-print(json.dumps({"history": history, "weights": sum(weights, [])}), flush=True)
-"""
 
 
-def start(role=None, num_epochs=3, port=None, settings=None, timeout=60):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("DMLC_")}
-    environment["OMP_NUM_THREADS"] = "1"
-    if role:
+class Cluster:
+    """Processes on this machine, with ports that are theirs."""
+
+    def __init__(self, **settings):
+        self.processes = {}
+        self.settings = settings
+        # Held as long as the test takes, so that nobody else gets them. A listener may
+        # have a port that another socket holds if both allow it, on Linux.
+        self._held, self.port = two_ports()
+        for holder in self._held:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "linux":
+                holder.close()
+        # Ends whatever reads from a process, too.
+        self._alarm = threading.Timer(LIMIT, self.kill)
+        self._alarm.start()
+
+    def start(self, name, *command):
+        """Start the process of a name that begins with its role."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("DMLC_")}
         environment |= {
-            "DMLC_ROLE": role,
+            "OMP_NUM_THREADS": "1",
+            "DMLC_ROLE": name.split()[0],
             "DMLC_PS_ROOT_URI": "127.0.0.1",
-            "DMLC_PS_ROOT_PORT": str(port),
+            "DMLC_PS_ROOT_PORT": str(self.port),
             "DMLC_INTERFACE": "lo",
             "DMLC_NUM_SERVER": "1",
             "DMLC_NUM_WORKER": "2",
-            "PS_HEARTBEAT_INTERVAL": "1",
-            "PS_HEARTBEAT_TIMEOUT": str(timeout),
+            **self.settings,
         }
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-c", TRAINING),
-            *("dist_sync" if role else "", str(num_epochs)),
-            json.dumps(settings or {}),
-        ],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+        self.processes[name] = subprocess.Popen(
+            [sys.executable, *command],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        return self.processes[name]
+
+    def end(self, name):
+        """Wait for the end of a process; return its exit code and what it wrote."""
+        process = self.processes[name]
+        out, err = process.communicate(timeout=LIMIT)
+        return process.returncode, out, err
+
+    def kill(self):
+        for process in self.processes.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def close(self):
+        self._alarm.cancel()
+        self.kill()
+        for process in self.processes.values():
+            process.communicate(timeout=LIMIT)
+        for holder in self._held:
+            holder.close()
+
+
+def two_ports():
+    """Bind two sockets to a port and the next one; return them and the first port."""
+    while True:
+        first, second = socket.socket(), socket.socket()
+        first.bind(("127.0.0.1", 0))
+        port = first.getsockname()[1]
+        try:
+            second.bind(("127.0.0.1", port + 1))
+        except (OSError, OverflowError):
+            first.close()
+            second.close()
+        else:
+            return (first, second), port
 
 
 @pytest.fixture
-def cluster():
-    """Start the processes of a training; end those that it leaves behind."""
-    processes = {}
+def make_cluster():
+    made = []
 
-    def launch(num_epochs, settings=None, timeout=60):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        for name in ("scheduler", "server", "worker 0", "worker 1"):
-            role = name.split()[0]
-            processes[name] = start(role, num_epochs, port, settings, timeout)
-        return processes
+    def make(**settings):
+        made.append(Cluster(**settings))
+        return made[-1]
 
-    yield launch
-    for process in processes.values():
-        process.kill()
-        process.communicate()
+    yield make
+    for cluster in made:
+        cluster.close()
 
 
-def outcome(process):
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return json.loads(out.splitlines()[-1])
+@pytest.fixture
+def cluster(make_cluster):
+    return make_cluster()
 
 
+BOOK = {}
 FAMILY = {
     **{"kind": "user", "members": 2, "loss": "paper", "schedule": "cosine"},
     **{"num_hidden": (8, 4, 8), "optimizer": "sgd"},
 }
 
 
-@pytest.mark.parametrize("settings", [{}, FAMILY], ids=["book", "family"])
-def test_two_workers_do_what_one_process_does(cluster, settings):
-    processes = cluster(3, settings)
-    first, second = (outcome(processes[f"worker {i}"]) for i in range(2))
-    for name in ("scheduler", "server"):
-        assert processes[name].wait(60) == 0
-    assert first["weights"] == second["weights"]
-    alone = outcome(start(settings=settings))
-    for found in (first, second):
-        assert onp.array(found["history"]) == pytest.approx(
-            onp.array(alone["history"]), abs=1e-4
-        )
-        assert onp.array(found["weights"]) == pytest.approx(
-            onp.array(alone["weights"]), abs=1e-3
+def test_two_workers_do_what_one_process_does(cluster):
+    names = ("scheduler", "server", "worker 0", "worker 1")
+    for name in names:
+        cluster.start(name, *TRAINING, json.dumps([BOOK, FAMILY]))
+    from distributed_training import train  # meanwhile
+
+    alone = [train(BOOK), train(FAMILY)]
+    outcomes = {name: cluster.end(name) for name in names}
+    for code, _, err in outcomes.values():
+        assert (code, err) == (0, "")
+    first, second = (json.loads(outcomes[f"worker {i}"][1]) for i in range(2))
+    assert [t["weights"] for t in first] == [t["weights"] for t in second]
+    for workers in (first, second):
+        for found, expected in zip(workers, alone):
+            assert onp.array(found["history"]) == pytest.approx(
+                onp.array(expected["history"]), abs=1e-4
+            )
+            assert onp.array(found["weights"]) == pytest.approx(
+                onp.array(expected["weights"]), abs=1e-3
+            )
+
+
+# Meets the others, adds up once, and then says so; goes on for ever or ends.
+ADDING = """
+import sys
+from d2l_autorec._mxnet import np
+from d2l_autorec.distributed import join
+
+team, ones = join("dist_sync"), np.ones(3)
+while True:
+    team.add_up("ones", [ones])
+    ones.asnumpy()
+    print("added", flush=True)
+    if sys.argv[1] == "once":
+        break
+"""
+
+
+def test_a_worker_that_dies_ends_the_others_with_a_message(make_cluster):
+    cluster = make_cluster(DMLC_NUM_WORKER="3")
+    # In the middle of a step, at the end, and the one that dies.
+    turns = {"worker 0": "always", "worker 1": "once", "worker 2": "always"}
+    for name in ("scheduler", "server", *turns):
+        cluster.start(name, "-c", ADDING, turns.get(name, ""))
+    for name in turns:
+        assert cluster.processes[name].stdout.readline() == "added\n"
+    cluster.processes["worker 2"].kill()
+    for name in ("scheduler", "server", "worker 0", "worker 1"):
+        code, out, err = cluster.end(name)
+        assert code == 1
+        assert err == (
+            f"\nerror: {name.split()[0]}: a worker at 127.0.0.1 has gone; "
+            "the training cannot go on\n"
         )
 
 
-def test_a_worker_that_dies_ends_the_others_with_a_message(cluster):
-    processes = cluster(num_epochs=10**6, timeout=4)
-    victim = processes.pop("worker 1")
-    assert victim.stdout.readline() == "epoch 1\n"
-    victim.send_signal(signal.SIGKILL)
-    victim.communicate()
-    silent = {
-        "scheduler": "a worker or a server was silent for 4 s",
-        "server": "the scheduler was silent for 4 s",
-        "worker 0": "the scheduler was silent for 4 s",
-    }
-    for name, message in silent.items():
-        _, err = processes[name].communicate(timeout=60)
-        assert processes[name].returncode == 1
-        assert message in err
+def serving(process):
+    return process.stdout.readline().endswith(": serves until the training is over\n")
+
+
+@pytest.mark.parametrize(
+    ("victim", "who"),
+    [("scheduler", "the scheduler"), ("server 1", "a server at 127.0.0.1")],
+)
+def test_a_death_before_all_have_met_ends_those_who_wait(make_cluster, victim, who):
+    cluster = make_cluster(DMLC_NUM_SERVER="2")
+    names = ["scheduler", "server 0", "server 1"]
+    for name in names:
+        cluster.start(name, *WAITING)
+    for name in names:
+        assert serving(cluster.processes[name])
+    cluster.processes[victim].kill()
+    names.remove(victim)
+    for name in names:
+        code, _, err = cluster.end(name)
+        assert code == 1
+        assert f"{who} has gone; the training cannot go on" in err
+
+
+@pytest.mark.parametrize(
+    ("role", "message"),
+    [
+        ("scheduler", "0 of 1 servers and 0 of 2 workers were there after 1 s"),
+        ("server", "the scheduler was not there after 1 s"),
+    ],
+)
+def test_who_waits_in_vain_ends_with_a_message(make_cluster, role, message):
+    cluster = make_cluster(D2L_AUTOREC_MEETING_TIMEOUT="1")
+    cluster.start(role, *WAITING)
+    code, _, err = cluster.end(role)
+    assert (code, err) == (1, f"\nerror: {role}: {message}\n")
+
+
+def test_one_too_many_is_told_and_the_others_go_on(cluster):
+    for name in ("scheduler", "server 0"):
+        assert serving(cluster.start(name, *WAITING))
+    cluster.start("server 1", *WAITING)
+    code, _, err = cluster.end("server 1")
+    assert (code, err) == (1, "\nerror: server: there are 1 servers already\n")
+    assert cluster.processes["server 0"].poll() is None
+    assert cluster.processes["scheduler"].poll() is None
+
+
+def test_a_stranger_at_the_port_is_let_go(cluster):
+    assert serving(cluster.start("scheduler", *WAITING))
+    address = ("127.0.0.1", cluster.port + 1)
+    silent = socket.create_connection(address, LIMIT)
+    with silent, socket.create_connection(address, LIMIT) as loud:
+        loud.sendall(b"GET / HTTP/1.1\r\n")
+        assert loud.recv(1) == b""
+    assert serving(cluster.start("server", *WAITING))
+    assert cluster.processes["scheduler"].poll() is None
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_scheduler_says_that_a_port_is_taken(cluster, offset):
+    with socket.create_server(("127.0.0.1", cluster.port + offset)):
+        cluster.start("scheduler", "-m", "d2l_autorec.train", "--kvstore", "dist_sync")
+        code, out, err = cluster.end("scheduler")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: the scheduler cannot listen: Address already in use")
+    assert err.count("\n") == 1
+
+
+# A worker without MXNet, to see it end. As it is freed it would wait for the others.
+ENDING = """
+import atexit, threading
+from d2l_autorec import distributed
+
+class Forever:
+    @property
+    def handle(self):
+        threading.Event().wait()
+
+watch = distributed._Watch()
+distributed._connect(watch)
+end = distributed._Deadline(watch, "not all workers had finished")
+"""
+# The others are in the middle of a step, so this one has to go.
+FAILING = "atexit.register(distributed._part, Forever(), watch, end); 1 / 0"
+# The others do not finish.
+FINISHED = "atexit.register(lambda: end.__enter__() or Forever().handle)"
+
+
+def test_an_error_in_a_worker_ends_the_others(cluster):
+    assert serving(cluster.start("scheduler", *WAITING))
+    cluster.start("worker", "-c", ENDING + FAILING)
+    code, _, err = cluster.end("worker")
+    assert code == 1
+    assert err.endswith("ZeroDivisionError: division by zero\n")
+    code, _, err = cluster.end("scheduler")
+    assert "a worker at 127.0.0.1 has gone; the training cannot go on" in err
+
+
+def test_a_worker_waits_for_the_others_to_finish_with_a_limit(make_cluster):
+    cluster = make_cluster()
+    assert serving(cluster.start("scheduler", *WAITING))
+    cluster.settings["D2L_AUTOREC_MEETING_TIMEOUT"] = "1"
+    cluster.start("worker", "-c", ENDING + FINISHED)
+    for name in ("worker", "scheduler"):
+        code, _, err = cluster.end(name)
+        message = "not all workers had finished after 1 s"
+        assert (code, err) == (1, f"\nerror: {name}: {message}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_a_death_at_any_moment_ends_the_others(make_cluster, seed):
+    draw = random.Random(seed)
+    cluster = make_cluster(D2L_AUTOREC_MEETING_TIMEOUT="20")
+    names = ["scheduler", "server", "worker 0", "worker 1"]
+    draw.shuffle(names)
+    victim, seconds = draw.choice(names), draw.choice([0, draw.uniform(0, 10)])
+    print(f"{victim} dies after {seconds:.2f} s")
+    for name in names:
+        cluster.start(name, "-c", ADDING, "always")
+    ends = {}
+
+    def follow(name):
+        ends[name] = cluster.end(name)
+
+    # All at once, so that none waits for its reader.
+    followers = [threading.Thread(target=follow, args=(name,)) for name in names]
+    for follower in followers:
+        follower.start()
+    time.sleep(seconds)
+    cluster.processes[victim].kill()
+    for follower in followers:
+        follower.join(LIMIT)
+    names.remove(victim)
+    for name in names:
+        code, _, err = ends[name]
+        assert code == 1
+        assert err.startswith(f"\nerror: {name.split()[0]}: ")
+        assert err.count("\n") == 2
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="asks Linux")
+def test_a_machine_that_is_silent_counts_as_lost_in_time(monkeypatch):
+    from d2l_autorec.distributed import _hold
+
+    monkeypatch.setenv("PS_HEARTBEAT_TIMEOUT", "60")
+    with socket.socket() as peer:
+        _hold(peer)
+        assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        first, between, times = (
+            peer.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+            for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+        )
+    assert first + between * times == 60
+
+
+def test_workers_other_than_the_first_print_nothing(small_data, monkeypatch, capsys):
+    from d2l_autorec import train
+
+    monkeypatch.setattr(train, "check_environment", lambda: None)
+    team = SimpleNamespace(rank=1, size=2, add_up=lambda key, copies: None)
+    monkeypatch.setattr(train, "join", lambda kvstore: team)
+    train.main(["--kvstore", "dist_sync", "--num-epochs", "1", "--num-hidden", "4"])
+    assert capsys.readouterr() == ("", "")
 
 
 COMPLETE = {
@@ -175,7 +384,12 @@ def test_a_missing_variable_is_named(monkeypatch, missing):
         ("DMLC_ROLE", "master", "DMLC_ROLE is 'master'; it is one of scheduler"),
         ("DMLC_NUM_WORKER", "two", "DMLC_NUM_WORKER is 'two'; it is a whole number"),
         ("DMLC_NUM_SERVER", "0", "DMLC_NUM_SERVER is '0'; it is a whole number"),
+        ("DMLC_PS_ROOT_PORT", "65535", "DMLC_PS_ROOT_PORT is above 65534"),
         ("PS_HEARTBEAT_TIMEOUT", "1m", "PS_HEARTBEAT_TIMEOUT is '1m'; it is a whole"),
+        (
+            *("D2L_AUTOREC_MEETING_TIMEOUT", "0"),
+            "D2L_AUTOREC_MEETING_TIMEOUT is '0'; it is a whole",
+        ),
     ],
 )
 def test_a_wrong_variable_is_named(monkeypatch, name, value, message):
@@ -193,6 +407,7 @@ def test_the_command_says_in_one_line_what_is_missing():
         env=environment,
         capture_output=True,
         text=True,
+        timeout=LIMIT,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: DMLC_ROLE is not set; it is one of")

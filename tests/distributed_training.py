@@ -1,0 +1,45 @@
+"""What a process of the tests' trainings runs, whatever its role."""
+
+import json
+import sys
+
+from d2l_autorec import seed_everything  # where a scheduler or server stays
+from d2l_autorec.distributed import join
+from d2l_autorec.recipe import Recipe
+
+import mxnet as mx  # isort: skip
+import numpy as onp
+import scipy.sparse as sp
+
+
+def train(settings, team=None):
+    """Train on 23 rows in batches of 5.
+
+    Two workers with two devices each do not divide them: some shares get no row. And
+    some rows have no rating.
+    """
+    rng = onp.random.default_rng(0)
+    dense = rng.integers(1, 6, (23, 17)).astype(onp.float32)
+    part = rng.choice(3, dense.shape, p=[0.6, 0.3, 0.1])
+    part[[3, 8, 9]] = 2
+    seed_everything(0)
+    training = Recipe(
+        **{"num_hidden": 8, "lr": 0.01, "batch_size": 5, **settings},
+        dropout=0.0,
+        num_epochs=3,
+    ).train(
+        sp.csr_matrix(dense * (part == 1)),
+        sp.csr_matrix(dense * (part == 2)),
+        [mx.cpu(0), mx.cpu(1)],
+        0,
+        team=team,
+    )
+    history = [(epoch.train_loss, epoch.test_rmse) for epoch in training.epochs]
+    parameters = training.net.collect_params().values()
+    weights = [p.data(mx.cpu(0)).asnumpy().ravel().tolist() for p in parameters]
+    return {"history": history, "weights": sum(weights, [])}
+
+
+if __name__ == "__main__":
+    team = join("dist_sync")
+    print(json.dumps([train(settings, team) for settings in json.loads(sys.argv[1])]))

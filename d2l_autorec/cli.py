@@ -35,7 +35,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Help that shows a flag's default where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False):
+        if action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
 
@@ -228,7 +228,9 @@ def add_data_flags(
     )
 
 
-def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
+def load_ratings(
+    name: str | None, data_dir: str | None, *files: Path | None
+) -> Ratings:
     """Load what `add_data_flags` asked for; fall back on generated ratings.
 
     Parameters
@@ -237,6 +239,8 @@ def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
         A data set; None for ML-100K, or ``synthetic-100k`` where that cannot be had.
     data_dir : str or None
         As for `load_dataset`.
+    *files : pathlib.Path or None
+        Where the results will go.
 
     Returns
     -------
@@ -245,7 +249,9 @@ def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
     Raises
     ------
     DataError, DatasetUnavailable
-        As for `load_dataset`, the latter only for a data set that was named.
+        As for `load_dataset`, the latter only for a data set that was named, or if one
+        of `files` is there: results of generated ratings replace none unless they were
+        asked for by name.
     """
     from .datasets import SYNTHETIC, load_dataset
 
@@ -254,6 +260,11 @@ def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
     except DatasetUnavailable as error:
         if name:
             raise
+        if there := [str(file) for file in files if file and file.exists()]:
+            raise DatasetUnavailable(
+                f"{error}; {there[0]} is there, and results of generated ratings "
+                f"replace it only with --dataset {SYNTHETIC}"
+            ) from None
         rule = "!" * 72
         print(
             f"{rule}\n! MovieLens 100K could not be had:\n! {error}\n!\n"

@@ -18,7 +18,7 @@ import platform
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from .ratings import Ratings
 from .recipe import Recipe, Training
 
 FORMAT = 1
-_MANIFEST = "model.json"
+MANIFEST = "model.json"
 _UNFINISHED = ".saving"
 # What goes into which file; the last and the best epoch may share one.
 _KINDS = {
@@ -187,15 +187,84 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return min(history, key=lambda epoch: epoch.valid_rmse or 0.0)
 
 
+def make_folder(directory: str | Path, overwrite: bool = False) -> None:
+    """Make the folder of a new model, or check that one may be used.
+
+    Parameters
+    ----------
+    directory : path
+        It may hold what an interrupted save left.
+    overwrite : bool
+        Whether it may hold a model.
+
+    Raises
+    ------
+    ModelError
+        If it holds a model that is not to be replaced, or other files and no model.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if (directory / MANIFEST).exists():
+        if not overwrite:
+            raise ModelError(
+                f"{directory}: holds a model; go on with it (--resume {directory}), "
+                "or have it replaced (--overwrite)"
+            )
+        return
+    for entry in directory.iterdir():
+        if not _OURS.fullmatch(entry.name):
+            raise ModelError(
+                f"{directory}: holds {entry.name} and no model; name a new or an empty "
+                "folder"
+            )
+
+
+@contextmanager
+def lock(directory: str | Path) -> Iterator[None]:
+    """Keep other trainings from saving to a model folder.
+
+    The lock of a process that was killed is gone. At the end, files that the model does
+    not need are removed.
+
+    Parameters
+    ----------
+    directory : path
+        What is read from it to train on has to be read under the lock.
+
+    Raises
+    ------
+    ModelError
+        If there is no such folder, or another training is saving to it.
+    """
+    directory = Path(directory)
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_model(directory) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ModelError(f"{directory}: another training is saving to it") from None
+        try:
+            yield
+        finally:
+            _remove_old(directory)
+    finally:
+        os.close(handle)
+
+
 class Checkpoint:
     """A model folder.
 
     Parameters
     ----------
     directory : path
-        Made if it is not there. A model in it is kept until the first save.
+        Made if it is not there.
     run : Run
         What is trained.
+    overwrite : bool
+        Whether a model that is there may be replaced; it is kept until the first save.
 
     Attributes
     ----------
@@ -207,25 +276,20 @@ class Checkpoint:
     Raises
     ------
     ModelError
-        If the folder holds files, but no model.
+        As for `make_folder`.
     """
 
-    def __init__(self, directory: str | Path, run: Run) -> None:
+    def __init__(
+        self, directory: str | Path, run: Run, overwrite: bool = False
+    ) -> None:
+        make_folder(directory, overwrite)
         self.directory, self.run = Path(directory), run
         self.history: list[Epoch] = []
         self._digests: dict[str, str] = {}
-        self.directory.mkdir(parents=True, exist_ok=True)
-        if not (self.directory / _MANIFEST).exists():
-            for entry in self.directory.iterdir():
-                if not _OURS.fullmatch(entry.name):
-                    raise ModelError(
-                        f"{self.directory}: holds {entry.name} and no model; "
-                        "name a new or an empty folder"
-                    )
 
     @classmethod
     def open(cls, directory: str | Path) -> Checkpoint:
-        """Read a model folder.
+        """Read a model folder; to train on, under its `lock`.
 
         Parameters
         ----------
@@ -247,7 +311,8 @@ class Checkpoint:
         try:
             for kind, digest in manifest["files"].items():
                 _check(directory / _KINDS[kind].format(digest[:16]), digest)
-            checkpoint = cls(directory, _read_run(directory, manifest))
+            run = _read_run(directory, manifest)
+            checkpoint = cls(directory, run, overwrite=True)
             checkpoint.history = [Epoch(**epoch) for epoch in manifest["history"]]
         except (TypeError, ValueError, LookupError, zipfile.BadZipFile) as error:
             raise ModelError(f"{directory}: does not fit together: {error}") from error
@@ -299,13 +364,15 @@ class Checkpoint:
                     f"{self._path('optimizer')}: does not fit: {error}"
                 ) from error
 
-    def saving(self, training: Training) -> Iterator[Epoch]:
+    def saving(self, training: Training, locked: bool = False) -> Iterator[Epoch]:
         """Train, and save after each epoch.
 
         Parameters
         ----------
         training : Training
             Of `run`.
+        locked : bool
+            Whether the caller holds the folder's `lock`; else it is held meanwhile.
 
         Yields
         ------
@@ -317,13 +384,10 @@ class Checkpoint:
         ModelError
             If another training saves to this folder.
         """
-        with _locked(self.directory):
-            try:
-                for epoch in training.epochs:
-                    self.save(training, epoch)
-                    yield epoch
-            finally:
-                self._remove_old()
+        with nullcontext() if locked else lock(self.directory):
+            for epoch in training.epochs:
+                self.save(training, epoch)
+                yield epoch
 
     def save(self, training: Training, epoch: Epoch) -> None:
         """Replace the model in the folder by the state after an epoch.
@@ -341,7 +405,7 @@ class Checkpoint:
             If the folder cannot be written, or the disk is full; the model that was
             there is left as it was.
         """
-        self._remove_old()
+        _remove_old(self.directory)
         self.history.append(epoch)
         try:
             digests = dict(self._digests)
@@ -383,7 +447,7 @@ class Checkpoint:
             else:
                 # The other files' names are on disk before the manifest is.
                 _sync(self.directory)
-                os.replace(unfinished, self.directory / _MANIFEST)
+                os.replace(unfinished, self.directory / MANIFEST)
                 _sync(self.directory)
         except OSError as error:
             # A write that finds no room does not say where.
@@ -391,21 +455,6 @@ class Checkpoint:
         finally:
             unfinished.unlink(missing_ok=True)
         return digest
-
-    def _remove_old(self) -> None:
-        """Remove files that the model in the folder does not need.
-
-        This comes before a save, not after it, so that someone who is just reading the
-        model has an epoch's time for it.
-        """
-        try:
-            files = _read_manifest(self.directory)["files"]
-        except ModelError:
-            return
-        needed = {_KINDS[kind].format(digest[:16]) for kind, digest in files.items()}
-        for entry in self.directory.iterdir():
-            if _OURS.fullmatch(entry.name) and entry.name not in needed:
-                entry.unlink()
 
     def _load_parameters(
         self, net: DeepAutoRec | Average, kind: str, devices: Sequence[mx.Context]
@@ -451,15 +500,13 @@ def _signed(manifest: Mapping[str, Any]) -> str:
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
-    file = directory / _MANIFEST
+    file = directory / MANIFEST
     try:
         text = file.read_bytes().decode("ascii")
         manifest = json.loads(text)
         version, writer = manifest["format"], manifest["versions"]["d2l_autorec"]
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(
-            f"{directory}: holds no model (train with --save {directory})"
-        ) from None
+        raise _no_model(directory) from None
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ModelError(f"{file}: is damaged: not a model's description") from None
     if version != FORMAT:
@@ -475,13 +522,17 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     return unsigned
 
 
+def _no_model(directory: Path) -> ModelError:
+    return ModelError(f"{directory}: holds no model (train with --save {directory})")
+
+
 def _check(file: Path, digest: str) -> None:
     try:
         found = _sha256(file)
     except FileNotFoundError:
         raise ModelError(f"{file}: is missing") from None
     if found != digest:
-        raise ModelError(f"{file}: is damaged: its SHA-256 is not in {_MANIFEST}")
+        raise ModelError(f"{file}: is damaged: its SHA-256 is not in {MANIFEST}")
 
 
 def _sha256(file: Path) -> str:
@@ -492,17 +543,20 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Keep other processes from saving to a folder; a killed one's lock is gone."""
-    handle = os.open(directory, os.O_RDONLY)
+def _remove_old(directory: Path) -> None:
+    """Remove files that the model in a folder does not need.
+
+    This comes before a save, not after it, so that someone who is just reading the
+    model has an epoch's time for it.
+    """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ModelError(f"{directory}: another training is saving to it") from None
-    finally:
-        os.close(handle)
+        files = _read_manifest(directory)["files"]
+    except ModelError:
+        return
+    needed = {_KINDS[kind].format(digest[:16]) for kind, digest in files.items()}
+    for entry in directory.iterdir():
+        if _OURS.fullmatch(entry.name) and entry.name not in needed:
+            entry.unlink()
 
 
 def _sync(path: Path) -> None:

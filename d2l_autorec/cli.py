@@ -15,6 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import AutoRecError, DatasetUnavailable
+from .settings import (
+    DROPOUT,
+    FINITE,
+    NON_NEGATIVE,
+    NON_NEGATIVE_INT,
+    POSITIVE,
+    POSITIVE_INT,
+    Numbers,
+)
 
 if TYPE_CHECKING:
     from .ratings import Ratings
@@ -26,7 +35,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Help that shows a flag's default where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False):
+        if action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
 
@@ -90,17 +99,19 @@ def _pass_interrupt_on(unraisable: Any) -> None:
 
 def positive_int(text: str) -> int:
     """Parse a whole number from 1."""
-    return int(_number(text, int, lambda n: n > 0, "a whole number from 1"))
+    return int(_number(text, POSITIVE_INT))
 
 
 def non_negative_int(text: str) -> int:
     """Parse a whole number from 0."""
-    return int(_number(text, int, lambda n: n >= 0, "a whole number from 0"))
+    return int(_number(text, NON_NEGATIVE_INT))
 
 
 def seed(text: str) -> int:
     """Parse a seed, from 0 to 2**31 - 1."""
-    return int(_number(text, int, lambda n: 0 <= n < 2**31, "a whole number from 0"))
+    return int(
+        _number(text, Numbers(int, lambda n: 0 <= n < 2**31, "a whole number from 0"))
+    )
 
 
 def seeds(text: str) -> list[int]:
@@ -118,27 +129,27 @@ def seeds(text: str) -> list[int]:
 
 def positive_float(text: str) -> float:
     """Parse a number above 0."""
-    return _number(text, float, lambda n: 0 < n < float("inf"), "a number above 0")
+    return _number(text, POSITIVE)
 
 
 def non_negative_float(text: str) -> float:
     """Parse a number from 0."""
-    return _number(text, float, lambda n: 0 <= n < float("inf"), "a number from 0")
+    return _number(text, NON_NEGATIVE)
 
 
 def finite_float(text: str) -> float:
     """Parse a number that may be negative."""
-    return _number(text, float, lambda n: abs(n) < float("inf"), "a number")
+    return _number(text, FINITE)
 
 
 def dropout(text: str) -> float:
     """Parse a share that may be 0 but not 1."""
-    return _number(text, float, lambda n: 0 <= n < 1, "from 0 to below 1")
+    return _number(text, DROPOUT)
 
 
 def ratio(text: str) -> float:
     """Parse a share between 0 and 1."""
-    return _number(text, float, lambda n: 0 < n < 1, "between 0 and 1")
+    return _number(text, Numbers(float, lambda n: 0 < n < 1, "between 0 and 1"))
 
 
 def batch_size(text: str) -> int | None:
@@ -153,18 +164,13 @@ def cold(text: str) -> float | str | None:
     return finite_float(text)
 
 
-def _number(
-    text: str,
-    kind: Callable[[str], float],
-    fits: Callable[[float], bool],
-    wanted: str,
-) -> float:
+def _number(text: str, numbers: Numbers) -> float:
     try:
-        number = kind(text)
+        number = numbers.kind(text)
     except ValueError:
         number = float("nan")
-    if not fits(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    if not numbers.allow(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {numbers.wanted}")
     return number
 
 
@@ -222,7 +228,9 @@ def add_data_flags(
     )
 
 
-def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
+def load_ratings(
+    name: str | None, data_dir: str | None, *files: Path | None
+) -> Ratings:
     """Load what `add_data_flags` asked for; fall back on generated ratings.
 
     Parameters
@@ -231,6 +239,8 @@ def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
         A data set; None for ML-100K, or ``synthetic-100k`` where that cannot be had.
     data_dir : str or None
         As for `load_dataset`.
+    *files : pathlib.Path or None
+        Where the results will go.
 
     Returns
     -------
@@ -239,7 +249,9 @@ def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
     Raises
     ------
     DataError, DatasetUnavailable
-        As for `load_dataset`, the latter only for a data set that was named.
+        As for `load_dataset`, the latter only for a data set that was named, or if one
+        of `files` is there: results of generated ratings replace none unless they were
+        asked for by name.
     """
     from .ratings import SYNTHETIC, load_dataset
 
@@ -248,6 +260,11 @@ def load_ratings(name: str | None, data_dir: str | None) -> Ratings:
     except DatasetUnavailable as error:
         if name:
             raise
+        if there := [str(file) for file in files if file and file.exists()]:
+            raise DatasetUnavailable(
+                f"{error}; {there[0]} is there, and results of generated ratings "
+                f"replace it only with --dataset {SYNTHETIC}"
+            ) from None
         rule = "!" * 72
         print(
             f"{rule}\n! MovieLens 100K could not be had:\n! {error}\n!\n"

@@ -294,7 +294,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .loop import try_all_gpus
     from .plots import comparison_chart, save_figure
 
-    ratings = cli.load_ratings(args.dataset, args.data_dir)
+    ratings = cli.load_ratings(
+        args.dataset, args.data_dir, args.markdown, args.plot, args.json
+    )
     if not args.quiet:
         print(ratings.summary())
     devices = try_all_gpus()

@@ -86,7 +86,8 @@ class Estimator(ABC):
         Returns
         -------
         numpy.ndarray of float, shape (len(pairs),)
-            In the unit of the ratings, not clipped to their range.
+            In the unit of the ratings; clipped to their range only where a recipe says
+            so.
         """
 
     @property

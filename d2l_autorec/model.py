@@ -14,7 +14,6 @@ from typing import Any
 
 from ._mxnet import autograd, gluon, np
 
-ACTIVATIONS = ("sigmoid", "identity", "relu", "tanh", "elu", "selu")
 # Outputs that are stretched over the range of the ratings, and what they range over.
 BOUNDED = {"sigmoid": (0, 1), "tanh": (-1, 1)}
 
@@ -91,8 +90,8 @@ class DeepAutoRec(AutoRec):
     dropout : float
         Share of each hidden layer's units that training drops.
     activation, output : str
-        One of `ACTIVATIONS`, for the hidden layers (*g* in the paper) and for the
-        output (*f*).
+        One of `settings.ACTIVATIONS`, for the hidden layers (*g* in the paper) and for
+        the output (*f*).
     input_dropout : float
         Share of the inputs that training drops: a denoising autoencoder.
     rating_range : (float, float), optional

@@ -16,6 +16,7 @@ Global and Local Kernels for Recommender Systems", CIKM 2021.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -26,10 +27,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import cli
+from . import __version__, cli
 from .compare import markdown_table, spread
 from .errors import DataError
 from .files import replacing
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 HIDDEN_UNITS = (10, 20, 40, 80, 100, 200, 300, 400, 500)
 VALID_RATIO = 0.1
+# Goes up when the same settings, data and seed give another result.
+REVISION = 1
 # What --only takes; "hidden" is the curve over the hidden units.
 NAMES = (
     *("item", "user", "rprop", "identity-identity", "sigmoid-identity"),
@@ -201,6 +205,29 @@ def _quick(recipe: Recipe) -> Recipe:
     )
 
 
+def fingerprint(ratings: Ratings) -> str:
+    """Tell data sets apart by their ratings.
+
+    Parameters
+    ----------
+    ratings : Ratings
+        All of them, in their order, which the splits depend on.
+
+    Returns
+    -------
+    str
+        Their numbers and a checksum.
+    """
+    digest = hashlib.sha256()
+    for index in ratings.indices(ratings.data):
+        digest.update(index.astype("<i8").tobytes())
+    digest.update(ratings.data["rating"].to_numpy("<f8").tobytes())
+    return (
+        f"{ratings.num_users} users, {ratings.num_items} items, "
+        f"{len(ratings.data)} ratings, SHA-256 {digest.hexdigest()[:16]}"
+    )
+
+
 class Study:
     """Trainings that have been done, and doing the others.
 
@@ -216,23 +243,34 @@ class Study:
     ----------
     records : list of dict
         ``title``, ``split``, ``part`` (``'validation'`` or ``'test'``), ``settings``,
-        ``rmse`` and ``seconds`` of each training.
+        ``rmse`` and ``seconds`` of each training; what it was done on and with:
+        ``data``, ``revision`` and ``d2l_autorec``, which older records lack.
+    superseded : list of dict
+        Older records, whose training was done again on other data or by other code.
     """
 
     def __init__(self, ratings: Ratings, file: Path) -> None:
         self.ratings, self.file = ratings, file
         self.records: list[dict[str, Any]] = []
+        self.superseded: list[dict[str, Any]] = []
         if file.exists():
             try:
-                self.records = json.loads(file.read_text(encoding="utf-8"))["trainings"]
-            except (ValueError, LookupError, TypeError) as error:
+                content = json.loads(file.read_text(encoding="utf-8"))
+                self.records = content["trainings"]
+                self.superseded = content.get("superseded", [])
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise DataError(f"{file}: is not a study's results: {error}") from None
 
-    def find(self, key: Mapping[str, Any]) -> float | None:
-        """Look up the RMSE of a training with the same split, part and settings."""
+    @cached_property
+    def data(self) -> str:
+        """The `fingerprint` of the ratings."""
+        return fingerprint(self.ratings)
+
+    def find(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Look up the record of a training by what it has to have, such as a split."""
         for record in self.records:
             if all(record.get(name) == value for name, value in key.items()):
-                return float(record["rmse"])
+                return record
         return None
 
     def run(
@@ -243,7 +281,7 @@ class Study:
         part: str,
         tick: Callable[[float, bool], None],
     ) -> float:
-        """Train a model and score it, unless that has been done.
+        """Train a model and score it, unless that has been done on these data.
 
         Parameters
         ----------
@@ -268,10 +306,11 @@ class Study:
         from .estimators import BookMF
 
         settings = experiment.settings(wd)
-        key: dict[str, Any] = {"split": split, "part": part, "settings": settings}
-        if (done := self.find(key)) is not None:
+        asked: dict[str, Any] = {"split": split, "part": part, "settings": settings}
+        key = {**asked, "data": self.data, "revision": REVISION}
+        if done := self.find(key):
             tick(1.0, True)
-            return done
+            return float(done["rmse"])
         train_data, held_out = self.parts(split, part)
         model = experiment.model(self.ratings, wd)
         if experiment.recipe is None:
@@ -284,8 +323,18 @@ class Study:
             tick(1 / num_epochs, False)
         seconds = time.perf_counter() - start
         rmse = protocol_rmse(model, train_data, held_out, experiment.cold)
-        result = {"rmse": rmse, "seconds": round(seconds, 1)}
-        self.records.append({"title": experiment.title, **key, **result})
+        record = {
+            "title": experiment.title,
+            **key,
+            "d2l_autorec": __version__,
+            "rmse": rmse,
+            "seconds": round(seconds, 1),
+        }
+        if old := self.find(asked):
+            self.superseded.append(old)
+            self.records[self.records.index(old)] = record
+        else:
+            self.records.append(record)
         self.save()
         return rmse
 
@@ -321,6 +370,7 @@ class Study:
             "python": platform.python_version(),
             "date": date.today().isoformat(),
             "trainings": self.records,
+            "superseded": self.superseded,
         }
         with replacing(self.file) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")

@@ -26,6 +26,7 @@ from .losses import MaskedRMSELoss
 from .model import BOUNDED, Average, DeepAutoRec, members
 from .optimizers import FASTER
 from .pretraining import pretrain
+from .settings import SETTINGS
 
 
 class Training(NamedTuple):
@@ -100,7 +101,7 @@ class Recipe:
     Raises
     ------
     ValueError
-        If the settings contradict each other.
+        If a setting is not what it may be, or settings contradict each other.
     """
 
     num_hidden: int | tuple[int, ...] = 500
@@ -122,7 +123,15 @@ class Recipe:
     cold: float | str | None = None
 
     def __post_init__(self) -> None:
-        """Check settings that depend on each other."""
+        """Check each setting, and those that depend on each other."""
+        for name, setting in SETTINGS.items():
+            if not setting.allows(value := getattr(self, name)):
+                raise ValueError(f"{name}={value!r} is not {setting}")
+        known = mx.optimizer.Optimizer.opt_registry
+        if str(self.optimizer).lower() not in known:
+            raise ValueError(
+                f"optimizer={self.optimizer!r} is not one of {', '.join(sorted(known))}"
+            )
         layers = self.num_hidden
         if self.pretrain_epochs and (
             isinstance(layers, int) or layers[0] != layers[-1]

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
@@ -14,9 +15,13 @@ from typing import TYPE_CHECKING
 
 from . import cli
 from .distributed import check_environment, join
+from .settings import ACTIVATIONS, SETTINGS
 
 if TYPE_CHECKING:
+    from ._mxnet import mx
     from .checkpoint import Checkpoint, Run
+    from .distributed import Team
+    from .loop import Epoch
     from .ratings import Ratings
     from .recipe import Recipe
 
@@ -46,27 +51,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_environment()
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
-    from tqdm import tqdm
+    from .checkpoint import lock, make_folder
+    from .loop import parse_devices
 
-    from ._mxnet import mx
-    from .checkpoint import Checkpoint, best_epoch
-    from .files import replacing
-    from .loop import closing_lines, parse_devices, stop_early
-    from .plots import learning_curve, save_figure, watch
-    from .recipe import PRESETS, Recipe
-
-    if args.optimizer.lower() not in mx.optimizer.Optimizer.opt_registry:
-        known = ", ".join(sorted(mx.optimizer.Optimizer.opt_registry))
-        parser.error(f"argument --optimizer: {args.optimizer!r} is not one of {known}")
-    settings = {n: getattr(args, n) for n in Recipe.__dataclass_fields__ if n in given}
-    try:
-        recipe = replace(PRESETS[args.preset], **settings)
-    except ValueError as error:
-        parser.error(str(error))
+    recipe = _recipe(parser, args, given)
     devices = parse_devices(args.devices)
+    # Before anything else that can fail: workers notice the end of one that has joined.
     team = join(args.kvstore) if args.kvstore else None
     reports = team is None or team.rank == 0
     args.quiet = args.quiet or not reports
+    if args.save and reports:
+        make_folder(args.save, args.overwrite)
+    folder = (args.save or args.resume) if reports else None
+    with lock(folder) if folder else nullcontext():
+        run, history = _train(args, given, recipe, devices, team)
+    if reports:
+        _report(args, run, history, devices)
+
+
+def _train(
+    args: argparse.Namespace,
+    given: set[str],
+    recipe: Recipe,
+    devices: list[mx.Context],
+    team: Team | None,
+) -> tuple[Run, list[Epoch]]:
+    """Train anew or go on; return what from, and all epochs."""
+    from tqdm import tqdm
+
+    from .checkpoint import Checkpoint
+    from .loop import stop_early
+    from .plots import watch
+
+    reports = team is None or team.rank == 0
     checkpoint, past = None, []
     if args.resume:
         checkpoint = _reopen(args, given)
@@ -74,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         run = _new_run(args, recipe)
     if args.save and reports:
-        checkpoint = Checkpoint(args.save, run)
+        checkpoint = Checkpoint(args.save, run, args.overwrite)
     if not args.quiet:
         print(_parts(run))
         if past:
@@ -92,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if checkpoint:
         if past:
             checkpoint.restore(training, devices)
-        epochs = chain(past, checkpoint.saving(training) if reports else epochs)
+        if reports:
+            epochs = checkpoint.saving(training, locked=True)
+        epochs = chain(past, epochs)
     if run.patience:
         epochs = stop_early(epochs, run.patience)
     try:
@@ -104,8 +123,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"interrupted; {len(checkpoint.history)} epochs are saved, go on with "
             f"--resume {checkpoint.directory}"
         ) from None
-    if not reports:
-        return
+    return run, history
+
+
+def _report(
+    args: argparse.Namespace,
+    run: Run,
+    history: list[Epoch],
+    devices: list[mx.Context],
+) -> None:
+    """Print the result, and write the files that were asked for."""
+    from ._mxnet import mx
+    from .checkpoint import best_epoch
+    from .files import replacing
+    from .loop import closing_lines
+    from .plots import learning_curve, save_figure
+    from .recipe import Recipe
 
     by_the_book = (
         run.name == "ml-100k"
@@ -158,6 +191,25 @@ def _given(
     return {name for name, value in vars(probe).items() if value is not unset}
 
 
+def _recipe(parser: cli.Parser, args: argparse.Namespace, given: set[str]) -> Recipe:
+    """Change the preset by the flags that were written."""
+    from .recipe import PRESETS
+
+    preset = PRESETS[args.preset]
+    settings = {n: getattr(args, n) for n in asdict(preset) if n in given}
+    loss = settings.get("loss", preset.loss)
+    if "wd" not in given and (loss == "paper") != (preset.loss == "paper"):
+        whose = "the paper's lambda" if preset.loss == "paper" else "the optimizer's"
+        parser.error(
+            f"the {loss} loss needs a weight decay of its own (--wd): that of --preset "
+            f"{args.preset} is {whose}"
+        )
+    try:
+        return replace(preset, **settings)
+    except ValueError as error:
+        parser.error(str(error))
+
+
 def _check_combination(
     parser: cli.Parser, args: argparse.Namespace, given: set[str]
 ) -> None:
@@ -173,6 +225,8 @@ def _check_combination(
     layout = given & {"columns", "encoding", "duplicates", "rating_offset"}
     if layout and not args.ratings:
         parser.error(f"only for a file that --ratings names: {flags(layout)}")
+    if args.overwrite and not args.save:
+        parser.error("--overwrite is for --save")
     if args.patience and not (args.valid_ratio or args.resume):
         parser.error("--patience needs a validation part (--valid-ratio 0.1)")
 
@@ -251,10 +305,14 @@ def _parts(run: Run) -> str:
 
 
 def _load(args: argparse.Namespace) -> Ratings:
+    from .checkpoint import MANIFEST
     from .ratings import read_ratings
 
     if not args.ratings:
-        return cli.load_ratings(args.dataset, args.data_dir)
+        model = args.save and args.save / MANIFEST
+        return cli.load_ratings(
+            args.dataset, args.data_dir, args.plot, args.json, model
+        )
     return read_ratings(
         args.ratings,
         columns=args.columns,
@@ -312,7 +370,7 @@ def _parser() -> cli.Parser:
     )
     recipe.add_argument(
         "--kind",
-        choices=("item", "user"),
+        choices=SETTINGS["kind"].choices,
         default="item",
         help="whether a row is what all users gave an item, or what a user gave all "
         "items",
@@ -332,7 +390,7 @@ def _parser() -> cli.Parser:
     ):
         recipe.add_argument(
             name,
-            choices=("sigmoid", "identity", "relu", "tanh", "elu", "selu"),
+            choices=ACTIVATIONS,
             default=default,
             help=f"activation of the {which}",
         )
@@ -359,7 +417,7 @@ def _parser() -> cli.Parser:
     )
     recipe.add_argument(
         "--loss",
-        choices=("book", "paper", "rmse"),
+        choices=SETTINGS["loss"].choices,
         default="book",
         help="squared error over all cells, unobserved ones counting 0; over the "
         "observed ones, with --wd as the paper's lambda; or its root",
@@ -380,7 +438,7 @@ def _parser() -> cli.Parser:
     )
     recipe.add_argument(
         "--schedule",
-        choices=("constant", "cosine"),
+        choices=SETTINGS["schedule"].choices,
         default="constant",
         help="whether the learning rate stays, or falls to 0 at the last epoch",
     )
@@ -449,6 +507,11 @@ def _parser() -> cli.Parser:
         type=Path,
         metavar="DIR",
         help="keep the model there, with the last epoch and the best on validation",
+    )
+    saving.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="let --save replace a model that is there",
     )
     saving.add_argument(
         "--resume",

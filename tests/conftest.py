@@ -33,6 +33,14 @@ def small_data(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No data anywhere, and servers that refuse."""
+    monkeypatch.delenv("D2L_AUTOREC_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("d2l_autorec.datasets.SERVERS", ("http://localhost:9",))
+
+
 def real(name: str) -> Path:
     """Return the folder of a real data set, or skip the test."""
     root = os.environ.get("D2L_AUTOREC_DATA")

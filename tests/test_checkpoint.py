@@ -48,8 +48,8 @@ def make_run(num_epochs=2, valid=False, patience=None, **recipe):
     )
 
 
-def train(directory, run):
-    checkpoint = Checkpoint(directory, run)
+def train(directory, run, overwrite=False):
+    checkpoint = Checkpoint(directory, run, overwrite)
     training = run.train(CPU)
     return list(checkpoint.saving(training)), training.net
 
@@ -135,7 +135,7 @@ def test_old_files_go_and_files_of_others_stay(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "parameters-0123456789abcdef.params").write_bytes(b"of a killed run")
     (tmp_path / ".saving").write_bytes(b"of a killed run")
-    train(tmp_path, make_run())
+    train(tmp_path, make_run(), overwrite=True)
     names = sorted(file.name.partition("-")[0] for file in tmp_path.iterdir())
     assert names == [
         *("ids", "model.json", "notes.txt", "optimizer", "parameters", "ratings")
@@ -152,9 +152,19 @@ def test_two_trainings_do_not_save_to_one_folder(tmp_path):
     first = Checkpoint(tmp_path, make_run()).saving(make_run().train(CPU))
     next(first)
     with pytest.raises(ModelError, match="another training is saving"):
-        train(tmp_path, make_run())
+        train(tmp_path, make_run(), overwrite=True)
     first.close()
+    train(tmp_path, make_run(), overwrite=True)
+
+
+def test_a_model_is_replaced_only_if_asked_for(tmp_path):
     train(tmp_path, make_run())
+    before = content(tmp_path)
+    with pytest.raises(ModelError, match=r"holds a model; .*--resume .*--overwrite"):
+        Checkpoint(tmp_path, make_run(lr=0.1))
+    assert content(tmp_path) == before
+    train(tmp_path, make_run(lr=0.1), overwrite=True)
+    assert Checkpoint.open(tmp_path).run.recipe.lr == 0.1
 
 
 def test_no_file_is_a_pickle(tmp_path):
@@ -274,11 +284,11 @@ def test_a_full_disk_leaves_the_old_model(tmp_path):
         if size >= max(map(len, before.values())) - 100:
             continue
         with room_for_files_of(size), pytest.raises(OSError, match=str(tmp_path)):
-            Checkpoint(tmp_path, run).save(training, epoch)
+            Checkpoint(tmp_path, run, overwrite=True).save(training, epoch)
         assert before.items() <= content(tmp_path).items()
         assert not (tmp_path / ".saving").exists()
     assert Checkpoint.open(tmp_path).run.recipe.lr == 0.002
-    Checkpoint(tmp_path, run).save(training, epoch)
+    Checkpoint(tmp_path, run, overwrite=True).save(training, epoch)
     assert Checkpoint.open(tmp_path).run.recipe.lr == 0.1
 
 
@@ -314,7 +324,7 @@ def test_a_kill_between_any_two_steps_leaves_a_whole_model(tmp_path, monkeypatch
             for name in names:
                 patched.setattr(os, name, counted(getattr(os, name)))
             try:
-                Checkpoint(tmp_path / "m", new).save(training, epoch)
+                Checkpoint(tmp_path / "m", new, True).save(training, epoch)
                 finished = True
             except Killed:
                 finished = False

@@ -433,6 +433,27 @@ def test_a_file_without_markers_is_left_alone(small_data, command, tmp_path):
     assert file.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("output", ["--markdown", "--json", "--plot"])
+def test_generated_ratings_replace_no_result(command, offline, tmp_path, output):
+    kept = tmp_path / "kept.png"
+    kept.write_text(f"{BEGIN}\nof real ratings\n{END}\n")
+    code, out, err = command("--models", "mean", "--quiet", output, kept)
+    assert code == 1
+    assert "RMSE" not in out
+    assert f"{kept} is there, and results of generated ratings replace it only" in err
+    assert err.count("\n") == 1
+    assert "of real ratings" in kept.read_text()
+
+
+def test_generated_ratings_go_into_a_new_file(command, offline, tmp_path):
+    file = tmp_path / "new.md"
+    flags = ["--models", "mean", "--seeds", "0", "--quiet", "--markdown", file]
+    assert command(*flags)[0] == 0
+    assert "synthetic-100k" in file.read_text()
+    # Asked for by name, they replace it.
+    assert command(*flags, "--dataset", "synthetic-100k")[0] == 0
+
+
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_the_plot_is_written(small_data, command, tmp_path, ending):
     file = tmp_path / f"chart.{ending}"

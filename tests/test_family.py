@@ -10,7 +10,8 @@ from mxnet import np as mnp
 from d2l_autorec import AutoRec, Recipe, pretraining, rmse, seed_everything
 from d2l_autorec.data import dense
 from d2l_autorec.losses import MaskedRMSELoss
-from d2l_autorec.model import ACTIVATIONS, Average, DeepAutoRec, members
+from d2l_autorec.model import Average, DeepAutoRec, members
+from d2l_autorec.settings import ACTIVATIONS, SETTINGS
 
 CPU = [mx.cpu()]
 SMALL = {"num_hidden": 4, "dropout": 0.0, "batch_size": 5, "num_epochs": 2, "lr": 0.05}
@@ -363,6 +364,66 @@ def test_rprop_trains():
     recipe = Recipe(4, optimizer="rprop", batch_size=None, num_epochs=40, loss="paper")
     _, history = fit(recipe, train_mat)
     assert history[-1].train_loss < 0.3 * history[0].train_loss
+
+
+# What a recipe is.
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("num_hidden", 0, "a whole number from 1 or a tuple of such"),
+        ("num_hidden", 2.0, "a whole number from 1 or a tuple of such"),
+        ("num_hidden", True, "a whole number from 1 or a tuple of such"),
+        ("num_hidden", (), "a whole number from 1 or a tuple of such"),
+        ("num_hidden", (8, -1), "a whole number from 1 or a tuple of such"),
+        ("num_hidden", ((8,),), "a whole number from 1 or a tuple of such"),
+        ("num_hidden", [8, 4], "a whole number from 1 or a tuple of such"),
+        ("kind", "users", "one of item, user"),
+        ("kind", ("item",), "one of item, user"),
+        ("activation", "softmax", f"one of {', '.join(ACTIVATIONS)}"),
+        ("output", None, f"one of {', '.join(ACTIVATIONS)}"),
+        ("dropout", 1, "from 0 to below 1"),
+        ("dropout", -0.1, "from 0 to below 1"),
+        ("input_dropout", float("nan"), "from 0 to below 1"),
+        ("input_dropout", "0.5", "from 0 to below 1"),
+        ("members", 0, "a whole number from 1"),
+        ("members", 1.5, "a whole number from 1"),
+        ("loss", "l2", "one of book, paper, rmse"),
+        ("optimizer", "adamax2", "one of adadelta, "),
+        ("optimizer", None, "one of adadelta, "),
+        ("lr", 0, "a number above 0"),
+        ("lr", float("inf"), "a number above 0"),
+        ("lr", True, "a number above 0"),
+        ("schedule", "cos", "one of constant, cosine"),
+        ("wd", -1.0, "a number from 0 or None"),
+        ("wd", float("nan"), "a number from 0 or None"),
+        ("num_epochs", 0, "a whole number from 1"),
+        ("num_epochs", None, "a whole number from 1"),
+        ("pretrain_epochs", -1, "a whole number from 0"),
+        ("batch_size", 0, "a whole number from 1 or None"),
+        ("batch_size", "all", "a whole number from 1 or None"),
+        ("clip", 1, "one of False, True"),
+        ("clip", "no", "one of False, True"),
+        ("cold", "zero", "a number or mean or None"),
+        ("cold", float("-inf"), "a number or mean or None"),
+        ("cold", False, "a number or mean or None"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(name, value, wanted):
+    with pytest.raises(ValueError) as refused:
+        Recipe(**{name: value})
+    assert str(refused.value).startswith(f"{name}={value!r} is not {wanted}")
+
+
+def test_every_setting_is_checked():
+    # The optimizers are MXNet's, to be asked for when it has been imported.
+    assert {*SETTINGS, "optimizer"} == set(Recipe.__dataclass_fields__)
+
+
+def test_settings_that_make_sense_are_taken():
+    Recipe((8, 4), optimizer="Adam", lr=1, cold=-2, wd=0, batch_size=None)
+    Recipe((8,), loss="paper", wd=None, cold="mean", clip=True, members=2)
 
 
 # What a recipe does besides.

@@ -139,16 +139,21 @@ def test_the_committed_outputs_are_of_a_clean_run(name, language):
 
 @pytest.mark.parametrize("language", build.LANGUAGES)
 def test_the_committed_paper_notebook_shows_the_committed_study(language):
-    study = Study(None, STUDY)  # complete, so that it needs no ratings
+    study = Study(None, STUDY)  # whose records are shown, be they of older code
     lines = shown(build.load(language, "paper"), "reached").splitlines()
     for experiment in experiments().values():
         if experiment.published is None:
             continue
-        wd = study.choose(experiment, lambda share, before: None)
-        rmse = [
-            study.run(experiment, wd, split, "test", lambda share, before: None)
-            for split in range(experiment.num_splits or 5)
-        ]
+
+        def found(wd, part, split, experiment=experiment):
+            asked = {"split": split, "part": part, "settings": experiment.settings(wd)}
+            return study.find(asked)["rmse"]
+
+        wd, *others = experiment.wds
+        if others:
+            wd = min(experiment.wds, key=lambda wd: found(wd, "validation", 0))
+        splits = range(experiment.num_splits or 5)
+        rmse = [found(wd, "test", split) for split in splits]
         (line,) = (x for x in lines if x.startswith(f"{experiment.title}  "))
         assert f"{np.mean(rmse):.4f}" in line
 

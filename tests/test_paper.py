@@ -7,7 +7,7 @@ import numpy as onp
 import pandas as pd
 import pytest
 
-from d2l_autorec import Ratings, paper
+from d2l_autorec import Ratings, __version__, paper
 from d2l_autorec.errors import DataError
 from d2l_autorec.paper import Experiment, Row, Study, report
 from d2l_autorec.recipe import PRESETS
@@ -65,6 +65,44 @@ def test_other_settings_are_another_training(study, other):
     study.run(ITEM, 1.0, 0, "test", silent)
     study.run(*other, silent)
     assert len(study.records) == 2
+
+
+@pytest.mark.parametrize("change", ["revision", "rating", "order", "old file"])
+def test_results_of_other_code_or_data_are_not_taken_for_current(
+    study, ratings, monkeypatch, change
+):
+    study.run(ITEM, 1.0, 0, "test", silent)
+    first = study.records[0]
+    if change == "revision":
+        monkeypatch.setattr(paper, "REVISION", paper.REVISION + 1)
+    elif change == "rating":
+        changed = ratings.data.copy()
+        changed.loc[0, "rating"] = 6.5 - changed.loc[0, "rating"]
+        ratings = Ratings("toy", changed)
+    elif change == "order":  # which the splits depend on
+        ratings = Ratings("toy", ratings.data[::-1].reset_index(drop=True))
+    else:
+        for name in ("data", "revision", "d2l_autorec"):
+            del first[name]
+        study.save()
+    again = Study(ratings, study.file)
+    assert [r["rmse"] for r in again.records] == [first["rmse"]]
+    ticks = []
+    again.run(ITEM, 1.0, 0, "test", lambda *tick: ticks.append(tick))
+    assert ticks == [(0.5, False), (0.5, False)]
+    # The older record stays, and what is shown has one of each training.
+    kept = json.loads(study.file.read_text())
+    assert kept["superseded"] == [first]
+    assert len(kept["trainings"]) == 1
+    assert Study(ratings, study.file).superseded == [first]
+
+
+def test_a_record_says_what_it_was_done_with(study):
+    study.run(ITEM, 1.0, 0, "test", silent)
+    (record,) = study.records
+    assert record["d2l_autorec"] == __version__
+    assert record["revision"] == paper.REVISION
+    assert record["data"].startswith("40 users, 25 items, 400 ratings, SHA-256 ")
 
 
 def test_an_interrupted_study_goes_on(study, ratings):

@@ -177,6 +177,7 @@ def test_patience_stops_and_is_kept(tmp_path, ratings_file, capsys):
         (["--resume", "m", "--preset", "best"], "the model folder: --preset"),
         (["--resume", "m", "--no-clip"], "takes these from the model folder: --clip"),
         (["--resume", "m", "--save", "m"], "takes these from the model folder: --save"),
+        (["--overwrite"], "--overwrite is for --save"),
         (["--ratings", "f", "--dataset", "ml-1m"], "exclude each other"),
         (["--columns", "1,2,3"], "only for a file that --ratings names: --columns"),
         (["--patience", "3"], "--valid-ratio"),
@@ -197,6 +198,52 @@ def test_errors_of_a_resume_are_clear(tmp_path, ratings_file, capsys):
         command.main(["--resume", str(tmp_path / "a"), "-e", "1"])
     with pytest.raises(ModelError, match="no validation part"):
         command.main(["--resume", str(tmp_path / "a"), "--patience", "1"])
+
+
+def test_a_folder_is_read_when_no_other_training_saves_to_it(
+    tmp_path, ratings_file, monkeypatch, capsys
+):
+    directory = tmp_path / "a"
+    command.main(flags(ratings_file, directory, "-e", "2"))
+    read = Checkpoint.open
+
+    def read_while_another_starts(folder):
+        checkpoint = read(folder)
+        with monkeypatch.context() as other:
+            other.setattr(Checkpoint, "open", read)
+            with pytest.raises(ModelError, match="another training is saving to it"):
+                command.main(["--resume", str(folder), "-e", "9", "--quiet"])
+        return checkpoint
+
+    monkeypatch.setattr(Checkpoint, "open", read_while_another_starts)
+    command.main(["--resume", str(directory), "-e", "4", "--quiet"])
+    assert epochs_saved(directory) == 4
+
+
+def test_a_second_training_of_a_folder_changes_nothing(tmp_path, ratings_file):
+    directory = tmp_path / "a"
+    process = start(flags(ratings_file, directory, "-e", "1000000"))
+    try:
+        wait_for_epochs(directory, 1, process)
+        for argv in (
+            ["--resume", str(directory), "-e", "2000000"],
+            flags(ratings_file, directory, "--overwrite"),
+        ):
+            with pytest.raises(ModelError, match="another training is saving to it"):
+                command.main(argv)
+    finally:
+        process.kill()
+        process.communicate()
+    checkpoint = Checkpoint.open(directory)
+    assert checkpoint.run.recipe.num_epochs == 1_000_000
+    # Of the killed one no lock is left.
+    resume(directory, len(checkpoint.history) + 1)
+
+
+def test_a_folder_that_is_not_there_is_no_model(tmp_path):
+    with pytest.raises(ModelError, match="holds no model"):
+        command.main(["--resume", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_cosine_schedule_ends_where_it_was_planned(tmp_path, ratings_file, capsys):

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from mxnet import autograd, gluon
 
 from d2l_autorec import Average, DeepAutoRec, seed_everything
-from d2l_autorec.data import observed_cells, on_device, view
+from d2l_autorec.data import observed_cells, on_device
 from d2l_autorec.sampled import backward_at, reconstruct_at
 
 NUM_ROWS, NUM_USERS = 7, 13
@@ -119,11 +119,3 @@ def test_the_first_batch_may_meet_a_network_that_does_not_know_its_widths(rating
     same = make(NETWORKS["deep"])
     expected = reconstruct_at(same, inputs, ratings.tocsc()).asnumpy()
     onp.testing.assert_array_equal(found, expected)
-
-
-def test_a_view_is_the_arrays_memory():
-    array = mx.np.arange(6, dtype="float32").reshape(2, 3)
-    seen = view(array)
-    assert seen.tolist() == [[0, 1, 2], [3, 4, 5]]
-    seen[1, 2] = 9
-    assert array[1, 2] == 9

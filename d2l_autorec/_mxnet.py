@@ -1,7 +1,9 @@
 """MXNet, ready to use: imported as `_ready` says, its NumPy semantics switched on.
 
-They have to be on before the first block is made.
+They have to be on before the first block is made, and in every thread.
 """
+
+import threading
 
 from .errors import MXNetMissing
 
@@ -16,6 +18,16 @@ except ModuleNotFoundError as error:
     ) from None
 
 mx.npx.set_np()
+
+
+class _InEveryThread(threading.local):
+    value = mx.util._NumpyArrayScope(True)
+
+
+# That was for this thread. The shapes have a switch for all threads, 2; that of the
+# arrays is an attribute that each thread has of its own, whose default this is.
+mx.util.set_np_shape(2)
+mx.util._NumpyArrayScope._current = _InEveryThread()
 
 __all__ = ["autograd", "gluon", "mx", "np", "npx"]
 

@@ -7,7 +7,6 @@ References
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as onp
@@ -364,38 +363,6 @@ def on_device(array: onp.ndarray, device: mx.Context) -> np.ndarray:
         Of the same shape and dtype.
     """
     return mx.nd.from_numpy(array, array_cls=np.ndarray).as_in_ctx(device)
-
-
-def view(array: Any) -> onp.ndarray:
-    """See the memory of an MXNet array on a CPU as a NumPy array, without a copy.
-
-    Parameters
-    ----------
-    array : mxnet.nd.NDArray of float32
-        Waited for until nothing computes or reads it any more.
-
-    Returns
-    -------
-    numpy.ndarray of float32
-        Of the same shape.
-    """
-    address = ctypes.c_void_p()
-    library, check = mx.base._LIB, mx.base.check_call
-    check(library.MXNDArrayWaitToWrite(array.handle))
-    check(library.MXNDArrayGetData(array.handle, ctypes.byref(address)))
-    return onp.asarray(_Memory(address.value, array.shape))
-
-
-class _Memory:
-    """Where float32 values are, in the terms of NumPy's array interface."""
-
-    def __init__(self, address: int | None, shape: tuple[int, ...]) -> None:
-        self.__array_interface__ = {
-            "version": 3,
-            "typestr": "=f4",
-            "data": (address, False),
-            "shape": shape,
-        }
 
 
 def _batches(

@@ -18,6 +18,7 @@ import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import autograd, gluon, mx, np, npx
+from .compiled import one_at_a_time
 from .data import dense, row_bounds
 from .distributed import Team
 from .errors import DeviceUnavailable, TrainingDiverged
@@ -201,7 +202,7 @@ def train_epochs(
             if team:
                 for name, parameter in net.collect_params().items():
                     team.add_up(name, parameter.list_grad())
-            trainer.step(size * mean_over)
+            one_at_a_time(trainer.step)(size * mean_over)
             # Reading a loss waits for it; the one before is ready, or soon will be,
             # and this batch is computed while the next one is put together.
             total += _sum(*pending)
@@ -260,6 +261,7 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return int(onp.random.SeedSequence([seed, epoch]).generate_state(1)[0] >> 1)
 
 
+@one_at_a_time
 def _backward(
     net: gluon.Block,
     values: Sequence[Any],

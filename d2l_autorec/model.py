@@ -181,7 +181,7 @@ class Output(gluon.nn.HybridBlock):
         return outputs
 
 
-class Average(gluon.nn.Block):
+class Average(gluon.nn.Sequential):
     """The mean of several networks that are trained side by side.
 
     Parameters
@@ -197,8 +197,7 @@ class Average(gluon.nn.Block):
 
     def __init__(self, members: Sequence[AutoRec]) -> None:
         super().__init__()
-        for member in members:
-            self.register_child(member)
+        self.add(*members)
 
     def forward(self, inputs: np.ndarray) -> np.ndarray:
         """Reconstruct rows of ratings, as `AutoRec` does."""
@@ -208,7 +207,7 @@ class Average(gluon.nn.Block):
 
 def members(net: AutoRec | Average) -> list[AutoRec]:
     """Return the networks that an average is taken over; of a single one, itself."""
-    return list(net._children.values()) if isinstance(net, Average) else [net]
+    return [*net] if isinstance(net, Average) else [net]
 
 
 def _dense(units: int, activation: str) -> gluon.nn.Dense:

@@ -16,7 +16,7 @@ import numba
 import numpy as onp
 
 from ._mxnet import mx
-from .data import view
+from .compiled import parallel, view
 
 
 @mx.optimizer.register
@@ -138,12 +138,7 @@ class FusedAdam(mx.optimizer.Adam):
 FASTER = {"adam": "fusedadam"}  # what takes the place of an MXNet optimizer
 
 
-@numba.njit(
-    "void(f4[::1],f4[::1],f4[::1],f4[::1],f4,f4,f4,f4,f4,f4)",
-    parallel=True,
-    cache=True,
-    error_model="numpy",
-)
+@parallel(error_model="numpy")
 def _update(  # type: ignore[no-untyped-def]
     weight, grad, mean, var, lr, wd, beta1, beta2, epsilon, rescale_grad
 ):

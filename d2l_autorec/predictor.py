@@ -20,6 +20,7 @@ import scipy.sparse as sp
 
 from ._mxnet import autograd
 from .checkpoint import Checkpoint, Run
+from .compiled import one_at_a_time
 from .data import on_device
 from .errors import DataError, ModelError
 from .loop import try_all_gpus
@@ -338,10 +339,14 @@ class Predictor:
 
     @cached_property
     def _index(self) -> dict[str, pd.Index]:
-        return {
+        indices = {
             "user": pd.Index(self.run.user_ids),
             "item": pd.Index(self.run.item_ids),
         }
+        # This makes pandas build its tables now: at the first look-up, several threads
+        # might do so at once, which spoils them.
+        assert all(index.is_unique for index in indices.values())
+        return indices
 
     def _best(
         self, outputs: np.ndarray, excluded: Sequence[int] | np.ndarray, n: int
@@ -363,6 +368,7 @@ class Predictor:
         ]
 
 
+@one_at_a_time
 def _encode(net: DeepAutoRec, rows: sp.csr_matrix) -> np.ndarray:
     """Compute the last hidden layer of rows of ratings, and put a 1 behind it."""
     # Most of a row is unobserved: a sparse product is far faster than the layer.

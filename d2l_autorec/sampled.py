@@ -3,7 +3,8 @@
 A decoder computes every cell of a row, though only the observed ones, 1 to 6 % of them,
 have a loss. On a CPU, what is here computes those and nothing else, forward and
 backward: the product that the literature calls a sampled dense-dense one. On other
-devices the whole output is computed and the cells are picked from it.
+devices, and for networks that compute their output in a way of their own, the whole
+output is computed and the cells are picked from it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import autograd, gluon, np, npx
-from .data import observed_cells, on_device, view
-from .model import AutoRec, Average, members
+from .compiled import num_threads, one_at_a_time, parallel, view, view_grad
+from .data import observed_cells, on_device
+from .model import AutoRec, Average, Output, members
 
 # Sums may be taken in any order, as in a matrix product.
-_compiled = numba.njit(parallel=True, fastmath={"reassoc", "contract"}, cache=True)
+_compiled = parallel(fastmath={"reassoc", "contract"})
 
 
+@one_at_a_time
 def reconstruct_at(
     net: AutoRec | Average, inputs: np.ndarray, cells: sp.csc_matrix
 ) -> np.ndarray:
@@ -42,23 +45,22 @@ def reconstruct_at(
     mxnet.np.ndarray of float32, shape (num_cells,)
         In the order in which the cells are stored.
     """
-    if inputs.ctx.device_type != "cpu":
-        return npx.gather_nd(net(inputs), observed_cells(cells, inputs.ctx))
-    nets = members(net)
-    outputs = [
-        _activate(one.decoder, _decode(one.decoder, one.encode(inputs), cells))
-        for one in nets
-    ]
-    return sum(outputs) / len(nets)
+    if isinstance(net, Average) and type(net).forward is Average.forward:
+        nets = members(net)
+        return sum(reconstruct_at(one, inputs, cells) for one in nets) / len(nets)
+    if not _is_known(net) or inputs.ctx.device_type != "cpu":
+        return _pick(net, inputs, cells)
+    return _activate(net.decoder, _decode(net.decoder, net.encode(inputs), cells))
 
 
+@one_at_a_time
 def backward_at(
     net: AutoRec,
     inputs: np.ndarray,
     cells: sp.csc_matrix,
     loss: Callable[[Any, Any], Any],
 ) -> np.ndarray:
-    """Compute the loss at some cells, and write its gradients to the parameters.
+    """Compute the loss at some cells, and the gradients of the parameters.
 
     Parameters
     ----------
@@ -77,11 +79,10 @@ def backward_at(
         The losses.
     """
     ratings = on_device(cells.data.astype(onp.float32, copy=False), inputs.ctx)
-    if inputs.ctx.device_type != "cpu":
+    written = all(p.grad_req == "write" for p in net.collect_params().values())
+    if not written or not _is_known(net) or inputs.ctx.device_type != "cpu":
         with autograd.record():
-            outputs = net.reconstruct(inputs)
-            picked = npx.gather_nd(outputs, observed_cells(cells, inputs.ctx))
-            losses = loss(picked, ratings)
+            losses = loss(_pick(net, inputs, cells), ratings)
         losses.backward()
         return losses
     with autograd.record():
@@ -93,6 +94,30 @@ def backward_at(
     losses.backward()
     hidden.backward(_decode_backward(net.decoder, hidden, cells, outputs.grad))
     return losses
+
+
+def _is_known(net: gluon.Block) -> bool:
+    """Tell whether a network's outputs are those that `_decode` and `_activate` give.
+
+    A subclass may encode as it likes, but not decode.
+    """
+    return (
+        isinstance(net, AutoRec)
+        and type(net).forward is AutoRec.forward
+        and type(net).reconstruct is AutoRec.reconstruct
+        and type(net.decoder) is gluon.nn.Dense
+        and net.decoder.bias is not None
+        # These take each cell by itself.
+        and isinstance(net.decoder.act, (type(None), gluon.nn.Activation, Output))
+    )
+
+
+def _pick(net: gluon.Block, inputs: np.ndarray, cells: sp.csc_matrix) -> np.ndarray:
+    """Compute the whole output, and pick some cells."""
+    own = isinstance(net, AutoRec) and type(net).forward is AutoRec.forward
+    # The book's forward would, in training, put a mask on what `reconstruct` gives.
+    outputs = net.reconstruct(inputs) if own else net(inputs)
+    return npx.gather_nd(outputs, observed_cells(cells, inputs.ctx))
 
 
 def _activate(layer: gluon.nn.Dense, outputs: np.ndarray) -> np.ndarray:
@@ -117,20 +142,18 @@ def _decode_backward(
     layer: gluon.nn.Dense, hidden: np.ndarray, cells: sp.csc_matrix, grad: np.ndarray
 ) -> np.ndarray:
     """Write the gradients of the layer's parameters; return that of `hidden`."""
-    grads = []
-    for parameter in (layer.weight, layer.bias):
-        parameter.data(hidden.ctx)._fresh_grad = True  # or Gluon's trainer complains
-        grads.append(view(parameter.grad(hidden.ctx)))
-    d_hidden = onp.empty((numba.get_num_threads(), *hidden.shape), onp.float32)
+    indptr, indices, bounds = _shares(cells)
+    d_hidden = onp.empty((len(bounds) - 1, *hidden.shape), onp.float32)
     arrays = map(view, (grad, hidden, layer.weight.data(hidden.ctx)))
-    _gradients_at(*arrays, *_shares(cells), d_hidden, *grads)
+    grads = (view_grad(p, hidden.ctx) for p in (layer.weight, layer.bias))
+    _gradients_at(*arrays, indptr, indices, bounds, d_hidden, *grads)
     return on_device(d_hidden.sum(axis=0), hidden.ctx)
 
 
 def _shares(cells: sp.csc_matrix) -> tuple[onp.ndarray, onp.ndarray, onp.ndarray]:
     """Share the columns out so that each thread has about as many cells."""
-    num_threads = numba.get_num_threads()
-    shares = onp.arange(num_threads + 1) * cells.nnz // num_threads
+    size = num_threads()
+    shares = onp.arange(size + 1) * cells.nnz // size
     bounds = cells.indptr.searchsorted(shares)
     bounds[0], bounds[-1] = 0, cells.shape[1]
     return cells.indptr, cells.indices, bounds

@@ -6,8 +6,8 @@ import pytest
 import scipy.sparse as sp
 from mxnet import autograd, gluon
 
-from d2l_autorec import Average, DeepAutoRec, seed_everything
-from d2l_autorec.data import observed_cells, on_device, view
+from d2l_autorec import AutoRec, Average, DeepAutoRec, seed_everything
+from d2l_autorec.data import observed_cells, on_device
 from d2l_autorec.sampled import backward_at, reconstruct_at
 
 NUM_ROWS, NUM_USERS = 7, 13
@@ -121,9 +121,143 @@ def test_the_first_batch_may_meet_a_network_that_does_not_know_its_widths(rating
     onp.testing.assert_array_equal(found, expected)
 
 
-def test_a_view_is_the_arrays_memory():
-    array = mx.np.arange(6, dtype="float32").reshape(2, 3)
-    seen = view(array)
-    assert seen.tolist() == [[0, 1, 2], [3, 4, 5]]
-    seen[1, 2] = 9
-    assert array[1, 2] == 9
+class OwnForward(AutoRec):
+    def forward(self, inputs):
+        return 2 * super().forward(inputs) + inputs
+
+
+class OwnReconstruct(AutoRec):
+    def reconstruct(self, inputs):
+        return super().reconstruct(inputs) + inputs.sum(axis=1, keepdims=True)
+
+
+class OwnEncode(AutoRec):
+    def encode(self, inputs):
+        return super().encode(inputs) ** 2
+
+
+class OwnDense(gluon.nn.Dense):
+    def forward(self, hidden):
+        return 3 * super().forward(hidden)
+
+
+class OwnDecoder(AutoRec):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.decoder = OwnDense(NUM_USERS)
+
+
+class NoBias(AutoRec):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.decoder = gluon.nn.Dense(NUM_USERS, use_bias=False)
+
+
+class OverTheRow(AutoRec):
+    """Its activation is not of each cell by itself."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.decoder.act = gluon.nn.LayerNorm()
+
+
+class TwoDecoders(AutoRec):
+    def __init__(self, num_hidden, num_users, dropout):
+        gluon.Block.__init__(self)
+        self.encoder = gluon.nn.Dense(num_hidden, activation="sigmoid")
+        self.dropout = gluon.nn.Dropout(dropout)
+        self.decoder = gluon.nn.Sequential()
+        self.decoder.add(gluon.nn.Dense(4), gluon.nn.Dense(NUM_USERS))
+
+
+OWN = OwnForward, OwnReconstruct, OwnEncode, OwnDecoder, NoBias, OverTheRow, TwoDecoders
+
+
+def make_own(own):
+    seed_everything(3)
+    net = own(5, NUM_USERS, dropout=0.0)
+    net.initialize(mx.init.Normal(0.5))
+    net(mx.np.zeros((1, NUM_USERS)))
+    return net
+
+
+def whole(net, inputs, cells):
+    """Compute the network's own output, and pick the cells."""
+    return mx.npx.gather_nd(net(inputs), observed_cells(cells, mx.cpu()))
+
+
+def backward_whole(net, inputs, cells, loss):
+    with autograd.record():
+        losses = loss(whole(net, inputs, cells), on_device(cells.data, mx.cpu()))
+    losses.backward()
+    return losses
+
+
+@pytest.mark.parametrize("own", OWN)
+def test_a_class_of_ones_own_predicts_what_it_says(ratings, own):
+    net, inputs = make_own(own), mx.np.array(ratings.toarray())
+    cells = ratings.tocsc()
+    found = reconstruct_at(net, inputs, cells).asnumpy()
+    expected = whole(net, inputs, cells).asnumpy()
+    onp.testing.assert_allclose(found, expected, rtol=1e-4)
+    both = Average([net, make(NETWORKS["book"])])
+    found = reconstruct_at(both, inputs, cells).asnumpy()
+    expected = whole(both, inputs, cells).asnumpy()
+    onp.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_average_of_ones_own_predicts_what_it_says(ratings):
+    class Lowest(Average):
+        def forward(self, inputs):
+            return mx.np.minimum(*(net(inputs) for net in self))
+
+    net = Lowest([make_own(AutoRec), make(NETWORKS["book"])])
+    inputs, cells = mx.np.array(ratings.toarray()), ratings.tocsc()
+    found = reconstruct_at(net, inputs, cells).asnumpy()
+    onp.testing.assert_allclose(found, whole(net, inputs, cells).asnumpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("own", OWN)
+def test_a_class_of_ones_own_learns_what_it_says(ratings, own):
+    inputs, cells = mx.np.array(ratings.toarray()), ratings.tocsc()
+    loss = gluon.loss.L2Loss()
+    net, reference = make_own(own), make_own(own)
+    losses = backward_at(net, inputs, cells, loss)
+    expected = backward_whole(reference, inputs, cells, loss)
+    onp.testing.assert_allclose(losses.asnumpy(), expected.asnumpy(), rtol=1e-3)
+    assert_same_gradients(net, reference)
+
+
+def assert_same_gradients(net, reference):
+    for found, expected in zip(
+        net.collect_params().values(), reference.collect_params().values()
+    ):
+        assert found.grad_req == expected.grad_req
+        if found.grad_req != "null":
+            expected = expected.grad().asnumpy()
+            size = onp.abs(expected).max()
+            onp.testing.assert_allclose(
+                found.grad().asnumpy(), expected, atol=1e-5 * size + 1e-7
+            )
+
+
+@pytest.mark.parametrize(
+    ("grad_req", "part"),
+    [
+        *(("add", part) for part in ("encoder", "decoder", "decoder.bias", "")),
+        *(("null", part) for part in ("encoder", "decoder", "decoder.bias")),
+    ],
+)
+def test_what_becomes_of_a_gradient_is_the_parameters_to_say(ratings, grad_req, part):
+    inputs, cells = mx.np.array(ratings.toarray()), ratings.tocsc()
+    loss = gluon.loss.L2Loss()
+    nets = make_own(AutoRec), make_own(AutoRec)
+    for net in nets:
+        layer, _, name = part.partition(".")
+        chosen = getattr(net, layer) if layer else net
+        for parameter in chosen.collect_params(f".*{name}").values():
+            parameter.grad_req = grad_req
+    for _ in range(2):
+        backward_at(nets[0], inputs, cells, loss)
+        backward_whole(nets[1], inputs, cells, loss)
+    assert_same_gradients(*nets)

@@ -1,0 +1,231 @@
+"""Compiled loops among processes, threads and folders; and the memory they work on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import mxnet as mx
+import numpy as onp
+import pytest
+from test_checkpoint import make_run, train
+
+import d2l_autorec
+from d2l_autorec.compiled import view
+
+LIMIT = 240  # seconds, after which what hangs is ended
+
+TOY = """
+import multiprocessing, os, sys, threading
+import numpy as np
+import scipy.sparse as sp
+from d2l_autorec import Recipe, seed_everything, try_all_gpus
+
+def ratings():
+    rng = np.random.default_rng(0)
+    cells = rng.integers(1, 6, (300, 500)) * (rng.random((300, 500)) < 0.2)
+    return sp.csr_matrix(cells.astype(np.float32))
+
+def train(_=None):
+    recipe = Recipe(num_hidden=200, num_epochs=3, batch_size=100)
+    training = recipe.train(ratings(), ratings(), try_all_gpus(), seed=1)
+    return [epoch.train_loss for epoch in training.epochs]
+
+def in_threads(function):
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(function())) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == len(threads)
+    return answers
+"""
+
+
+def run(code, folder=None, **environment):
+    """Run code in a process; it and the processes that it forks end in any case."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert (process.returncode, err) == (0, "")
+    return out
+
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing can be forked")
+
+
+@forks
+def test_forked_processes_train_after_the_import():
+    run(
+        TOY
+        + """
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    first, second = pool.map(train, range(2))
+assert first == second
+"""
+    )
+
+
+@forks
+def test_forked_processes_train_after_a_training():
+    run(
+        TOY
+        + """
+expected = train()
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    for found in pool.map(train, range(2)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+"""
+    )
+
+
+@forks
+def test_a_fork_waits_until_no_thread_computes():
+    run(
+        """
+import os, threading, time
+from d2l_autorec.compiled import one_at_a_time
+
+entered, done = threading.Event(), []
+
+@one_at_a_time
+def compute():
+    entered.set()
+    time.sleep(0.2)
+    done.append(True)
+
+threading.Thread(target=compute).start()
+entered.wait()
+child = os.fork()
+if not child:
+    one_at_a_time(lambda: os._exit(0 if done else 1))()
+assert os.waitpid(child, 0)[1] == 0
+"""
+    )
+
+
+def test_a_threading_layer_that_was_chosen_stays():
+    code = "import numba, d2l_autorec.compiled; print(numba.config.THREADING_LAYER)"
+    assert run(code, NUMBA_THREADING_LAYER="threadsafe") == "threadsafe\n"
+
+
+@pytest.mark.parametrize("given", ["1", "2"])
+def test_loops_have_as_many_threads_as_mxnet(given):
+    code = "from d2l_autorec.compiled import num_threads; print(num_threads())"
+    found = run(code, OMP_NUM_THREADS=given, NUMBA_NUM_THREADS="4")
+    assert found == f"{given}\n"
+
+
+def test_numpys_semantics_hold_in_every_thread():
+    run(
+        TOY
+        + """
+try_all_gpus()
+from d2l_autorec._mxnet import mx
+
+def semantics():
+    return mx.util.is_np_shape(), mx.util.is_np_array(), mx.np.ones((0, 2)).shape
+
+assert in_threads(semantics) == 8 * [(True, True, (0, 2))]
+"""
+    )
+
+
+def test_threads_may_train_at_once():
+    run(
+        TOY
+        + """
+train()
+for losses in in_threads(train):
+    assert losses[-1] < 0.7 * losses[0]
+"""
+    )
+
+
+def test_threads_may_evaluate_at_once():
+    run(
+        TOY
+        + """
+devices, recipe = try_all_gpus(), Recipe(num_hidden=200)
+net = recipe.train(ratings(), None, devices).net
+
+def predict():
+    return recipe.predict(net, ratings(), ratings(), devices)[0]
+
+expected = predict()
+for _ in range(10):
+    for found in in_threads(predict):
+        np.testing.assert_array_equal(found, expected)
+"""
+    )
+
+
+def test_threads_may_share_a_saved_model(tmp_path):
+    train(tmp_path, make_run())
+    run(
+        TOY
+        + f"""
+from d2l_autorec import load_model
+
+def ask(model):
+    pairs = [(f"{{user:03}}", item) for user in range(9) for item in range(100, 108)]
+    new = model.recommend_new({{100: 3.0, 104: 1.0}})
+    return model.predict(pairs).tolist(), model.recommend("003"), new
+
+expected, model = ask(load_model({str(tmp_path)!r})), load_model({str(tmp_path)!r})
+assert in_threads(lambda: ask(model)) == 8 * [expected]
+"""
+    )
+
+
+def test_it_works_where_no_folder_can_be_written(tmp_path):
+    package = tmp_path / "d2l_autorec"
+    origin = Path(d2l_autorec.__file__).parent
+    shutil.copytree(origin, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "__pycache__").write_text("not a folder, whoever asks")
+    nowhere = dict.fromkeys(
+        ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), f"{os.devnull}/none"
+    )
+    code = TOY + "print(sys.modules['d2l_autorec'].__file__, len(train()))"
+    found = run(code, tmp_path, **nowhere)
+    assert found == f"{package / '__init__.py'} 3\n"
+
+
+def test_a_view_is_the_arrays_memory():
+    array = mx.np.arange(6, dtype="float32").reshape(2, 3)
+    seen = view(array)
+    assert seen.tolist() == [[0, 1, 2], [3, 4, 5]]
+    seen[1, 2] = 9
+    assert array[1, 2] == 9
+
+
+def test_a_view_keeps_the_array():
+    seen = view(mx.np.ones((300, 700)))
+    others = [mx.np.zeros((300, 700)) for _ in range(10)]
+    assert (seen == 1).all()
+    assert not others[0].any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint8"])
+def test_a_view_has_the_arrays_type(dtype):
+    seen = view(mx.np.arange(6, dtype=dtype))
+    assert seen.dtype == onp.dtype(dtype)
+    assert seen.tolist() == [0, 1, 2, 3, 4, 5]

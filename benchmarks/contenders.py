@@ -26,8 +26,9 @@ Answer = dict[str, float]
 
 def ours(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
     """Run our loop, as the command does."""
-    from d2l_autorec import seed_everything, try_all_gpus
     from d2l_autorec.recipe import Recipe
+
+    from d2l_autorec import seed_everything, try_all_gpus
 
     seed_everything(0)
     recipe = Recipe(num_epochs=10**9)

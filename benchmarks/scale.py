@@ -67,8 +67,9 @@ def generate(
 
 def measure(name: str, num_hidden: int) -> dict[str, float | int | str]:
     """Train in this process; time the last epoch, as the first one warms up."""
-    from d2l_autorec import seed_everything, try_all_gpus
     from d2l_autorec.recipe import Recipe
+
+    from d2l_autorec import seed_everything, try_all_gpus
 
     train, test = generate(*SHAPES[name])
     seed_everything(0)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 
-from . import __version__, cli
+from . import __version__
+from .commands import cli
 
 COMMANDS = {
     "train": "trains AutoRec on rating data",

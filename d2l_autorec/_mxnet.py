@@ -1,9 +1,16 @@
 """MXNet, ready to use: imported as `_ready` says, its NumPy semantics switched on.
 
-They have to be on before the first block is made, and in every thread.
+They have to be on before the first block is made, and in every thread. What threads and
+forked processes need besides is here, too.
 """
 
+from __future__ import annotations
+
+import functools
+import os
 import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from .errors import MXNetMissing
 
@@ -17,7 +24,14 @@ except ModuleNotFoundError as error:
         "is: python -m pip install --no-deps mxnet==1.9.1"
     ) from None
 
-mx.npx.set_np()
+__all__ = ["autograd", "gluon", "mx", "np", "npx", "one_at_a_time", "openmp"]
+
+autograd = mx.autograd
+gluon = mx.gluon
+np = mx.np
+npx = mx.npx
+
+npx.set_np()
 
 
 class _InEveryThread(threading.local):
@@ -29,9 +43,47 @@ class _InEveryThread(threading.local):
 mx.util.set_np_shape(2)
 mx.util._NumpyArrayScope._current = _InEveryThread()
 
-__all__ = ["autograd", "gluon", "mx", "np", "npx"]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_lock = threading.RLock()
 
-autograd = mx.autograd
-gluon = mx.gluon
-np = mx.np
-npx = mx.npx
+
+def one_at_a_time(function: _Function) -> _Function:
+    """Let threads call a function, and all others with this decorator, in turn.
+
+    Two at once do not get on: Numba's threads may end the process, and MXNet's matrix
+    products (OpenBLAS), if its operators are computed in the thread that calls them,
+    wait for each other for ever. Each uses all cores anyway.
+    """
+
+    @functools.wraps(function)
+    def alone(*args: Any, **kwargs: Any) -> Any:
+        with _lock:
+            return function(*args, **kwargs)
+
+    return alone  # type: ignore[return-value]
+
+
+def openmp(name: str, default: Any) -> Any:
+    """Return a function of the OpenMP that MXNet is linked with, if it is.
+
+    What it tells and sets is about the thread that calls it.
+    """
+    return getattr(mx.base._LIB, name, default)
+
+
+def _start_forked() -> None:
+    """Go on in a forked process, without the threads of OpenMP, which are not there.
+
+    MXNet's kernels would wait for them.
+    """
+    openmp("omp_set_num_threads", int)(1)
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    # Not while another thread computes, whose locks would stay locked in the child.
+    os.register_at_fork(
+        before=_lock.acquire,
+        after_in_parent=_lock.release,
+        after_in_child=_start_forked,
+    )

@@ -64,7 +64,7 @@ class MXNetFinder:
             with _defaults(OMP_NUM_THREADS=str(num_cores()), OMP_WAIT_POLICY="PASSIVE"):
                 if "DMLC_ROLE" in os.environ:
                     # A server never leaves the import.
-                    from .distributed import prepare
+                    from .cluster import prepare
 
                     prepare()
                 with _removed_names():

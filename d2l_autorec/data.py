@@ -13,9 +13,8 @@ import numpy as onp
 import pandas as pd
 import scipy.sparse as sp
 
-from ._mxnet import gluon, mx, np, npx
+from ._mxnet import gluon, np
 from .errors import DataError
-from .ratings import load_dataset
 
 
 def read_data_ml100k() -> tuple[pd.DataFrame, int, int]:
@@ -33,6 +32,8 @@ def read_data_ml100k() -> tuple[pd.DataFrame, int, int]:
     DatasetUnavailable
         If it can be neither found nor downloaded.
     """
+    from .ratings import load_dataset  # the one thing from behind the chapter
+
     ratings = load_dataset("ml-100k")
     data = ratings.data.astype({"rating": onp.int64})
     return data, ratings.num_users, ratings.num_items
@@ -102,40 +103,6 @@ def split_data_ml100k(
         if rows.empty:
             raise DataError(f"the {split_mode} split leaves the {part} part empty")
     return train_data, test_data
-
-
-def hold_out(
-    data: pd.DataFrame, ratio: float, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Set a random part of the training ratings aside, to choose something on.
-
-    Parameters
-    ----------
-    data : pandas.DataFrame
-        Training ratings.
-    ratio : float
-        Share to set aside, between 0 and 1.
-    seed : int
-        The same seed sets the same rows aside; MXNet's generator is not used.
-
-    Returns
-    -------
-    fit_data, valid_data : pandas.DataFrame
-        Rows of `data`, in its order.
-
-    Raises
-    ------
-    DataError
-        If a part would be empty.
-    """
-    size = round(ratio * len(data))
-    if not 0 < size < len(data):
-        raise DataError(
-            f"{ratio:g} of {len(data)} training ratings leaves a part empty"
-        )
-    held = onp.zeros(len(data), bool)
-    held[onp.random.default_rng(seed).choice(len(data), size, replace=False)] = True
-    return data[~held], data[held]
 
 
 def load_data_ml100k(
@@ -288,81 +255,14 @@ def row_batches(
     """
 
     def take(rows: list[int]) -> Any:
-        return inter_mat[rows] if sparse else dense(inter_mat[rows], npx.cpu())
+        return inter_mat[rows] if sparse else dense(inter_mat[rows])
 
     return _batches(inter_mat.shape[0], take, batch_size, shuffle)
 
 
-def dense(rows: sp.csr_matrix, device: mx.Context) -> np.ndarray:
-    """Make some rows of an interaction matrix dense, on a device.
-
-    Parameters
-    ----------
-    rows : scipy.sparse.csr_matrix, shape (batch_size, num_users)
-        Ratings.
-    device : mxnet.Context
-        Where to.
-
-    Returns
-    -------
-    mxnet.np.ndarray of float32, shape (batch_size, num_users)
-        0 where there is no rating.
-    """
-    return on_device(rows.toarray().astype(onp.float32, copy=False), device)
-
-
-def observed_cells(cells: sp.spmatrix, device: mx.Context) -> np.ndarray:
-    """List the cells that a sparse matrix stores, in the order in which it does.
-
-    Parameters
-    ----------
-    cells : scipy.sparse.csr_matrix or csc_matrix, shape (batch_size, num_users)
-        Ratings.
-    device : mxnet.Context
-        Where to.
-
-    Returns
-    -------
-    mxnet.np.ndarray of int32, shape (2, num_cells)
-        Row and column, as ``npx.gather_nd`` takes them.
-    """
-    found = cells.tocoo()
-    return on_device(onp.stack([found.row, found.col]).astype(onp.int32), device)
-
-
-def row_bounds(num_rows: int, num_shares: int) -> list[tuple[int, int]]:
-    """Share rows out as evenly as can be; with too few rows some shares are empty.
-
-    Parameters
-    ----------
-    num_rows, num_shares : int
-        How many there are.
-
-    Returns
-    -------
-    list of (int, int)
-        First row, and the one after the last, of each share.
-    """
-    bounds = [num_rows * i // num_shares for i in range(num_shares + 1)]
-    return list(zip(bounds, bounds[1:]))
-
-
-def on_device(array: onp.ndarray, device: mx.Context) -> np.ndarray:
-    """Hand a NumPy array over to MXNet; it is copied only if the device asks for it.
-
-    Parameters
-    ----------
-    array : numpy.ndarray
-        Becomes read-only, because the two share memory on ``cpu(0)``.
-    device : mxnet.Context
-        Where to.
-
-    Returns
-    -------
-    mxnet.np.ndarray
-        Of the same shape and dtype.
-    """
-    return mx.nd.from_numpy(array, array_cls=np.ndarray).as_in_ctx(device)
+def dense(rows: sp.csr_matrix) -> np.ndarray:
+    """Turn rows of an interaction matrix into a float32 array of the same shape."""
+    return np.array(rows.toarray(), onp.float32)
 
 
 def _batches(

@@ -14,9 +14,6 @@ import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import gluon, mx
-from .data import dense, row_bounds
-from .model import AutoRec, Average
-from .sampled import reconstruct_at
 
 
 def rmse(predictions: Any, ratings: Any) -> float:
@@ -121,84 +118,3 @@ def evaluator(
     if not test_data.nnz:
         raise ValueError("test_data holds no rating")
     return rmse(onp.concatenate(predictions), test_data.data)
-
-
-def held_out_rmse(
-    net: AutoRec | Average,
-    train_mat: sp.csr_matrix,
-    test_mat: sp.csr_matrix,
-    devices: Sequence[mx.Context],
-    batch_size: int = 256,
-    cold: float | None = None,
-) -> float:
-    """RMSE as `evaluator` gives it, from sparse matrices and in less time.
-
-    Parameters
-    ----------
-    net, train_mat, devices, batch_size, cold
-        As for `predict_cells`.
-    test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        The held-out ratings.
-
-    Returns
-    -------
-    float
-        Pooled over the ratings in `test_mat`, in their unit.
-    """
-    predictions = predict_cells(net, train_mat, test_mat, devices, batch_size, cold)
-    return rmse(predictions, test_mat.data)
-
-
-def predict_cells(
-    net: AutoRec | Average,
-    train_mat: sp.csr_matrix,
-    cells: sp.csr_matrix,
-    devices: Sequence[mx.Context],
-    batch_size: int = 256,
-    cold: float | None = None,
-) -> onp.ndarray:
-    """Reconstruct single cells of the rating matrix.
-
-    Parameters
-    ----------
-    net : AutoRec or Average
-        Trained.
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        What the predictions are made from.
-    cells : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        The cells are those that it stores; rows without any are not reconstructed.
-    devices : sequence of mxnet.Context
-        Where the network's parameters are.
-    batch_size : int
-        Rows that are dense at a time.
-    cold : float, optional
-        Predict this for items and users without a rating in `train_mat`; by default
-        they get what the network makes of them.
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (num_cells,)
-        In the order in which the cells are stored.
-    """
-    rows = onp.flatnonzero(onp.diff(cells.indptr))
-    predicted = onp.empty(cells.nnz, onp.float32)
-    # Each cell holds its place in the answer: a batch lists its cells by column.
-    places = sp.csr_matrix(
-        (onp.arange(cells.nnz), cells.indices, cells.indptr), cells.shape
-    )
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        found = []
-        for device, bounds in zip(devices, row_bounds(len(batch), len(devices))):
-            share = batch[slice(*bounds)]
-            if share.size:
-                asked = places[share].tocsc()
-                inputs = dense(train_mat[share], device)
-                found.append((asked.data, reconstruct_at(net, inputs, asked)))
-        for place, outputs in found:
-            predicted[place] = outputs.asnumpy()
-    if cold is not None:
-        cold_items = onp.repeat(onp.diff(train_mat.indptr) == 0, onp.diff(cells.indptr))
-        ratings_of = onp.bincount(train_mat.indices, minlength=train_mat.shape[1])
-        predicted[cold_items | (ratings_of[cells.indices] == 0)] = cold
-    return predicted

@@ -11,47 +11,15 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as onp
 import scipy.sparse as sp
 
-from ._mxnet import autograd, gluon, mx, np, npx
-from .compiled import one_at_a_time
-from .data import dense, row_bounds
-from .distributed import Team
-from .errors import DeviceUnavailable, TrainingDiverged
-from .model import members
-from .plots import watch
-from .sampled import backward_at
-
-
-class Epoch(NamedTuple):
-    """What one pass over the training data came to.
-
-    Attributes
-    ----------
-    epoch : int
-        From 1.
-    train_loss : float
-        Mean loss of a sample while it was trained on.
-    test_rmse : float
-        After the epoch, in the unit of the ratings.
-    valid_rmse : float or None
-        The same on the validation part, where there is one.
-    seconds : float
-        Spent on training; evaluation not counted.
-    examples : int
-        Values trained on, as the book counts them: samples times their length.
-    """
-
-    epoch: int
-    train_loss: float
-    test_rmse: float
-    valid_rmse: float | None
-    seconds: float
-    examples: int
+from ._mxnet import autograd, gluon, mx, np, npx, one_at_a_time
+from .curve import Epoch, watch
+from .data import dense
+from .errors import TrainingDiverged
 
 
 def try_all_gpus() -> list[mx.Context]:
@@ -63,40 +31,6 @@ def try_all_gpus() -> list[mx.Context]:
         Never empty, as the book says of its own, which is empty without a GPU.
     """
     return [npx.gpu(i) for i in range(npx.num_gpus())] or [npx.cpu()]
-
-
-def parse_devices(names: str | None) -> list[mx.Context]:
-    """Find the devices that a command names.
-
-    Parameters
-    ----------
-    names : str or None
-        ``'cpu'``, ``'gpu'`` for every GPU, or a list like ``'cpu:0,cpu:1'``; None for
-        every GPU, or the CPU where there is none.
-
-    Returns
-    -------
-    list of mxnet.Context
-
-    Raises
-    ------
-    DeviceUnavailable
-        If a GPU is named that is not there.
-    """
-    if names is None:
-        return try_all_gpus()
-    found = npx.num_gpus()
-    if names == "gpu" and found:
-        return try_all_gpus()
-    devices = []
-    for name in names.split(","):
-        kind, _, index = name.partition(":")
-        if kind == "gpu" and int(index or 0) >= found:
-            raise DeviceUnavailable(
-                f"no device {name}: MXNet sees {found} GPU(s) (a CUDA build is needed)"
-            )
-        devices.append(mx.Context(kind, int(index or 0)))
-    return devices
 
 
 def seed_everything(seed: int) -> None:
@@ -112,19 +46,134 @@ def seed_everything(seed: int) -> None:
     mx.random.seed(seed)
 
 
+class Losses(NamedTuple):
+    """The losses of a batch.
+
+    Attributes
+    ----------
+    parts : list of mxnet.np.ndarray
+        Each device's.
+    samples : int
+        How many samples the batch has.
+    length : int
+        Values a sample.
+    mean_over : float
+        What the sum of a sample's losses is divided by.
+    """
+
+    parts: list[Any]
+    samples: int
+    length: int
+    mean_over: float = 1.0
+
+
+class Step:
+    """A step of training: forward, backward, update.
+
+    Parameters
+    ----------
+    net : mxnet.gluon.Block
+        Initialized on `devices`.
+    loss : callable
+        From predictions and labels to a loss a sample.
+    trainer : mxnet.gluon.Trainer
+        Holds the parameters of `net`.
+    devices : sequence of mxnet.Context
+        A batch is shared out over them; they need not divide it.
+    """
+
+    def __init__(
+        self,
+        net: gluon.Block,
+        loss: Callable[[Any, Any], Any],
+        trainer: gluon.Trainer,
+        devices: Sequence[mx.Context],
+    ) -> None:
+        self.net, self.loss = net, loss
+        self.trainer, self.devices = trainer, list(devices)
+        self._begin()
+
+    @one_at_a_time
+    def __call__(self, batch: Any) -> None:
+        """Train on a batch.
+
+        Parameters
+        ----------
+        batch : array, list of array or scipy.sparse.csr_matrix
+            One array that is its own label; inputs and a label; or rows of ratings.
+        """
+        losses = self.backward(batch)
+        self.trainer.step(losses.samples * losses.mean_over)
+        # Reading a loss waits for it; the one before is ready, or soon will be, and
+        # this batch is computed while the next one is put together.
+        self._read()
+        self._pending = losses
+
+    def backward(self, batch: Any) -> Losses:
+        """Compute the losses of a batch, and the gradients on each device."""
+        if sp.issparse(batch):
+            batch = dense(batch)
+        values = batch if isinstance(batch, list) else [batch]
+        samples = len(values[0])
+        length = values[0].size // samples
+        # MXNet computes nothing on empty arrays, and a trainer wants a fresh gradient
+        # on every device: one that a small batch leaves without a share takes the first
+        # sample, at no weight.
+        if (idle := len(self.devices) - samples) > 0:
+            values = [np.concatenate([v] + [v[:1]] * idle) for v in values]
+        shares = zip(
+            *(
+                gluon.utils.split_and_load(v, self.devices, even_split=False)
+                for v in values
+            )
+        )
+        parts = []
+        with autograd.record():
+            for number, share in enumerate(shares):
+                inputs = share[:-1] if len(share) > 1 else share
+                part = self.loss(self.net(*inputs), share[-1])
+                parts.append(part * 0 if number >= samples else part)
+        autograd.backward(parts)
+        return Losses(parts, samples, length)
+
+    def finish(self) -> tuple[float, int]:
+        """End an epoch, when its last step is done.
+
+        Returns
+        -------
+        train_loss : float
+            Mean loss of a sample.
+        examples : int
+            Values trained on.
+        """
+        self._read()
+        mx.nd.waitall()  # for the last update
+        mean, examples = self.add_up(self._total) / self._samples, self._examples
+        self._begin()
+        return mean, examples
+
+    def add_up(self, total: float) -> float:
+        """Add up the losses of all who take part; here there is nobody else."""
+        return total
+
+    def _begin(self) -> None:
+        self._pending = Losses([], 0, 0)
+        self._total, self._samples, self._examples = 0.0, 0, 0
+
+    def _read(self) -> None:
+        parts, samples, length, mean_over = self._pending
+        found = float(sum(part.asnumpy().sum(dtype=float) for part in parts))
+        self._total += found / mean_over
+        self._samples += samples
+        self._examples += samples * length
+
+
 def train_epochs(
-    net: gluon.Block,
     train_iter: Iterable[Any],
-    loss: Callable[[Any, Any], Any],
-    trainer: gluon.Trainer,
+    step: Step,
     num_epochs: int,
-    devices: Sequence[mx.Context],
     evaluate: Callable[[], float],
-    validate: Callable[[], float] | None = None,
-    seed: int | None = None,
     trained: int = 0,
-    team: Team | None = None,
-    cells_per_row: float | None = None,
 ) -> Iterator[Epoch]:
     """Train, and hand out control after each epoch.
 
@@ -132,38 +181,16 @@ def train_epochs(
 
     Parameters
     ----------
-    net : mxnet.gluon.Block
-        Initialized on `devices`.
     train_iter : iterable
-        Batches: one array that is its own label, or a list of inputs and a label; or
-        sparse rows of ratings, whose cells without a rating are then left out of the
-        loss instead of masked, which has the same gradient and takes less time.
-    loss : callable
-        From predictions and labels to a loss a sample. For sparse batches it is called
-        with the observed cells alone, and gives the loss of each; a cell predicted
-        right has to count 0, as it does in Gluon's regression losses.
-    trainer : mxnet.gluon.Trainer
-        Holds the parameters of `net`.
+        Batches, anew for each epoch.
+    step : Step
+        Trains on a batch.
     num_epochs : int
-        Passes over `train_iter`.
-    devices : sequence of mxnet.Context
-        A batch is shared out over them; they need not divide it.
-    evaluate, validate : callable
-        Give the RMSE on the test part and on the validation part as things stand.
-    seed : int, optional
-        Makes each epoch start from a seed of its own, so that an epoch's draws do not
-        depend on the epochs before it; by default the generators just run on.
+        Passes over `train_iter`, those that lie behind included.
+    evaluate : callable
+        Gives the RMSE on the test part as things stand.
     trained : int
-        Epochs that an earlier training did, with the same seed: they are passed over,
-        but for drawing the order of their samples. `train_iter` is a `DataLoader` then.
-    team : Team, optional
-        Workers to share the rows of each batch with, over their devices; for sparse
-        batches, and a trainer without a key-value store. They have to be given the same
-        data, settings and seed.
-    cells_per_row : float, optional
-        For sparse batches: what the sum over a row's cells is divided by. By default
-        that is the length of the row, as in the book, where the unobserved cells count
-        as predicted right.
+        Epochs that an earlier training did.
 
     Yields
     ------
@@ -174,150 +201,18 @@ def train_epochs(
     TrainingDiverged
         If the loss becomes NaN or infinite.
     """
-    for epoch in range(1, num_epochs + 1):
-        if seed is not None:
-            seed_everything(_epoch_seed(seed, epoch))
-            if team and epoch > 1:
-                # Each worker its own dropout, but not yet in the first epoch, which
-                # draws the weights; NumPy draws the order of the rows, one for all.
-                mx.random.seed(_epoch_seed(seed, epoch) ^ team.rank)
-        if epoch <= trained:
-            # The samples that an epoch leaves over come first in the next one.
-            for _ in train_iter._batch_sampler:  # type: ignore[attr-defined]
-                pass
-            continue
-        total, samples, examples = 0.0, 0, 0
+    for epoch in range(trained + 1, num_epochs + 1):
         start = time.perf_counter()
-        pending: tuple[Sequence[Any], float] = [], 1
         for batch in train_iter:
-            if sp.issparse(batch):
-                size, length = batch.shape
-                losses = _backward_observed(net, batch, loss, devices, team)
-                mean_over = cells_per_row or length
-            else:
-                values = batch if isinstance(batch, list) else [batch]
-                size, length = len(values[0]), values[0].size // len(values[0])
-                losses = _backward(net, values, loss, devices)
-                mean_over = 1.0
-            if team:
-                for name, parameter in net.collect_params().items():
-                    team.add_up(name, parameter.list_grad())
-            one_at_a_time(trainer.step)(size * mean_over)
-            # Reading a loss waits for it; the one before is ready, or soon will be,
-            # and this batch is computed while the next one is put together.
-            total += _sum(*pending)
-            pending = losses, mean_over
-            samples, examples = samples + size, examples + size * length
-        total += _sum(*pending)
-        if team:
-            sum_of_all = np.array([total])
-            team.add_up("loss", [sum_of_all])
-            total = float(sum_of_all)
-        mx.nd.waitall()  # for the last step's update
+            step(batch)
+        train_loss, examples = step.finish()
         seconds = time.perf_counter() - start
-        if not math.isfinite(total):
+        if not math.isfinite(train_loss):
             raise TrainingDiverged(
-                f"the training loss is {total} in epoch {epoch}; "
+                f"the training loss is {train_loss} in epoch {epoch}; "
                 "a lower learning rate (--lr) may help"
             )
-        yield Epoch(
-            epoch,
-            total / samples / len(members(net)),
-            evaluate(),
-            validate() if validate else None,
-            seconds,
-            examples,
-        )
-
-
-def stop_early(epochs: Iterable[Epoch], patience: int) -> Iterator[Epoch]:
-    """Stop a training when its validation RMSE no longer gets better.
-
-    Parameters
-    ----------
-    epochs : iterable of Epoch
-        With `valid_rmse`.
-    patience : int
-        Epochs in a row without a new best before it stops.
-
-    Yields
-    ------
-    Epoch
-        The same ones, as long as it goes on.
-    """
-    best, since = math.inf, 0
-    for epoch in epochs:
-        yield epoch
-        assert epoch.valid_rmse is not None
-        if epoch.valid_rmse < best:
-            best, since = epoch.valid_rmse, 0
-        else:
-            since += 1
-        if since == patience:
-            return
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return int(onp.random.SeedSequence([seed, epoch]).generate_state(1)[0] >> 1)
-
-
-@one_at_a_time
-def _backward(
-    net: gluon.Block,
-    values: Sequence[Any],
-    loss: Callable[[Any, Any], Any],
-    devices: Sequence[mx.Context],
-) -> list[Any]:
-    """Add up a batch's gradients on each device; return each device's losses."""
-    # MXNet computes nothing on empty arrays, and a trainer wants a fresh gradient on
-    # every device: one that a small batch leaves without a share takes the first
-    # sample, at no weight.
-    size = len(values[0])
-    idle = max(0, len(devices) - size)
-    if idle:
-        values = [np.concatenate([v] + [v[:1]] * idle) for v in values]
-    shares = zip(
-        *(gluon.utils.split_and_load(v, devices, even_split=False) for v in values)
-    )
-    losses = []
-    with autograd.record():
-        for number, share in enumerate(shares):
-            inputs = share[:-1] if len(share) > 1 else share
-            part = loss(net(*inputs), share[-1])
-            losses.append(part * 0 if number >= size else part)
-    autograd.backward(losses)
-    return losses
-
-
-def _backward_observed(
-    net: gluon.Block,
-    batch: sp.csr_matrix,
-    loss: Callable[[Any, Any], Any],
-    devices: Sequence[mx.Context],
-    team: Team | None,
-) -> list[Any]:
-    """Do the same for sparse rows; the losses are those of the observed cells."""
-    rank, workers = (team.rank, team.size) if team else (0, 1)
-    bounds = row_bounds(batch.shape[0], workers * len(devices))[rank * len(devices) :]
-    losses = []
-    for device, (start, stop) in zip(devices, bounds):
-        share, weigh = batch[start:stop], loss
-        if not share.nnz:
-            # Again no empty arrays: a made-up rating, at no weight.
-            share = sp.csr_matrix(([1.0], ([0], [0])), (1, batch.shape[1]))
-            weigh = partial(_nothing, loss)
-        inputs, cells = dense(share, device), share.tocsc()
-        for member in members(net):
-            losses.append(backward_at(member, inputs, cells, weigh))
-    return losses
-
-
-def _nothing(loss: Callable[[Any, Any], Any], predictions: Any, ratings: Any) -> Any:
-    return loss(predictions, ratings) * 0
-
-
-def _sum(losses: Sequence[Any], mean_over: float) -> float:
-    return float(sum(part.asnumpy().sum(dtype=float) for part in losses)) / mean_over
+        yield Epoch(epoch, train_loss, evaluate(), None, seconds, examples)
 
 
 def train_recsys_rating(
@@ -335,7 +230,9 @@ def train_recsys_rating(
 
     Parameters
     ----------
-    net, train_iter, loss, trainer, num_epochs
+    net, loss, trainer
+        As for `Step`.
+    train_iter, num_epochs
         As for `train_epochs`.
     test_iter : iterable
         What the evaluator takes: for AutoRec, the batches of the training matrix in
@@ -346,12 +243,15 @@ def train_recsys_rating(
         ``evaluator(net, test_iter, devices)``, or with `inter_mat`
         ``evaluator(net, test_iter, inter_mat, devices)``.
     **kwargs
-        `inter_mat`: the held-out matrix that AutoRec's evaluator compares with.
+        `inter_mat`: the held-out matrix that AutoRec's evaluator compares with. Beyond
+        the book, `step`: another `Step`; `hook`: what the epochs pass through, which
+        may save them or stop, ``hook(epochs, num_epochs)``, by default `watch`; and
+        `trained`, as for `train_epochs`.
 
     Returns
     -------
     list of Epoch
-        One for each epoch.
+        As the hook gave them.
 
     Raises
     ------
@@ -365,21 +265,20 @@ def train_recsys_rating(
     """
     if evaluator is None:
         raise TypeError("train_recsys_rating needs an evaluator")
-    if unknown := set(kwargs) - {"inter_mat"}:
+    if unknown := set(kwargs) - {"inter_mat", "step", "hook", "trained"}:
         raise TypeError(f"train_recsys_rating takes inter_mat, not {sorted(unknown)}")
-    chosen = try_all_gpus() if devices is None else list(devices)
-    scored = [test_iter, *kwargs.values()]
+    devices = try_all_gpus() if devices is None else list(devices)
+    step = kwargs.get("step") or Step(net, loss, trainer, devices)
+    scored = [test_iter, kwargs["inter_mat"]] if "inter_mat" in kwargs else [test_iter]
     epochs = train_epochs(
-        net,
         train_iter,
-        loss,
-        trainer,
+        step,
         num_epochs,
-        chosen,
-        lambda: evaluator(net, *scored, chosen),
+        lambda: evaluator(net, *scored, devices),
+        kwargs.get("trained", 0),
     )
-    history = list(watch(epochs, num_epochs))
-    print(closing_lines(history, chosen))
+    history = list(kwargs.get("hook", watch)(epochs, num_epochs))
+    print(closing_lines(history, devices))
     return history
 
 

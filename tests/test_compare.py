@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from d2l_autorec.recipe import PRESETS
 
 from d2l_autorec import cli, compare, estimators, try_all_gpus
 from d2l_autorec.compare import BEGIN, END, MODELS, QUICK_MODELS, Run, Score, main
 from d2l_autorec.errors import DataError
 from d2l_autorec.ratings import Ratings, load_dataset, load_folds_ml100k
-from d2l_autorec.recipe import PRESETS
 
 QUICK = ["--models", "mean,biases,mf", "--seeds", "0-1"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import mxnet as mx
 import numpy as onp
 import pytest
+from d2l_autorec.compiled import view
 from test_checkpoint import make_run, train
 
 import d2l_autorec
-from d2l_autorec.compiled import view
 
 LIMIT = 240  # seconds, after which what hangs is ended
 

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 
 import numpy as onp
 import pytest
-
 from d2l_autorec.distributed import check_environment
+
 from d2l_autorec.errors import ClusterError
 
 LIMIT = 300  # seconds for a test, on a machine that is busy with others

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as onp
 import pandas as pd
 import pytest
+from d2l_autorec.recipe import PRESETS
 
 from d2l_autorec import Ratings, __version__, paper
 from d2l_autorec.errors import DataError
 from d2l_autorec.paper import Experiment, Row, Study, report
-from d2l_autorec.recipe import PRESETS
 
 TINY = replace(PRESETS["paper"], num_hidden=3, num_epochs=2)
 ITEM = Experiment("I-AutoRec", "a", 0.831, TINY, (1.0, 50.0))

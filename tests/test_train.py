@@ -9,10 +9,10 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
-
-from d2l_autorec import cli, datasets
 from d2l_autorec.recipe import PRESETS, Recipe
 from d2l_autorec.settings import ACTIVATIONS
+
+from d2l_autorec import cli, datasets
 from d2l_autorec.train import main
 
 SMALL = ["--num-hidden", "8", "--num-epochs", "3", "--batch-size", "16"]

@@ -8,13 +8,13 @@ O. Kuchaiev, B. Ginsburg, "Training Deep AutoEncoders for Collaborative Filterin
 
 from __future__ import annotations
 
-from ._mxnet import gluon, np
+from .._mxnet import gluon, mx
 
 
 class MaskedRMSELoss(gluon.loss.Loss):
     """Root of the mean squared error over a batch's observed cells.
 
-    For sparse batches, as `train_epochs` takes them; of a batch that is shared out over
+    For sparse batches, as a `SparseStep` takes them; of a batch that is shared out over
     devices, each share has its own root. The root makes the gradient of a batch as long
     as it would be at an error of 1, however small the errors are.
     """
@@ -22,7 +22,9 @@ class MaskedRMSELoss(gluon.loss.Loss):
     def __init__(self) -> None:
         super().__init__(weight=None, batch_axis=0)
 
-    def forward(self, predictions: np.ndarray, ratings: np.ndarray) -> np.ndarray:
+    def forward(
+        self, predictions: mx.np.ndarray, ratings: mx.np.ndarray
+    ) -> mx.np.ndarray:
         """Compute the loss.
 
         Parameters
@@ -36,6 +38,6 @@ class MaskedRMSELoss(gluon.loss.Loss):
             The RMSE times the number of cells, as losses of cells are added up.
         """
         size = len(ratings)
-        mean = np.mean(np.square(predictions - ratings), keepdims=True)
+        mean = mx.np.mean(mx.np.square(predictions - ratings), keepdims=True)
         # At an error of 0 the root has no derivative.
-        return np.sqrt(mean + 1e-12) * size
+        return mx.np.sqrt(mean + 1e-12) * size

@@ -7,6 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -36,3 +40,15 @@ def replacing(file: str | Path) -> Iterator[Path]:
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_text(text: str, file: str | Path) -> None:
+    """Write a text, in UTF-8, in place of what the file held."""
+    with replacing(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save_figure(figure: Figure, file: str | Path) -> None:
+    """Write a picture, of the kind that the file's ending names."""
+    with replacing(file) as temporary:
+        figure.savefig(temporary, dpi=150)

@@ -18,16 +18,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as onp
+import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ._mxnet import gluon, mx, np
-from .data import hold_out, rating_batches
-from .loop import seed_everything, stop_early, train_epochs
-from .mf import MF
-from .ratings import Ratings
-from .recipe import PRESETS, Recipe
+from .._mxnet import gluon, mx
+from ..data import rating_batches
+from ..loop import Step, seed_everything, train_epochs
+from ..mf import MF
+from ..ratings import Ratings
+from ..training import (
+    PRESETS,
+    Parts,
+    Recipe,
+    SeededBatches,
+    Training,
+    best_epoch,
+    hold_out,
+    stop_early,
+)
 
 
 class Estimator(ABC):
@@ -75,7 +84,7 @@ class Estimator(ABC):
         """
 
     @abstractmethod
-    def predict(self, pairs: pd.DataFrame) -> onp.ndarray:
+    def predict(self, pairs: pd.DataFrame) -> np.ndarray:
         """Predict ratings.
 
         Parameters
@@ -107,8 +116,8 @@ class GlobalMean(Estimator):
         self.mean = float(train_data["rating"].mean())
         return iter(())
 
-    def predict(self, pairs: pd.DataFrame) -> onp.ndarray:  # noqa: D102
-        return onp.full(len(pairs), self.mean)
+    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
+        return np.full(len(pairs), self.mean)
 
 
 class Biases(Estimator):
@@ -127,9 +136,9 @@ class Biases(Estimator):
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         users, items = self.ratings.indices(train_data)
-        rating = train_data["rating"].to_numpy(onp.float64)
+        rating = train_data["rating"].to_numpy(np.float64)
         self.mean = rating.mean()
-        self.user_bias = onp.zeros(self.ratings.num_users)
+        self.user_bias = np.zeros(self.ratings.num_users)
         for _ in range(self.num_sweeps):
             self.item_bias = _shrunk_means(
                 items,
@@ -145,9 +154,9 @@ class Biases(Estimator):
             )
         return iter(())
 
-    def predict(self, pairs: pd.DataFrame) -> onp.ndarray:  # noqa: D102
+    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
         users, items = self.ratings.indices(pairs)
-        return onp.asarray(self.mean + self.user_bias[users] + self.item_bias[items])
+        return np.asarray(self.mean + self.user_bias[users] + self.item_bias[items])
 
     @property
     def num_parameters(self) -> int:  # noqa: D102
@@ -155,12 +164,10 @@ class Biases(Estimator):
 
 
 def _shrunk_means(
-    index: onp.ndarray, residuals: onp.ndarray, size: int, reg: float
-) -> onp.ndarray:
+    index: np.ndarray, residuals: np.ndarray, size: int, reg: float
+) -> np.ndarray:
     """Average residuals by index, as if `reg` zeros were among each of them."""
-    return onp.bincount(index, residuals, size) / (
-        onp.bincount(index, None, size) + reg
-    )
+    return np.bincount(index, residuals, size) / (np.bincount(index, None, size) + reg)
 
 
 class BookMF(Estimator):
@@ -196,17 +203,9 @@ class BookMF(Estimator):
             "adam",
             {"learning_rate": self.lr, "wd": self.wd},
         )
-        epochs = train_epochs(
-            self.net,
-            self.batches(train_data, shuffle=True),
-            loss,
-            trainer,
-            self.num_epochs,
-            self.devices,
-            lambda: math.nan,
-            seed=seed,
-        )
-        for epoch in epochs:
+        step = Step(self.net, loss, trainer, self.devices)
+        batches = SeededBatches(self.batches(train_data, shuffle=True), seed)
+        for epoch in train_epochs(batches, step, self.num_epochs, lambda: math.nan):
             yield epoch.epoch
 
     def batches(self, table: pd.DataFrame, shuffle: bool = False) -> Any:
@@ -214,12 +213,12 @@ class BookMF(Estimator):
         users, items = self.ratings.indices(table)
         return rating_batches(users, items, table["rating"], self.batch_size, shuffle)
 
-    def predict(self, pairs: pd.DataFrame) -> onp.ndarray:  # noqa: D102
+    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
         index = (
-            np.array(i, onp.float32, self.devices[0])
+            mx.np.array(i, np.float32, self.devices[0])
             for i in self.ratings.indices(pairs)
         )
-        return onp.asarray(self.net(*index).asnumpy())
+        return np.asarray(self.net(*index).asnumpy())
 
     @property
     def num_parameters(self) -> int:  # noqa: D102
@@ -252,22 +251,21 @@ class BookAutoRec(Estimator):
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         seed_everything(seed)
         self.train_mat = self.ratings.matrix(train_data)
-        training = self.recipe.train(self.train_mat, None, self.devices, seed)
-        self.net = training.net
-        for _ in training.pretraining:
+        parts = Parts(self.train_mat)
+        self.training = Training(self.recipe, parts, self.devices, seed)
+        self.net = self.training.net
+        for _ in self.training.pretraining:
             yield 0
-        for epoch in training.epochs:
+        for epoch in self.training.epochs():
             yield epoch.epoch
 
-    def predict(self, pairs: pd.DataFrame) -> onp.ndarray:  # noqa: D102
+    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
         users, items = self.ratings.indices(pairs)
         # A cell holds the place of its pair, from 1 as a matrix of 0 would be empty.
-        places = onp.arange(1, len(pairs) + 1)
+        places = np.arange(1, len(pairs) + 1)
         cells = sp.csr_matrix((places, (items, users)), self.train_mat.shape)
-        found, places = self.recipe.predict(
-            self.net, self.train_mat, cells, self.devices
-        )
-        predictions = onp.empty(len(pairs), onp.float32)
+        found, places = self.training.predict(cells)
+        predictions = np.empty(len(pairs), np.float32)
         predictions[places - 1] = found
         return predictions
 
@@ -302,24 +300,15 @@ class EarlyStoppedAutoRec(BookAutoRec):
         book = PRESETS["book"]
         fit_data, valid_data = hold_out(train_data, self.valid_ratio, seed)
         seed_everything(seed)
-        epochs = (
-            replace(book, num_epochs=self.max_epochs)
-            .train(
-                self.ratings.matrix(fit_data),
-                None,
-                self.devices,
-                seed,
-                self.ratings.matrix(valid_data),
-            )
-            .epochs
-        )
-        best, num_epochs = math.inf, 0
-        for epoch in stop_early(epochs, self.patience):
-            assert epoch.valid_rmse is not None
-            if epoch.valid_rmse < best:
-                best, num_epochs = epoch.valid_rmse, epoch.epoch
+        longer = replace(book, num_epochs=self.max_epochs)
+        fit_mat, valid_mat = map(self.ratings.matrix, (fit_data, valid_data))
+        parts = Parts(fit_mat, valid_mat=valid_mat)
+        training = Training(longer, parts, self.devices, seed)
+        history = []
+        for epoch in stop_early(training.epochs(), self.patience):
+            history.append(epoch)
             yield 0
-        self.recipe = replace(book, num_epochs=num_epochs)
+        self.recipe = replace(book, num_epochs=best_epoch(history).epoch)
         yield from super().fit(train_data, seed)
 
 

@@ -14,19 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import AutoRecError, DatasetUnavailable
-from .settings import (
-    DROPOUT,
-    FINITE,
-    NON_NEGATIVE,
-    NON_NEGATIVE_INT,
-    POSITIVE,
-    POSITIVE_INT,
-    Numbers,
-)
+from ..errors import AutoRecError, DatasetUnavailable, DeviceUnavailable
+from ..training import FINITE, POSITIVE_INT, SETTINGS, Numbers, Recipe
 
 if TYPE_CHECKING:
-    from .ratings import Ratings
+    from .._mxnet import mx
+    from ..ratings import Ratings
 
 NOT_COMPARABLE = "not comparable with the book"
 
@@ -97,21 +90,25 @@ def _pass_interrupt_on(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def positive_int(text: str) -> int:
-    """Parse a whole number from 1."""
-    return int(_number(text, POSITIVE_INT))
+def parsed_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Turn what raises a ValueError into a flag's type, which shows its message."""
+
+    def parse_flag(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse_flag
 
 
-def non_negative_int(text: str) -> int:
-    """Parse a whole number from 0."""
-    return int(_number(text, NON_NEGATIVE_INT))
+SEED = Numbers(int, lambda n: 0 <= n < 2**31, "a whole number from 0")
+RATIO = Numbers(float, lambda n: 0 < n < 1, "between 0 and 1")
 
-
-def seed(text: str) -> int:
-    """Parse a seed, from 0 to 2**31 - 1."""
-    return int(
-        _number(text, Numbers(int, lambda n: 0 <= n < 2**31, "a whole number from 0"))
-    )
+positive_int = parsed_by(POSITIVE_INT.parse)
+finite_float = parsed_by(FINITE.parse)
+seed = parsed_by(SEED.parse)
+ratio = parsed_by(RATIO.parse)
 
 
 def seeds(text: str) -> list[int]:
@@ -127,51 +124,41 @@ def seeds(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def positive_float(text: str) -> float:
-    """Parse a number above 0."""
-    return _number(text, POSITIVE)
+def add_recipe_flags(group: Any) -> None:
+    """Add a flag for each setting of a recipe, as its description has it.
+
+    Parameters
+    ----------
+    group : argparse._ArgumentGroup
+        Of a parser.
+    """
+    for name, setting in SETTINGS.items():
+        flags = [f"--{name.replace('_', '-')}"]
+        if setting.letter:
+            flags.append(f"-{setting.letter}")
+        options: dict[str, Any] = {"metavar": "X"}
+        if isinstance(getattr(Recipe(), name), bool):
+            options = {"action": argparse.BooleanOptionalAction}
+        elif name == "optimizer":  # too many to list
+            options = {"type": parsed_by(_optimizer), "metavar": "NAME"}
+        elif setting.choices:
+            options = {"choices": setting.choices}
+        else:
+            options["type"] = parsed_by(setting.parse)
+            if setting.numbers and setting.numbers.kind is int:
+                options["metavar"] = "N"
+        if setting.several:
+            options["nargs"] = "+"
+        group.add_argument(
+            *flags, help=setting.help, default=getattr(Recipe(), name), **options
+        )
 
 
-def non_negative_float(text: str) -> float:
-    """Parse a number from 0."""
-    return _number(text, NON_NEGATIVE)
-
-
-def finite_float(text: str) -> float:
-    """Parse a number that may be negative."""
-    return _number(text, FINITE)
-
-
-def dropout(text: str) -> float:
-    """Parse a share that may be 0 but not 1."""
-    return _number(text, DROPOUT)
-
-
-def ratio(text: str) -> float:
-    """Parse a share between 0 and 1."""
-    return _number(text, Numbers(float, lambda n: 0 < n < 1, "between 0 and 1"))
-
-
-def batch_size(text: str) -> int | None:
-    """Parse a number of rows, or ``all``."""
-    return None if text == "all" else positive_int(text)
-
-
-def cold(text: str) -> float | str | None:
-    """Parse a rating, ``mean`` or ``net``."""
-    if text in ("mean", "net"):
-        return text if text == "mean" else None
-    return finite_float(text)
-
-
-def _number(text: str, numbers: Numbers) -> float:
-    try:
-        number = numbers.kind(text)
-    except ValueError:
-        number = float("nan")
-    if not numbers.allow(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {numbers.wanted}")
-    return number
+def _optimizer(text: str) -> str:
+    known = SETTINGS["optimizer"]
+    if not known.allows(text.lower()):
+        raise ValueError(f"{text!r} is not {known}")
+    return text
 
 
 def device_names(text: str) -> str:
@@ -181,6 +168,43 @@ def device_names(text: str) -> str:
             f"{text!r} is not cpu, gpu, or a list like cpu:0,cpu:1"
         )
     return text
+
+
+def parse_devices(names: str | None) -> list[mx.Context]:
+    """Find the devices that a command names.
+
+    Parameters
+    ----------
+    names : str or None
+        ``'cpu'``, ``'gpu'`` for every GPU, or a list like ``'cpu:0,cpu:1'``; None for
+        every GPU, or the CPU where there is none.
+
+    Returns
+    -------
+    list of mxnet.Context
+
+    Raises
+    ------
+    DeviceUnavailable
+        If a GPU is named that is not there.
+    """
+    from .._mxnet import mx, npx
+    from ..loop import try_all_gpus
+
+    if names is None:
+        return try_all_gpus()
+    found = npx.num_gpus()
+    if names == "gpu" and found:
+        return try_all_gpus()
+    devices = []
+    for name in names.split(","):
+        kind, _, index = name.partition(":")
+        if kind == "gpu" and int(index or 0) >= found:
+            raise DeviceUnavailable(
+                f"no device {name}: MXNet sees {found} GPU(s) (a CUDA build is needed)"
+            )
+        devices.append(mx.Context(kind, int(index or 0)))
+    return devices
 
 
 def output_file(text: str) -> Path:
@@ -253,7 +277,7 @@ def load_ratings(
         of `files` is there: results of generated ratings replace none unless they were
         asked for by name.
     """
-    from .ratings import SYNTHETIC, load_dataset
+    from ..ratings import SYNTHETIC, load_dataset
 
     try:
         return load_dataset(name or "ml-100k", data_dir)

@@ -1,4 +1,4 @@
-"""Training on several machines, over MXNet's parameter server.
+"""The processes of a training on several machines: who they are, and who has gone.
 
 The processes of a training, which may all run the same command, are one scheduler, at
 least one server and the workers; ``DMLC_ROLE`` tells each what it is. As MXNet is
@@ -26,58 +26,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
-from .errors import ClusterError
+from ..errors import ClusterError
 
 _ROLES = ("scheduler", "server", "worker")
 _OVER = "over"
 _SILENCE, _MEETING = "PS_HEARTBEAT_TIMEOUT", "D2L_AUTOREC_MEETING_TIMEOUT"
 _SECONDS = {_SILENCE: "60", _MEETING: "600"}
 _LAST_PORT = 65534  # the scheduler takes the next one, too
-
-
-class Team:
-    """The workers of a training, and this one's place among them.
-
-    Parameters
-    ----------
-    kvstore : mxnet.kvstore.KVStore
-        Connected with the others.
-
-    Attributes
-    ----------
-    rank : int
-        Of this worker, from 0.
-    size : int
-        Number of workers.
-
-    Notes
-    -----
-    Gluon's trainer could drive the key-value store, too. But it pulls the first weights
-    by the keys under which it then pushes gradients, without waiting in between, and a
-    worker that is slow to pull takes the gradients for its weights.
-    """
-
-    def __init__(self, kvstore: Any) -> None:
-        self._kvstore = kvstore
-        self._keys: set[str] = set()
-        self.rank: int = kvstore.rank
-        self.size: int = kvstore.num_workers
-
-    def add_up(self, key: str, copies: list[Any]) -> None:
-        """Replace arrays by their sum over all workers and devices.
-
-        Parameters
-        ----------
-        key : str
-            What they are; every worker asks for the same keys in the same order.
-        copies : list of mxnet.np.ndarray
-            This worker's, one for each of its devices.
-        """
-        if key not in self._keys:
-            self._keys.add(key)
-            self._kvstore.init(key, copies[0])
-        self._kvstore.push(key, copies)
-        self._kvstore.pull(key, out=copies)
 
 
 def check_environment() -> None:
@@ -103,35 +58,6 @@ def check_environment() -> None:
         raise ClusterError(f"DMLC_PS_ROOT_PORT is above {_LAST_PORT}")
 
 
-def join(kind: str) -> Team:
-    """Connect this worker with the others; wait until all of them are there.
-
-    Parameters
-    ----------
-    kind : str
-        Of the key-value store: ``'dist_sync'``.
-
-    Returns
-    -------
-    Team
-
-    Raises
-    ------
-    ClusterError
-        If the environment does not say who takes part, and where.
-    """
-    from ._mxnet import mx
-
-    check_environment()
-    watch = _Watch()
-    with _Deadline(watch, "not all processes were there"):
-        _connect(watch)
-        kvstore = mx.kv.create(kind)
-    end = _Deadline(watch, "not all workers had finished")
-    atexit.register(_part, kvstore, watch, end)
-    return Team(kvstore)
-
-
 def prepare() -> None:
     """Get ready for the import of MXNet, which is all that a server ever does.
 
@@ -147,17 +73,17 @@ def prepare() -> None:
     if role == "worker":
         return
     check_environment()
-    watch = _Watch()
+    watch = Watch()
     if role == "scheduler":
         _listen(watch)
     else:
-        with _Deadline(watch, "the scheduler was not there"):
-            _connect(watch)
+        with Deadline(watch, "the scheduler was not there"):
+            connect(watch)
     atexit.register(watch.part)
     print(f"{role}: serves until the training is over", flush=True)
 
 
-class _Watch:
+class Watch:
     """Ends this process when one that it is connected with goes untimely.
 
     MXNet waits for the others in the main thread, so other threads have to do it, and
@@ -178,7 +104,7 @@ class _Watch:
 
     def part(self) -> None:
         """Say that this process is through, unless an error ends it."""
-        if _failed():
+        if failed():
             return
         with self._lock:
             self._over = True
@@ -201,13 +127,13 @@ class _Watch:
             _say(peer, words)
 
 
-class _Deadline:
+class Deadline:
     """Ends this process when something takes longer than meeting may.
 
     Its thread is there before it is needed: at exit Python starts no more.
     """
 
-    def __init__(self, watch: _Watch, failure: str) -> None:
+    def __init__(self, watch: Watch, failure: str) -> None:
         self.failure = failure
         self._watch = watch
         self._begun, self._met = threading.Event(), threading.Event()
@@ -226,7 +152,7 @@ class _Deadline:
             self._watch.leave(f"{self.failure} after {seconds} s")
 
 
-def _listen(watch: _Watch) -> None:
+def _listen(watch: Watch) -> None:
     """Let the others connect, as the scheduler; all of them have to in time."""
     expected = {role: _number(f"DMLC_NUM_{role.upper()}") for role in _ROLES[1:]}
     present: Counter[str] = Counter()
@@ -237,7 +163,7 @@ def _listen(watch: _Watch) -> None:
         listener = socket.create_server((host, port))
     except OSError as error:
         raise ClusterError(f"the scheduler cannot listen: {error.strerror}") from None
-    deadline = _Deadline(watch, "")
+    deadline = Deadline(watch, "")
     lock, everyone = threading.Lock(), threading.Event()
 
     def count() -> None:
@@ -274,7 +200,7 @@ def _listen(watch: _Watch) -> None:
     _in_background(admit)
 
 
-def _connect(watch: _Watch) -> None:
+def connect(watch: Watch) -> None:
     """Connect with the scheduler, which may start later than this process."""
     while True:
         with suppress(OSError):
@@ -314,20 +240,7 @@ def _hear(lines: TextIO) -> str:
         return ""
 
 
-def _part(kvstore: Any, watch: _Watch, end: _Deadline) -> None:
-    """Say goodbye, for which all workers meet."""
-    if _failed():
-        sys.stdout.flush()
-        os._exit(1)  # the others wait for this one, so they would not come
-    from ._mxnet import mx
-
-    with end:
-        mx.base.check_call(mx.base._LIB.MXKVStoreFree(kvstore.handle))
-    kvstore.handle = None
-    watch.part()
-
-
-def _failed() -> bool:
+def failed() -> bool:
     """Whether an error ends this process, which a prompt survives."""
     return hasattr(sys, "last_value") and not hasattr(sys, "ps1")
 

@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ._mxnet import autograd
-from .checkpoint import Checkpoint, Run
-from .compiled import one_at_a_time
-from .data import on_device
-from .errors import DataError, ModelError
-from .loop import try_all_gpus
-from .model import Average, DeepAutoRec, members
+from .._mxnet import autograd, one_at_a_time
+from ..errors import DataError, ModelError
+from ..fast import members, on_device
+from ..loop import try_all_gpus
+from ..model import AutoRec
+from ..training import Average, Run
+from .folder import Checkpoint
 
 
 class Recommendation(NamedTuple):
@@ -74,7 +74,7 @@ class Predictor:
 
     Parameters
     ----------
-    net : DeepAutoRec or Average
+    net : AutoRec or Average
         Trained, on one device.
     run : Run
         What it was trained on.
@@ -84,7 +84,7 @@ class Predictor:
     run : Run
     """
 
-    def __init__(self, net: DeepAutoRec | Average, run: Run) -> None:
+    def __init__(self, net: AutoRec | Average, run: Run) -> None:
         self.net, self.run = net, run
 
     def recommend(
@@ -273,7 +273,8 @@ class Predictor:
 
     def _mean(self, outputs: np.ndarray) -> np.ndarray:
         """Average over the networks, each clipped first where the recipe says so."""
-        if rating_range := members(self.net)[0].decoder.act.rating_range:
+        act = members(self.net)[0].decoder.act
+        if rating_range := getattr(act, "rating_range", None):
             outputs = outputs.clip(*rating_range)
         mean: np.ndarray = outputs.mean(axis=0)
         return mean
@@ -369,7 +370,7 @@ class Predictor:
 
 
 @one_at_a_time
-def _encode(net: DeepAutoRec, rows: sp.csr_matrix) -> np.ndarray:
+def _encode(net: AutoRec, rows: sp.csr_matrix) -> np.ndarray:
     """Compute the last hidden layer of rows of ratings, and put a 1 behind it."""
     # Most of a row is unobserved: a sparse product is far faster than the layer.
     encoder = net.encoder
@@ -378,6 +379,6 @@ def _encode(net: DeepAutoRec, rows: sp.csr_matrix) -> np.ndarray:
     hidden = on_device(sums, encoder.weight.list_ctx()[0])
     if encoder.act is not None:
         hidden = encoder.act(hidden)
-    for layer in net.deeper:
+    for layer in getattr(net, "deeper", ()):
         hidden = layer(hidden)
     return np.column_stack([hidden.asnumpy(), np.ones(len(sums), np.float32)])

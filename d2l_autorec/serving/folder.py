@@ -17,24 +17,22 @@ import os
 import platform
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as onp
+import numpy as np
 import scipy.sparse as sp
 
-from . import __version__
-from ._mxnet import gluon, mx
-from .data import dense
-from .distributed import Team
-from .errors import ModelError
-from .loop import Epoch
-from .model import Average, DeepAutoRec
-from .ratings import Ratings
-from .recipe import Recipe, Training
+from .. import __version__
+from .._mxnet import gluon, mx
+from ..curve import Epoch
+from ..errors import ModelError
+from ..fast import dense
+from ..model import AutoRec
+from ..training import Average, Recipe, Run, Training, best_epoch, network
 
 FORMAT = 1
 MANIFEST = "model.json"
@@ -51,140 +49,6 @@ _OURS = re.compile(
     r"(ids|ratings|optimizer|parameters)-[0-9a-f]{16}\.(json|npz|params)|"
     + re.escape(_UNFINISHED)
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a training starts from: ratings cut into parts, a recipe and a seed.
-
-    Parameters
-    ----------
-    name : str
-        Of the data.
-    user_ids, item_ids : numpy.ndarray
-        Raw ids; a position is a ``user_index`` or an ``item_index``.
-    titles : mapping
-        Raw item id to title, for the items that have one.
-    train_mat, test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from, and held-out ratings.
-    valid_mat : scipy.sparse.csr_matrix, shape (num_items, num_users), optional
-        Ratings held out to choose the best epoch on.
-    rating_offset : float
-        Was added to every rating.
-    recipe : Recipe
-        Settings of the training.
-    seed : int
-        Of the whole run.
-    split : mapping
-        How the parts were cut, for reports.
-    patience : int, optional
-        Epochs without a new best on `valid_mat` before the training stops.
-    """
-
-    name: str
-    user_ids: onp.ndarray
-    item_ids: onp.ndarray
-    titles: Mapping[Any, str]
-    train_mat: sp.csr_matrix
-    test_mat: sp.csr_matrix
-    valid_mat: sp.csr_matrix | None
-    rating_offset: float
-    recipe: Recipe
-    seed: int
-    split: Mapping[str, Any]
-    patience: int | None = None
-
-    @classmethod
-    def of(
-        cls,
-        ratings: Ratings,
-        train_data: Any,
-        test_data: Any,
-        valid_data: Any = None,
-        *,
-        recipe: Recipe,
-        seed: int,
-        split: Mapping[str, Any],
-        patience: int | None = None,
-    ) -> Run:
-        """Lay the parts of a split out as matrices.
-
-        Parameters
-        ----------
-        ratings : Ratings
-            The whole.
-        train_data, test_data, valid_data : pandas.DataFrame
-            Its parts; the last one is optional.
-        recipe, seed, split, patience
-            As for the class.
-
-        Returns
-        -------
-        Run
-        """
-        return cls(
-            ratings.name,
-            ratings.user_ids,
-            ratings.item_ids,
-            ratings.titles,
-            ratings.matrix(train_data),
-            ratings.matrix(test_data),
-            None if valid_data is None else ratings.matrix(valid_data),
-            ratings.rating_offset,
-            recipe,
-            seed,
-            split,
-            patience,
-        )
-
-    def train(
-        self,
-        devices: list[mx.Context],
-        trained: int = 0,
-        team: Team | None = None,
-    ) -> Training:
-        """Get the training ready.
-
-        Parameters
-        ----------
-        devices : list of mxnet.Context
-            To train on.
-        trained : int
-            Epochs that lie behind it.
-        team : Team, optional
-            Workers on other machines to train with.
-
-        Returns
-        -------
-        Training
-        """
-        return self.recipe.train(
-            self.train_mat,
-            self.test_mat,
-            devices,
-            self.seed,
-            self.valid_mat,
-            trained,
-            team,
-        )
-
-
-def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """Choose the epoch to predict with.
-
-    Parameters
-    ----------
-    history : sequence of Epoch
-        Of a training.
-
-    Returns
-    -------
-    Epoch
-        With the lowest validation RMSE; without a validation part, the last one.
-    """
-    if history[-1].valid_rmse is None:
-        return history[-1]
-    return min(history, key=lambda epoch: epoch.valid_rmse or 0.0)
 
 
 def make_folder(directory: str | Path, overwrite: bool = False) -> None:
@@ -319,7 +183,7 @@ class Checkpoint:
         checkpoint._digests = manifest["files"]
         return checkpoint
 
-    def network(self, devices: Sequence[mx.Context]) -> DeepAutoRec | Average:
+    def network(self, devices: Sequence[mx.Context]) -> AutoRec | Average:
         """Make the network, with the parameters of the best epoch.
 
         Parameters
@@ -329,14 +193,14 @@ class Checkpoint:
 
         Returns
         -------
-        DeepAutoRec or Average
+        AutoRec or Average
 
         Raises
         ------
         ModelError
             If the parameters do not have the shapes that the recipe asks for.
         """
-        net = self.run.recipe.network(self.run.train_mat)
+        net = network(self.run.recipe, self.run.train_mat)
         self._load_parameters(net, "best", devices)
         return net
 
@@ -356,7 +220,7 @@ class Checkpoint:
             If parameters or optimizer state do not have the shapes they should.
         """
         self._load_parameters(training.net, "last", devices)
-        with onp.load(self._path("optimizer")) as state:
+        with np.load(self._path("optimizer")) as state:
             try:
                 _restore_optimizer(training.trainer, dict(state))
             except (LookupError, ValueError) as error:
@@ -364,30 +228,24 @@ class Checkpoint:
                     f"{self._path('optimizer')}: does not fit: {error}"
                 ) from error
 
-    def saving(self, training: Training, locked: bool = False) -> Iterator[Epoch]:
-        """Train, and save after each epoch.
+    def saving(self, training: Training, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
+        """Save after each epoch; the folder's `lock` has to be held.
 
         Parameters
         ----------
         training : Training
             Of `run`.
-        locked : bool
-            Whether the caller holds the folder's `lock`; else it is held meanwhile.
+        epochs : iterable of Epoch
+            Of that training, as they pass by.
 
         Yields
         ------
         Epoch
             Each as soon as it is on disk.
-
-        Raises
-        ------
-        ModelError
-            If another training saves to this folder.
         """
-        with nullcontext() if locked else lock(self.directory):
-            for epoch in training.epochs:
-                self.save(training, epoch)
-                yield epoch
+        for epoch in epochs:
+            self.save(training, epoch)
+            yield epoch
 
     def save(self, training: Training, epoch: Epoch) -> None:
         """Replace the model in the folder by the state after an epoch.
@@ -457,7 +315,7 @@ class Checkpoint:
         return digest
 
     def _load_parameters(
-        self, net: DeepAutoRec | Average, kind: str, devices: Sequence[mx.Context]
+        self, net: AutoRec | Average, kind: str, devices: Sequence[mx.Context]
     ) -> None:
         row = self.run.recipe.rows(self.run.train_mat)[:1]
         try:
@@ -478,7 +336,7 @@ def _manifest_text(
                 "d2l_autorec": __version__,
                 "python": platform.python_version(),
                 "mxnet": mx.__version__,
-                "numpy": onp.__version__,
+                "numpy": np.__version__,
             },
             "name": run.name,
             "rating_offset": run.rating_offset,
@@ -577,7 +435,7 @@ def _ids(run: Run) -> dict[str, list[Any]]:
     }
 
 
-def _rating_arrays(run: Run) -> dict[str, onp.ndarray]:
+def _rating_arrays(run: Run) -> dict[str, np.ndarray]:
     arrays = {}
     for name in ("train_mat", "test_mat", "valid_mat"):
         if (matrix := getattr(run, name)) is not None:
@@ -592,7 +450,7 @@ def _read_run(directory: Path, manifest: Mapping[str, Any]) -> Run:
 
     ids = json.loads(path("ids").read_text(encoding="utf-8"))
     user_ids, item_ids = (_id_array(ids[key]) for key in ("users", "items"))
-    with onp.load(path("ratings")) as arrays:
+    with np.load(path("ratings")) as arrays:
         matrices = {
             name: sp.csr_matrix(
                 tuple(
@@ -624,9 +482,9 @@ def _recipe(num_hidden: Any, **settings: Any) -> Recipe:
     return Recipe(num_hidden=layers, **settings)
 
 
-def _id_array(ids: list[Any]) -> onp.ndarray:
+def _id_array(ids: list[Any]) -> np.ndarray:
     whole = all(type(raw_id) is int for raw_id in ids)
-    return onp.array(ids, onp.int64 if whole else object)
+    return np.array(ids, np.int64 if whole else object)
 
 
 def _write_json(file: Path, value: Any) -> None:
@@ -637,10 +495,10 @@ def _write_text(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _write_arrays(file: Path, arrays: Mapping[str, onp.ndarray]) -> None:
+def _write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     # First in memory: a zip file that finds no room complains again when it is freed.
     content = io.BytesIO()
-    onp.savez(content, **arrays)
+    np.savez(content, **arrays)
     file.write_bytes(content.getbuffer())
 
 
@@ -664,7 +522,7 @@ def _updaters(trainer: gluon.Trainer) -> list[Any]:
     return list(trainer._updaters)
 
 
-def _optimizer_state(trainer: gluon.Trainer) -> dict[str, onp.ndarray]:
+def _optimizer_state(trainer: gluon.Trainer) -> dict[str, np.ndarray]:
     """Flatten an optimizer's state; MXNet's own way to save it is a pickle."""
     updater = _updaters(trainer)[0]
     arrays = {
@@ -673,16 +531,14 @@ def _optimizer_state(trainer: gluon.Trainer) -> dict[str, onp.ndarray]:
         for number, leaf in enumerate(_leaves(state))
     }
     numbers = {
-        f"number.{name}": onp.array(value)
+        f"number.{name}": np.array(value)
         for name, value in vars(updater.optimizer).items()
         if isinstance(value, (int, float)) and name != "begin_num_update"
     }
     return {**arrays, **numbers}
 
 
-def _restore_optimizer(
-    trainer: gluon.Trainer, saved: Mapping[str, onp.ndarray]
-) -> None:
+def _restore_optimizer(trainer: gluon.Trainer, saved: Mapping[str, np.ndarray]) -> None:
     for updater, device in zip(_updaters(trainer), trainer._contexts):
         optimizer = updater.optimizer
         for key, value in saved.items():

@@ -11,20 +11,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as onp
+import numpy as np
 import scipy.sparse as sp
 
-from ._mxnet import gluon, mx
-from .data import dense, row_batches
-from .loop import train_epochs
-from .model import DeepAutoRec
+from .._mxnet import gluon, mx
+from ..data import row_batches
+from ..fast import dense
+from ..loop import Step, train_epochs
+from ..model import AutoRec
+from .batches import SeededBatches
+from .family import DeepAutoRec
 
 NUM_EPOCHS, BATCH_SIZE, LR = 200, 512, 0.003
 
 
 def pretrain(
     net: DeepAutoRec,
-    shallow: DeepAutoRec,
+    shallow: AutoRec,
     rows: sp.csr_matrix,
     devices: Sequence[mx.Context],
     seed: int | None = None,
@@ -39,7 +42,7 @@ def pretrain(
     net : DeepAutoRec
         Initialized on `devices`; its first and its last hidden layer have as many units
         as that of `shallow`.
-    shallow : DeepAutoRec
+    shallow : AutoRec
         Trained on `devices`, with one hidden layer.
     rows : scipy.sparse.csr_matrix, shape (num_items, num_users)
         What it was trained on.
@@ -49,11 +52,11 @@ def pretrain(
         Of the weights between, and of the order of the rows.
     """
     parts = (rows[i : i + BATCH_SIZE] for i in range(0, rows.shape[0], BATCH_SIZE))
-    codes = onp.concatenate(
+    codes = np.concatenate(
         [shallow.encoder(dense(part, devices[0])).asnumpy() for part in parts]
     )  # (num_items, num_hidden)
     batch_size = min(BATCH_SIZE, rows.shape[0])
-    batches = row_batches(sp.csr_matrix(codes), batch_size, shuffle=True)
+    loader = row_batches(sp.csr_matrix(codes), batch_size, shuffle=True)
     num_steps = NUM_EPOCHS * rows.shape[0] // batch_size
     between = gluon.Trainer(
         net.deeper.collect_params(),
@@ -63,16 +66,9 @@ def pretrain(
             "lr_scheduler": mx.lr_scheduler.CosineScheduler(num_steps, LR),
         },
     )
-    for _ in train_epochs(
-        net.deeper,
-        batches,
-        gluon.loss.L2Loss(),
-        between,
-        NUM_EPOCHS,
-        devices,
-        lambda: math.nan,
-        seed=seed,
-    ):
+    step = Step(net.deeper, gluon.loss.L2Loss(), between, devices)
+    batches = SeededBatches(loader, seed)
+    for _ in train_epochs(batches, step, NUM_EPOCHS, lambda: math.nan):
         pass
     for layer, trained in (
         (net.encoder, shallow.encoder),

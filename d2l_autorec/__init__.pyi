@@ -1,0 +1,29 @@
+from .data import load_data_ml100k as load_data_ml100k
+from .data import rating_batches as rating_batches
+from .data import read_data_ml100k as read_data_ml100k
+from .data import row_batches as row_batches
+from .data import split_and_load_ml100k as split_and_load_ml100k
+from .data import split_data_ml100k as split_data_ml100k
+from .evaluators import evaluator as evaluator
+from .evaluators import mae as mae
+from .evaluators import rmse as rmse
+from .loop import seed_everything as seed_everything
+from .loop import train_recsys_rating as train_recsys_rating
+from .loop import try_all_gpus as try_all_gpus
+from .mf import MF as MF
+from .mf import mf_evaluator as mf_evaluator
+from .mf import mf_pooled_evaluator as mf_pooled_evaluator
+from .model import AutoRec as AutoRec
+from .ratings import Ratings as Ratings
+from .ratings import load_dataset as load_dataset
+from .ratings import read_ratings as read_ratings
+from .serving import Checkpoint as Checkpoint
+from .serving import Predictor as Predictor
+from .serving import load_model as load_model
+from .training import PRESETS as PRESETS
+from .training import Average as Average
+from .training import DeepAutoRec as DeepAutoRec
+from .training import Recipe as Recipe
+from .training import Run as Run
+
+__version__: str

@@ -1,0 +1,4 @@
+from .processes import check_environment as check_environment
+from .processes import prepare as prepare
+from .team import Team as Team
+from .team import join as join

@@ -1,0 +1,174 @@
+"""Repeat the AutoRec paper's experiments: ``python -m d2l_autorec.paper``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..study import HIDDEN_UNITS, NAMES, Row, Study, experiments, provenance, report
+from . import cli
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        By default the process's own arguments.
+    """
+    args = _parser().parse_args(argv)
+
+    # Only now, so that --help and a bad flag need not wait for MXNet.
+    from tqdm import tqdm
+
+    from ..ratings import load_dataset
+    from ..serving import save_figure, save_text
+
+    dataset = args.dataset or ("ml-100k" if args.quick else "ml-1m")
+    num_splits = args.splits or (1 if args.quick else 5)
+    ratings = load_dataset(dataset, args.data_dir)
+    if not args.quiet:
+        print(ratings.summary())
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / f"{dataset}{'-quick' if args.quick else ''}.json"
+    study = Study(ratings, file)
+
+    chosen = {
+        name: experiment
+        for name, experiment in experiments(args.quick, args.cold).items()
+        if not args.only or re.sub(r"-\d+$", "", name) in args.only
+    }
+    trainings = {
+        name: min(e.num_splits or num_splits, num_splits)
+        + len(e.wds) * (len(e.wds) > 1)
+        for name, e in chosen.items()
+    }
+    rows = {}
+    total = sum(count * chosen[name].cost() for name, count in trainings.items())
+    with tqdm(
+        total=total,
+        bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}",
+        smoothing=0,
+        disable=args.quiet,
+    ) as bar:
+        for name, experiment in chosen.items():
+            bar.set_postfix_str(experiment.title)
+            cost = experiment.cost()
+
+            def tick(share: float, before: bool, cost: float = cost) -> None:
+                if before and not bar.disable:
+                    # It says nothing about the time that is left.
+                    bar.initial += share * cost
+                # The parts' rounded sum may come out above the total.
+                bar.update(min(share * cost, total - bar.n))
+
+            wd = study.choose(experiment, tick)
+            splits = range(min(experiment.num_splits or num_splits, num_splits))
+            found = [study.run(experiment, wd, n, "test", tick) for n in splits]
+            rows[name] = Row(experiment, wd, found)
+    text = report(rows, dataset, _provenance(args, dataset, num_splits))
+    print(text)
+    save_text(text, file.with_suffix(".md"))
+    save_figure(_chart(rows, dataset), file.with_suffix(".png"))
+
+
+def _chart(rows: Mapping[str, Row], dataset: str) -> Figure:
+    from ..study import study_chart
+
+    curve = {
+        units: rows[f"hidden-{units}"].rmse[0]
+        for units in HIDDEN_UNITS
+        if f"hidden-{units}" in rows
+    }
+    models = [row for name, row in rows.items() if not name.startswith("hidden-")]
+    figure = study_chart(
+        {row.experiment.title: row.rmse for row in models},
+        {
+            row.experiment.title: row.experiment.published
+            for row in models
+            if row.experiment.published and dataset == "ml-1m"
+        },
+        curve,
+    )
+    figure.suptitle(f"AutoRec's experiments on {dataset}")
+    return figure
+
+
+def _provenance(args: argparse.Namespace, dataset: str, num_splits: int) -> str:
+    flags = ["--quick"] if args.quick else ["--dataset", dataset]
+    flags += ["--splits", str(num_splits)]
+    if args.cold != 3.0:
+        flags += ["--cold", str(args.cold)]
+    if args.only:
+        flags += ["--only", ",".join(args.only)]
+    seeds = f", seeds 0 to {num_splits - 1},"
+    return f"{provenance('paper', flags, seeds)}, {date.today()}."
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in NAMES]:
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0]!r} is not one of {', '.join(NAMES)}"
+        )
+    return names
+
+
+def _cold(text: str) -> float | str:
+    return text if text == "mean" else cli.finite_float(text)
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog="python -m d2l_autorec.paper",
+        description="Repeat the experiments of the AutoRec paper on MovieLens 1M, in "
+        "one to two hours on 2 cores. Every training is kept as soon as it is done: "
+        "the same command goes on where it was interrupted.",
+    )
+    cli.add_data_flags(parser, default="ml-1m, and with --quick ml-100k")
+    study = parser.add_argument_group("study")
+    study.add_argument(
+        "--quick",
+        action="store_true",
+        help="a tour in less than 5 minutes: few epochs, one split, nothing tuned",
+    )
+    study.add_argument(
+        "--only",
+        type=_names,
+        metavar="LIST",
+        help=f"some of {', '.join(NAMES)} (default: all)",
+    )
+    study.add_argument(
+        "--splits",
+        type=cli.positive_int,
+        metavar="N",
+        help="random splits, with the seeds 0, 1, ... (default: 5, and with --quick 1)",
+    )
+    study.add_argument(
+        "--cold",
+        type=_cold,
+        default=3.0,
+        metavar="X",
+        help="prediction for a user or an item without a training rating: a number, or "
+        "'mean' for that of the training ratings",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--out",
+        type=Path,
+        default=Path("paper-results"),
+        metavar="DIR",
+        help="folder for the table (.md), every training (.json) and the plot (.png)",
+    )
+    output.add_argument(
+        "--quiet", action="store_true", help="print only the result, no progress"
+    )
+    return parser

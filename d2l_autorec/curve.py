@@ -1,0 +1,137 @@
+"""What a training came to, epoch by epoch: live while it runs, and as a picture.
+
+References
+----------
+*Dive into Deep Learning*, "Linear Regression", whose ``Animator`` draws such curves.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Epoch(NamedTuple):
+    """What one pass over the training data came to.
+
+    Attributes
+    ----------
+    epoch : int
+        From 1.
+    train_loss : float
+        Mean loss of a sample while it was trained on.
+    test_rmse : float
+        After the epoch, in the unit of the ratings.
+    valid_rmse : float or None
+        The same on the validation part, where there is one.
+    seconds : float
+        Spent on training; evaluation not counted.
+    examples : int
+        Values trained on, as the book counts them: samples times their length.
+    """
+
+    epoch: int
+    train_loss: float
+    test_rmse: float
+    valid_rmse: float | None
+    seconds: float
+    examples: int
+
+
+def watch(epochs: Iterable[Epoch], num_epochs: int) -> Iterator[Epoch]:
+    """Show epochs as they pass by: a live plot in a notebook, else a progress bar.
+
+    Parameters
+    ----------
+    epochs : iterable of Epoch
+        As `train_epochs` yields them.
+    num_epochs : int
+        How many there will be.
+
+    Yields
+    ------
+    Epoch
+        The same ones.
+    """
+    shown = _live_plot if _in_notebook() else _progress_bar
+    yield from shown(epochs, num_epochs)
+
+
+def learning_curve(history: Sequence[Epoch], num_epochs: int | None = None) -> Figure:
+    """Draw train loss and test RMSE over the epochs.
+
+    Parameters
+    ----------
+    history : sequence of Epoch
+        What has been trained so far.
+    num_epochs : int, optional
+        Where the axis ends; by default with the last epoch.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Two panels side by side, on a white ground that suits dark pages too.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(8, 3), facecolor="white", layout="constrained")
+    panels = zip(
+        figure.subplots(1, 2),
+        ("train_loss", "test_rmse"),
+        ("train loss (mean of a sample)", "test RMSE (unit of the ratings)"),
+        ("tab:blue", "tab:orange"),
+    )
+    x = [e.epoch for e in history]
+    for axes, name, label, color in panels:
+        axes.plot(x, [getattr(e, name) for e in history], marker=".", color=color)
+        axes.set(xlabel="epoch", title=label, xlim=(0.5, (num_epochs or x[-1]) + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _progress_bar(epochs: Iterable[Epoch], num_epochs: int) -> Iterator[Epoch]:
+    with tqdm(total=num_epochs, unit="epoch", file=sys.stderr) as bar:
+        for epoch in epochs:
+            bar.set_postfix_str(
+                f"train loss {epoch.train_loss:.3f}, test RMSE {epoch.test_rmse:.3f}"
+            )
+            bar.update()
+            yield epoch
+
+
+def _live_plot(epochs: Iterable[Epoch], num_epochs: int) -> Iterator[Epoch]:
+    # Sent as a picture, a plot needs no inline backend to have been set up.
+    from IPython.display import Image, display
+
+    history: list[Epoch] = []
+    handle: Any = None
+    drawn = 0.0
+    for epoch in epochs:
+        history.append(epoch)
+        # Drawing takes longer than a small epoch.
+        if time.monotonic() - drawn > 1 or epoch.epoch == num_epochs:
+            picture = io.BytesIO()
+            learning_curve(history, num_epochs).savefig(picture, dpi=100)
+            image = Image(picture.getvalue())
+            if handle is None:
+                handle = display(image, display_id=True)
+            else:
+                handle.update(image)
+            drawn = time.monotonic()
+        yield epoch
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and hasattr(shell, "kernel")

@@ -1,0 +1,16 @@
+"""What makes it fast: compiled loops, shared memory, and MXNet's private corners."""
+
+from .adam import FASTER
+from .arrays import dense, on_device, row_bounds
+from .cells import members, predict_cells
+from .step import SparseStep
+
+__all__ = [
+    "FASTER",
+    "SparseStep",
+    "dense",
+    "members",
+    "on_device",
+    "predict_cells",
+    "row_bounds",
+]

@@ -1,0 +1,144 @@
+"""Arrays that MXNet and NumPy share, and MXNet's private corners.
+
+What the package needs of MXNet beyond its documented interface to arrays is kept here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from .._mxnet import gluon, mx
+
+
+def dense(rows: sp.csr_matrix, device: mx.Context) -> mx.np.ndarray:
+    """Make some rows of an interaction matrix dense, on a device.
+
+    Parameters
+    ----------
+    rows : scipy.sparse.csr_matrix, shape (batch_size, num_users)
+        Ratings.
+    device : mxnet.Context
+        Where to.
+
+    Returns
+    -------
+    mxnet.np.ndarray of float32, shape (batch_size, num_users)
+        0 where there is no rating.
+    """
+    return on_device(rows.toarray().astype(np.float32, copy=False), device)
+
+
+def observed_cells(cells: sp.spmatrix, device: mx.Context) -> mx.np.ndarray:
+    """List the cells that a sparse matrix stores, in the order in which it does.
+
+    Parameters
+    ----------
+    cells : scipy.sparse.csr_matrix or csc_matrix, shape (batch_size, num_users)
+        Ratings.
+    device : mxnet.Context
+        Where to.
+
+    Returns
+    -------
+    mxnet.np.ndarray of int32, shape (2, num_cells)
+        Row and column, as ``npx.gather_nd`` takes them.
+    """
+    found = cells.tocoo()
+    return on_device(np.stack([found.row, found.col]).astype(np.int32), device)
+
+
+def row_bounds(num_rows: int, num_shares: int) -> list[tuple[int, int]]:
+    """Share rows out as evenly as can be; with too few rows some shares are empty.
+
+    Parameters
+    ----------
+    num_rows, num_shares : int
+        How many there are.
+
+    Returns
+    -------
+    list of (int, int)
+        First row, and the one after the last, of each share.
+    """
+    bounds = [num_rows * i // num_shares for i in range(num_shares + 1)]
+    return list(zip(bounds, bounds[1:]))
+
+
+def on_device(array: np.ndarray, device: mx.Context) -> mx.np.ndarray:
+    """Hand a NumPy array over to MXNet; it is copied only if the device asks for it.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Becomes read-only, because the two share memory on ``cpu(0)``.
+    device : mxnet.Context
+        Where to.
+
+    Returns
+    -------
+    mxnet.np.ndarray
+        Of the same shape and dtype.
+    """
+    return mx.nd.from_numpy(array, array_cls=mx.np.ndarray).as_in_ctx(device)
+
+
+def view(array: Any) -> np.ndarray:
+    """See the memory of an MXNet array on a CPU as a NumPy array, without a copy.
+
+    Parameters
+    ----------
+    array : mxnet.nd.NDArray
+        Waited for until nothing computes or reads it any more.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape and dtype; it keeps `array` alive.
+    """
+    # The two functions of MXNet's library that its own `asnumpy` waits and copies with
+    # are these, but for the copy.
+    address = ctypes.c_void_p()
+    library, check = mx.base._LIB, mx.base.check_call
+    check(library.MXNDArrayWaitToWrite(array.handle))
+    check(library.MXNDArrayGetData(array.handle, ctypes.byref(address)))
+    return np.asarray(_Memory(array, address.value))
+
+
+class _Memory:
+    """Where an array's values are, in the terms of NumPy's array interface.
+
+    NumPy's arrays keep what they were made from, and this keeps the array.
+    """
+
+    def __init__(self, array: Any, address: int | None) -> None:
+        self.array = array
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": np.dtype(array.dtype).str,
+            "data": (address, False),
+            "shape": array.shape,
+        }
+
+
+def view_grad(parameter: gluon.Parameter, device: mx.Context) -> np.ndarray:
+    """See the memory of a parameter's gradient, to write a new one there.
+
+    Parameters
+    ----------
+    parameter : mxnet.gluon.Parameter
+        Initialized on the device.
+    device : mxnet.Context
+        A CPU.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shaped like the parameter.
+    """
+    # MXNet's backward pass sets this; Gluon's trainer refuses a gradient without it.
+    parameter.data(device)._fresh_grad = True
+    return view(parameter.grad(device))

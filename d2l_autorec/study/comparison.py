@@ -1,0 +1,220 @@
+"""Comparing models: one split, one measure, one list of seeds for all of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ..data import split_data_ml100k
+from ..errors import DataError
+from ..evaluators import mae, rmse
+from ..loop import seed_everything
+from ..mf import mf_evaluator, mf_pooled_evaluator
+from ..ratings import Ratings, load_folds_ml100k
+from .estimators import BookMF, Estimator
+from .tables import markdown_table, spread
+
+
+class Split(NamedTuple):
+    """One split and one seed, which every model meets alike.
+
+    Attributes
+    ----------
+    name : str
+        ``'seed 0'``, or with a fold ``'u1, seed 0'``.
+    seed : int
+        Of the models, and of a random split.
+    train_data, test_data : pandas.DataFrame
+        The two parts.
+    """
+
+    name: str
+    seed: int
+    train_data: pd.DataFrame
+    test_data: pd.DataFrame
+
+    def cold(self) -> dict[str, list[Any]]:
+        """List the test part's users and items that have no training rating."""
+        return {
+            noun: sorted(set(self.test_data[column]) - set(self.train_data[column]))
+            for noun, column in (("users", "user_id"), ("items", "item_id"))
+        }
+
+    def num_cold_ratings(self) -> int:
+        """Count the test ratings of such users and items."""
+        cold = self.cold()
+        affected = self.test_data["user_id"].isin(cold["users"])
+        affected |= self.test_data["item_id"].isin(cold["items"])
+        return int(affected.sum())
+
+
+class Score(NamedTuple):
+    """How a model did in a run.
+
+    Attributes
+    ----------
+    rmse, mae : float
+        Pooled over the test ratings, in the unit of the ratings.
+    curve : list of float
+        The RMSE after each epoch, the last of which is `rmse`; empty for a model
+        without epochs.
+    seconds : float
+        Spent on training, with the choice of settings, without scoring.
+    num_parameters : int
+        Numbers that the model learned.
+    """
+
+    rmse: float
+    mae: float
+    curve: list[float]
+    seconds: float
+    num_parameters: int
+
+
+def make_splits(
+    ratings: Ratings, splits: str, seeds: Sequence[int], data_dir: str | None = None
+) -> Iterator[Split]:
+    """Split the ratings, once for all models.
+
+    Parameters
+    ----------
+    ratings : Ratings
+        All of them.
+    splits : {'random', 'seq-aware', 'u1-u5'}
+        As for `split_data_ml100k`, or the five folds of ML-100K.
+    seeds : sequence of int
+        Each makes one run, or one a fold.
+    data_dir : str, optional
+        Where the folds are, as for `load_dataset`.
+
+    Yields
+    ------
+    Split
+
+    Raises
+    ------
+    DataError
+        If there are no such folds, or a part would be empty.
+    """
+    if splits == "u1-u5":
+        if ratings.name != "ml-100k":
+            raise DataError(f"the folds u1-u5 are ml-100k's; {ratings.name} has none")
+        for number, parts in enumerate(load_folds_ml100k(data_dir), 1):
+            for seed in seeds:
+                yield Split(f"u{number}, seed {seed}", seed, *parts)
+        return
+    for seed in seeds:
+        seed_everything(seed)
+        parts = split_data_ml100k(
+            ratings.data, ratings.num_users, ratings.num_items, splits
+        )
+        yield Split(f"seed {seed}", seed, *parts)
+
+
+def score(
+    model: Estimator, run: Split, tick: Callable[[int], None] = lambda epoch: None
+) -> Score:
+    """Train a model on a run's training part, and score it on the test part.
+
+    Parameters
+    ----------
+    model : Estimator
+        It is shown the training part and the pairs to predict, no test rating.
+    run : Split
+        The two parts.
+    tick : callable, optional
+        Called with what `Estimator.fit` yields, after each epoch.
+
+    Returns
+    -------
+    Score
+    """
+    pairs, held_out = run.test_data[["user_id", "item_id"]], run.test_data["rating"]
+    curve = []
+    start, scoring = time.perf_counter(), 0.0
+    for epoch in model.fit(run.train_data, run.seed):
+        paused = time.perf_counter()
+        tick(epoch)
+        if epoch:
+            curve.append(rmse(model.predict(pairs), held_out))
+        scoring += time.perf_counter() - paused
+    seconds = time.perf_counter() - start - scoring
+    predictions = model.predict(pairs)
+    return Score(
+        rmse(predictions, held_out),
+        mae(predictions, held_out),
+        curve,
+        seconds,
+        model.num_parameters,
+    )
+
+
+def book_protocol(model: BookMF, ratings: Ratings, seed: int) -> dict[str, float]:
+    """Score matrix factorization as the book does: another split, another measure.
+
+    Parameters
+    ----------
+    model : BookMF
+        It is trained anew.
+    ratings : Ratings
+        With timestamps.
+    seed : int
+        Of the training.
+
+    Returns
+    -------
+    dict
+        ``averaged``: what the book prints; ``pooled``: the RMSE of the same training.
+    """
+    run = next(make_splits(ratings, "seq-aware", [seed]))
+    for _ in model.fit(run.train_data, run.seed):
+        pass
+    scored = (model.net, model.batches(run.test_data), model.devices)
+    return {
+        "averaged": mf_evaluator(*scored),
+        "pooled": mf_pooled_evaluator(*scored),
+    }
+
+
+def results_table(scores: dict[str, list[Score]], titles: dict[str, str]) -> str:
+    """Lay the scores out as a Markdown table that reads well as plain text too.
+
+    Parameters
+    ----------
+    scores : dict
+        From a model's name to its scores, run by run.
+    titles : dict
+        From its name to its title.
+
+    Returns
+    -------
+    str
+        A row a model. Each cell is mean ± sample standard deviation over the runs; a
+        model wins a run if its RMSE is below that of the book's matrix factorization.
+    """
+    rows: list[tuple[str, ...]] = [
+        ("model", "RMSE", "MAE", "RMSE against MF", "won", "parameters", "seconds")
+    ]
+    against = [s.rmse for s in scores.get("mf", [])]
+    for name, runs in scores.items():
+        difference, won = "", ""
+        if against and name != "mf":
+            gaps = [s.rmse - other for s, other in zip(runs, against)]
+            difference = spread(gaps, "+.3f")
+            won = f"{sum(gap < 0 for gap in gaps)}/{len(gaps)}"
+        rows.append(
+            (
+                titles[name],
+                spread([s.rmse for s in runs]),
+                spread([s.mae for s in runs]),
+                difference,
+                won,
+                f"{runs[0].num_parameters:,}",
+                f"{statistics.mean(s.seconds for s in runs):.1f}",
+            )
+        )
+    return markdown_table(rows)

@@ -1,0 +1,482 @@
+"""The AutoRec paper's experiments, and keeping their results.
+
+The protocol: a random tenth of the ratings is the test part, anew for each split; what
+is tuned, the weight decay, is chosen on a tenth of the first split's training part, and
+the model is then trained on the whole training part of each split. Predictions are
+clipped to the rating scale; a user or an item without a training rating gets a 3. Each
+trained model sees its test part once.
+
+References
+----------
+S. Sedhain, A. K. Menon, S. Sanner, L. Xie, "AutoRec: Autoencoders Meet Collaborative
+Filtering", WWW 2015. S. C. Han, T. Lim, S. Long, B. Burgstaller, J. Poon, "GLocal-K:
+Global and Local Kernels for Recommender Systems", CIKM 2021.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import __version__
+from ..errors import DataError
+from ..serving import save_text
+from ..training import PRESETS, Recipe, hold_out
+from .tables import machine, markdown_table, spread
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..ratings import Ratings
+    from .estimators import Estimator
+
+HIDDEN_UNITS = (10, 20, 40, 80, 100, 200, 300, 400, 500)
+VALID_RATIO = 0.1
+# Goes up when the same settings, data and seed give another result.
+REVISION = 1
+# What --only takes; "hidden" is the curve over the hidden units.
+NAMES = (
+    *("item", "user", "rprop", "identity-identity", "sigmoid-identity"),
+    *("sigmoid-sigmoid", "deep", "mf", "best", "hidden"),
+)
+PROTOCOL = (
+    "RMSE is pooled over the test part, a random tenth of the ratings; mean ± standard "
+    "deviation over the splits. The weight decay (of the paper's objective: its "
+    "lambda) was chosen on a tenth of the first split's training part where there was "
+    "more than one to choose from; the model was then trained on each whole training "
+    "part and scored once. Predictions are clipped to the rating scale; users and "
+    "items without a training rating get a 3, or what --cold says."
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model of the study.
+
+    Parameters
+    ----------
+    title : str
+        What the tables call it.
+    table : str
+        Where in the paper it is.
+    published : float or None
+        Its RMSE on ML-1M there, or that of the work which `table` names.
+    recipe : Recipe or None
+        Its settings but for the weight decay; None for matrix factorization.
+    wds : tuple of float or None
+        The weight decays to choose from; None as for `Recipe`.
+    num_splits : int, optional
+        If fewer splits than the study's will do.
+    cold : float or 'mean'
+        Predicted where the user or the item has no training rating.
+    """
+
+    title: str
+    table: str
+    published: float | None
+    recipe: Recipe | None
+    wds: tuple[float | None, ...]
+    num_splits: int | None = None
+    cold: float | str = 3.0
+
+    def settings(self, wd: float | None) -> dict[str, Any]:
+        """Spell a training's settings out, for the records."""
+        if self.recipe is None:
+            return {"wd": wd, "cold": self.cold}
+        recipe = asdict(replace(self.recipe, wd=wd, cold=self.cold))
+        return json.loads(json.dumps(recipe))  # type: ignore[no-any-return]
+
+    def cost(self) -> float:
+        """Estimate how long a training takes, in a unit of its own."""
+        if self.recipe is None:
+            return 1.0
+        hidden = self.recipe.num_hidden
+        widest = hidden if isinstance(hidden, int) else hidden[0]
+        num_epochs = self.recipe.num_epochs + self.recipe.pretrain_epochs
+        return self.recipe.members * num_epochs * (widest + 100) / 30_000
+
+    def model(self, ratings: Ratings, wd: float | None) -> Estimator:
+        """Make the model.
+
+        Parameters
+        ----------
+        ratings : Ratings
+            Says which users and items there are.
+        wd : float or None
+            Weight decay.
+
+        Returns
+        -------
+        Estimator
+        """
+        from ..loop import try_all_gpus
+        from .estimators import BookAutoRec, BookMF
+
+        if self.recipe is None:
+            assert wd is not None
+            return BookMF(ratings, try_all_gpus(), wd)
+        return BookAutoRec(ratings, try_all_gpus(), replace(self.recipe, wd=wd))
+
+
+def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Experiment]:
+    """List the experiments by the names that ``--only`` takes.
+
+    Parameters
+    ----------
+    quick : bool
+        Few epochs, and nothing to choose.
+    cold : float or 'mean'
+        As for `Experiment`.
+
+    Returns
+    -------
+    dict of str to Experiment
+        ``hidden-N`` are the points of the curve over the hidden units.
+    """
+    paper, best = PRESETS["paper"], PRESETS["best"]
+    rprop = replace(
+        *(paper,),
+        optimizer="rprop",
+        lr=0.001,
+        schedule="constant",
+        batch_size=None,
+        num_epochs=150,
+    )
+    user = replace(paper, kind="user", lr=0.001, num_epochs=80)
+    linear = replace(rprop, activation="identity")
+    deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
+    found = {
+        "item": Experiment("I-AutoRec", "a, b, c", 0.831, paper, (150, 200, 300)),
+        "user": Experiment("U-AutoRec", "a", 0.874, user, (100,)),
+        "identity-identity": Experiment(
+            "f identity, g identity", "b", 0.872, linear, (4000,)
+        ),
+        "sigmoid-identity": Experiment(
+            "f sigmoid, g identity",
+            *("b", 0.852, replace(linear, output="sigmoid"), (4000,)),
+        ),
+        "sigmoid-sigmoid": Experiment(
+            "f sigmoid, g sigmoid",
+            *("b", 0.836, replace(paper, output="sigmoid"), (400,)),
+        ),
+        "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
+        "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
+        "mf": Experiment("BiasedMF", "c", 0.845, None, (1e-5,), 1),
+        "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
+    }
+    for units in HIDDEN_UNITS:
+        found[f"hidden-{units}"] = Experiment(
+            f"{units} hidden units",
+            *("figure", None, replace(paper, num_hidden=units), (paper.wd,), 1),
+        )
+    found = {name: replace(e, cold=cold) for name, e in found.items()}
+    if quick:
+        for name, e in found.items():
+            recipe = e.recipe and _quick(e.recipe)
+            found[name] = replace(e, recipe=recipe, wds=e.wds[:1])
+    return found
+
+
+def _quick(recipe: Recipe) -> Recipe:
+    # In so few epochs, it takes smaller batches and longer steps to get anywhere; of
+    # all rows at once, an epoch is a single step.
+    return replace(
+        recipe,
+        num_epochs=20 if recipe.batch_size else 100,
+        pretrain_epochs=min(recipe.pretrain_epochs, 10),
+        lr=0.005,
+        batch_size=recipe.batch_size and 64,
+    )
+
+
+def fingerprint(ratings: Ratings) -> str:
+    """Tell data sets apart by their ratings.
+
+    Parameters
+    ----------
+    ratings : Ratings
+        All of them, in their order, which the splits depend on.
+
+    Returns
+    -------
+    str
+        Their numbers and a checksum.
+    """
+    digest = hashlib.sha256()
+    for index in ratings.indices(ratings.data):
+        digest.update(index.astype("<i8").tobytes())
+    digest.update(ratings.data["rating"].to_numpy("<f8").tobytes())
+    return (
+        f"{ratings.num_users} users, {ratings.num_items} items, "
+        f"{len(ratings.data)} ratings, SHA-256 {digest.hexdigest()[:16]}"
+    )
+
+
+class Study:
+    """Trainings that have been done, and doing the others.
+
+    Parameters
+    ----------
+    ratings : Ratings
+        All of them.
+    file : pathlib.Path
+        JSON that keeps each result as soon as there is one, so that a study that was
+        interrupted goes on where it was.
+
+    Attributes
+    ----------
+    records : list of dict
+        ``title``, ``split``, ``part`` (``'validation'`` or ``'test'``), ``settings``,
+        ``rmse`` and ``seconds`` of each training; what it was done on and with:
+        ``data``, ``revision`` and ``d2l_autorec``, which older records lack.
+    superseded : list of dict
+        Older records, whose training was done again on other data or by other code.
+    """
+
+    def __init__(self, ratings: Ratings, file: Path) -> None:
+        self.ratings, self.file = ratings, file
+        self.records: list[dict[str, Any]] = []
+        self.superseded: list[dict[str, Any]] = []
+        if file.exists():
+            try:
+                content = json.loads(file.read_text(encoding="utf-8"))
+                self.records = content["trainings"]
+                self.superseded = content.get("superseded", [])
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                raise DataError(f"{file}: is not a study's results: {error}") from None
+
+    @cached_property
+    def data(self) -> str:
+        """The `fingerprint` of the ratings."""
+        return fingerprint(self.ratings)
+
+    def find(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Look up the record of a training by what it has to have, such as a split."""
+        for record in self.records:
+            if all(record.get(name) == value for name, value in key.items()):
+                return record
+        return None
+
+    def run(
+        self,
+        experiment: Experiment,
+        wd: float | None,
+        split: int,
+        part: str,
+        tick: Callable[[float, bool], None],
+    ) -> float:
+        """Train a model and score it, unless that has been done on these data.
+
+        Parameters
+        ----------
+        experiment : Experiment
+            Makes the model.
+        wd : float or None
+            Weight decay.
+        split : int
+            Seed of the split and of the model.
+        part : {'validation', 'test'}
+            What to score on. For the validation part, the model is trained on what is
+            left of the training part.
+        tick : callable
+            Called after each epoch with how much of the training it was, from 0 to 1,
+            and whether that had been done before.
+
+        Returns
+        -------
+        float
+            RMSE.
+        """
+        from .estimators import BookMF
+
+        settings = experiment.settings(wd)
+        asked: dict[str, Any] = {"split": split, "part": part, "settings": settings}
+        key = {**asked, "data": self.data, "revision": REVISION}
+        if done := self.find(key):
+            tick(1.0, True)
+            return float(done["rmse"])
+        train_data, held_out = self.parts(split, part)
+        model = experiment.model(self.ratings, wd)
+        if experiment.recipe is None:
+            num_epochs = BookMF.num_epochs
+        else:
+            num_epochs = experiment.recipe.pretrain_epochs
+            num_epochs += experiment.recipe.num_epochs
+        start = time.perf_counter()
+        for _ in model.fit(train_data, split):
+            tick(1 / num_epochs, False)
+        seconds = time.perf_counter() - start
+        rmse = protocol_rmse(model, train_data, held_out, experiment.cold)
+        record = {
+            "title": experiment.title,
+            **key,
+            "d2l_autorec": __version__,
+            "rmse": rmse,
+            "seconds": round(seconds, 1),
+        }
+        if old := self.find(asked):
+            self.superseded.append(old)
+            self.records[self.records.index(old)] = record
+        else:
+            self.records.append(record)
+        self.save()
+        return rmse
+
+    def parts(self, split: int, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Cut the ratings for a training.
+
+        Parameters
+        ----------
+        split, part
+            As for `run`.
+
+        Returns
+        -------
+        train_data, held_out : pandas.DataFrame
+            To train on, and to score on.
+        """
+        from ..data import split_data_ml100k
+        from ..loop import seed_everything
+
+        seed_everything(split)
+        train_data, test_data = split_data_ml100k(
+            self.ratings.data, self.ratings.num_users, self.ratings.num_items
+        )
+        if part == "test":
+            return train_data, test_data
+        return hold_out(train_data, VALID_RATIO, split)
+
+    def save(self) -> None:
+        """Write the records."""
+        content = {
+            "command": f"python -m d2l_autorec.paper --dataset {self.ratings.name}",
+            "machine": machine(),
+            "python": platform.python_version(),
+            "date": date.today().isoformat(),
+            "trainings": self.records,
+            "superseded": self.superseded,
+        }
+        save_text(json.dumps(content, indent=1) + "\n", self.file)
+
+    def choose(
+        self, experiment: Experiment, tick: Callable[[float, bool], None]
+    ) -> float | None:
+        """Choose an experiment's weight decay on the first split's validation part.
+
+        Parameters
+        ----------
+        experiment : Experiment
+            With the candidates.
+        tick : callable
+            As for `run`.
+
+        Returns
+        -------
+        float or None
+            Of one candidate itself, of several the one with the lowest RMSE.
+        """
+        if len(experiment.wds) == 1:
+            return experiment.wds[0]
+        return min(
+            experiment.wds,
+            key=lambda wd: self.run(experiment, wd, 0, "validation", tick),
+        )
+
+
+def protocol_rmse(
+    model: Estimator,
+    train_data: pd.DataFrame,
+    held_out: pd.DataFrame,
+    cold: float | str,
+) -> float:
+    """Score a model by the rules that are the same for all.
+
+    Parameters
+    ----------
+    model : Estimator
+        Trained on `train_data`.
+    train_data, held_out : pandas.DataFrame
+        Ratings; predictions are clipped to the range of the former.
+    cold : float or 'mean'
+        Predicted for users and items that are not in `train_data`.
+
+    Returns
+    -------
+    float
+        Pooled over `held_out`.
+    """
+    from ..evaluators import rmse
+
+    rating = train_data["rating"]
+    predictions = model.predict(held_out[["user_id", "item_id"]])
+    predictions = predictions.clip(rating.min(), rating.max())
+    for column in ("user_id", "item_id"):
+        unknown = ~held_out[column].isin(train_data[column])
+        predictions[unknown] = rating.mean() if cold == "mean" else cold
+    return rmse(predictions, held_out["rating"])
+
+
+class Row(NamedTuple):
+    """What came out of an experiment.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    wd : float or None
+        That was chosen.
+    rmse : list of float
+        On the test part of each split.
+    """
+
+    experiment: Experiment
+    wd: float | None
+    rmse: list[float]
+
+
+def report(rows: Mapping[str, Row], dataset: str, command: str) -> str:
+    """Write the results down as Markdown.
+
+    Parameters
+    ----------
+    rows : mapping of str to Row
+        By the experiments' names.
+    dataset : str
+        Published figures are shown beside ML-1M's.
+    command : str
+        That prints them again.
+
+    Returns
+    -------
+    str
+    """
+    header = ("model", "table", "published", "RMSE here", "", "splits", "weight decay")
+    cells = [header]
+    for row in rows.values():
+        published = row.experiment.published if dataset == "ml-1m" else None
+        cells.append(
+            (
+                row.experiment.title,
+                row.experiment.table,
+                f"{published:g}" if published else "",
+                spread(row.rmse, ".4f"),
+                _verdict(row.rmse, published),
+                str(len(row.rmse)),
+                "by size" if row.wd is None else f"{row.wd:g}",
+            )
+        )
+    return f"{dataset}:\n\n{markdown_table(cells)}\n\n{PROTOCOL}\n\n{command}\n"
+
+
+def _verdict(rmse: Sequence[float], published: float | None) -> str:
+    if published is None:
+        return ""
+    return "reached" if statistics.mean(rmse) <= published else "not reached"

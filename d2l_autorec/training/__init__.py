@@ -1,0 +1,5 @@
+"""Beyond the book's recipe: settings, networks, losses, optimizers, validation."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

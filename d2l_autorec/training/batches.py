@@ -1,0 +1,62 @@
+"""Mini-batches whose epochs can be drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .._mxnet import gluon, mx
+from ..loop import seed_everything
+
+
+class SeededBatches:
+    """Batches whose epochs start from a seed of their own.
+
+    So an epoch's draws do not depend on the epochs before it, and a training that was
+    interrupted goes on as it would have.
+
+    Parameters
+    ----------
+    loader : mxnet.gluon.data.DataLoader
+        Draws a new order for each epoch.
+    seed : int or None
+        Of the training; None lets the generators just run on.
+    trained : int
+        Epochs that an earlier training did, with the same seed.
+    rank : int
+        Of this process among several, which get the same batches.
+    """
+
+    def __init__(
+        self,
+        loader: gluon.data.DataLoader,
+        seed: int | None,
+        trained: int = 0,
+        rank: int = 0,
+    ) -> None:
+        self.loader, self.seed, self.rank = loader, seed, rank
+        self.epoch, self.trained = 0, trained
+
+    def __iter__(self) -> Iterator[Any]:
+        """Begin an epoch."""
+        while self.epoch < self.trained:
+            # The samples that an epoch leaves over come first in the next one.
+            self._begin()
+            for _ in self.loader._batch_sampler:
+                pass
+        self._begin()
+        yield from self.loader
+
+    def _begin(self) -> None:
+        self.epoch += 1
+        if self.seed is None:
+            return
+        sequence = np.random.SeedSequence([self.seed, self.epoch])
+        seed = int(sequence.generate_state(1)[0] >> 1)
+        seed_everything(seed)
+        if self.rank and self.epoch > 1:
+            # Each process its own dropout, but not yet in the first epoch, which draws
+            # the weights; NumPy draws the order of the rows, one for all.
+            mx.random.seed(seed ^ self.rank)

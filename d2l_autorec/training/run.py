@@ -1,0 +1,121 @@
+"""A run: ratings cut into parts, a recipe and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from .._mxnet import mx
+from ..ratings import Ratings
+from .settings import Recipe
+from .training import Parts, Team, Training
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training starts from: ratings cut into parts, a recipe and a seed.
+
+    Parameters
+    ----------
+    name : str
+        Of the data.
+    user_ids, item_ids : numpy.ndarray
+        Raw ids; a position is a ``user_index`` or an ``item_index``.
+    titles : mapping
+        Raw item id to title, for the items that have one.
+    train_mat, test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        Ratings to learn from, and held-out ratings.
+    valid_mat : scipy.sparse.csr_matrix, shape (num_items, num_users), optional
+        Ratings held out to choose the best epoch on.
+    rating_offset : float
+        Was added to every rating.
+    recipe : Recipe
+        Settings of the training.
+    seed : int
+        Of the whole run.
+    split : mapping
+        How the parts were cut, for reports.
+    patience : int, optional
+        Epochs without a new best on `valid_mat` before the training stops.
+    """
+
+    name: str
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    titles: Mapping[Any, str]
+    train_mat: sp.csr_matrix
+    test_mat: sp.csr_matrix
+    valid_mat: sp.csr_matrix | None
+    rating_offset: float
+    recipe: Recipe
+    seed: int
+    split: Mapping[str, Any]
+    patience: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        ratings: Ratings,
+        train_data: Any,
+        test_data: Any,
+        valid_data: Any = None,
+        *,
+        recipe: Recipe,
+        seed: int,
+        split: Mapping[str, Any],
+        patience: int | None = None,
+    ) -> Run:
+        """Lay the parts of a split out as matrices.
+
+        Parameters
+        ----------
+        ratings : Ratings
+            The whole.
+        train_data, test_data, valid_data : pandas.DataFrame
+            Its parts; the last one is optional.
+        recipe, seed, split, patience
+            As for the class.
+
+        Returns
+        -------
+        Run
+        """
+        return cls(
+            ratings.name,
+            ratings.user_ids,
+            ratings.item_ids,
+            ratings.titles,
+            ratings.matrix(train_data),
+            ratings.matrix(test_data),
+            None if valid_data is None else ratings.matrix(valid_data),
+            ratings.rating_offset,
+            recipe,
+            seed,
+            split,
+            patience,
+        )
+
+    @property
+    def parts(self) -> Parts:
+        """The three matrices."""
+        return Parts(self.train_mat, self.test_mat, self.valid_mat)
+
+    def train(
+        self, devices: list[mx.Context], trained: int = 0, team: Team | None = None
+    ) -> Training:
+        """Get the training ready.
+
+        Parameters
+        ----------
+        devices, trained, team
+            As for `Training`.
+
+        Returns
+        -------
+        Training
+        """
+        return Training(self.recipe, self.parts, devices, self.seed, trained, team)

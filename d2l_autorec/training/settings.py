@@ -1,0 +1,386 @@
+"""The settings of a training, each described once.
+
+`Recipe` checks them, and the commands make their flags of them. MXNet is not needed
+here, so that ``--help`` answers at once.
+
+References
+----------
+*Dive into Deep Learning*, "AutoRec: Rating Prediction with Autoencoders", whose
+settings are the defaults. S. Sedhain, A. K. Menon, S. Sanner, L. Xie, "AutoRec:
+Autoencoders Meet Collaborative Filtering", WWW 2015.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+ACTIVATIONS = ("sigmoid", "identity", "relu", "tanh", "elu", "selu")
+# MXNet 1.9.1's, and ours.
+OPTIMIZERS = (
+    *("adadelta", "adagrad", "adam", "adamax", "ccsgd", "dcasgd", "ftml", "ftrl"),
+    *("fusedadam", "groupadagrad", "lamb", "lars", "lbsgd", "nadam", "nag", "rmsprop"),
+    *("rprop", "sgd", "sgld", "signum", "test"),
+)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of a kind, within bounds.
+
+    Parameters
+    ----------
+    kind : type
+        int; or float, which whole numbers are, too.
+    fits : callable
+        Tells whether a number is within the bounds; NaN never is.
+    wanted : str
+        What they are, in words.
+    """
+
+    kind: type[int] | type[float]
+    fits: Callable[[float], bool]
+    wanted: str
+
+    def allow(self, value: Any) -> bool:
+        """Tell whether a value is one of them; True and False are no numbers."""
+        kinds = int if self.kind is int else (int, float)
+        return (
+            isinstance(value, kinds)
+            and not isinstance(value, bool)
+            and self.fits(value)
+        )
+
+    def parse(self, text: str) -> Any:
+        """Read one of them.
+
+        Raises
+        ------
+        ValueError
+            If the text is none.
+        """
+        try:
+            number = self.kind(text)
+        except ValueError:
+            number = float("nan")
+        if not self.allow(number):
+            raise ValueError(f"{text!r} is not {self.wanted}")
+        return number
+
+
+POSITIVE_INT = Numbers(int, lambda n: n > 0, "a whole number from 1")
+NON_NEGATIVE_INT = Numbers(int, lambda n: n >= 0, "a whole number from 0")
+POSITIVE = Numbers(float, lambda n: 0 < n < math.inf, "a number above 0")
+NON_NEGATIVE = Numbers(float, lambda n: 0 <= n < math.inf, "a number from 0")
+FINITE = Numbers(float, lambda n: abs(n) < math.inf, "a number")
+DROPOUT = Numbers(float, lambda n: 0 <= n < 1, "from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a setting is for, and what it may be.
+
+    Parameters
+    ----------
+    help : str
+        For the command line.
+    numbers : Numbers, optional
+        What it may be.
+    choices : tuple of str
+        The words that it may be.
+    words : dict
+        What a word on the command line stands for.
+    also : tuple
+        What it may be that has no word.
+    several : bool
+        Whether it may be a tuple of numbers, too.
+    letter : str, optional
+        Short flag.
+    """
+
+    help: str
+    numbers: Numbers | None = None
+    choices: tuple[str, ...] = ()
+    words: dict[str, Any] = field(default_factory=dict)
+    also: tuple[Any, ...] = ()
+    several: bool = False
+    letter: str | None = None
+
+    def allows(self, value: Any) -> bool:
+        """Tell whether the setting may have a value, of the right type, too."""
+        values = value if self.several and isinstance(value, tuple) else (value,)
+        return bool(values) and all(map(self._allows_one, values))
+
+    def parse(self, text: str) -> Any:
+        """Read a value from the command line.
+
+        Raises
+        ------
+        ValueError
+            If the setting may not have it.
+        """
+        if text in self.words:
+            return self.words[text]
+        assert self.numbers
+        return self.numbers.parse(text)
+
+    def _allows_one(self, value: Any) -> bool:
+        if self.numbers and self.numbers.allow(value):
+            return True
+        return any(type(value) is type(one) and value == one for one in self._named())
+
+    def _named(self) -> tuple[Any, ...]:
+        return (*self.choices, *self.words.values(), *self.also)
+
+    def __str__(self) -> str:
+        """Say what is wanted, in words."""
+        named = ", ".join(map(str, self._named()))
+        if not self.numbers:
+            return f"one of {named}"
+        several = "a tuple of such" if self.several else ""
+        return " or ".join(filter(None, (self.numbers.wanted, named, several)))
+
+
+def _setting(default: Any, help: str, *args: Any, **kwargs: Any) -> Any:
+    return field(default=default, metadata={"setting": Setting(help, *args, **kwargs)})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    r"""Settings of AutoRec's training; the defaults are the book's.
+
+    Parameters
+    ----------
+    num_hidden : int or tuple of int
+        Units of the hidden layer, or of each one.
+    kind : {'item', 'user'}
+        Whether a row of the autoencoder is an item's ratings or a user's.
+    activation, output : str
+        As for `DeepAutoRec`.
+    dropout, input_dropout : float
+        Share of the hidden units, and of the inputs, that training drops.
+    members : int
+        Networks, alike but for their initial weights, whose mean is the prediction.
+    loss : {'book', 'paper', 'rmse'}
+        ``book``: half the squared error, as a mean over all cells of a row, where
+        unobserved ones count as 0. ``paper``: the objective
+
+        .. math:: \sum_{observed} (r - \hat r)^2
+                  + \frac{\lambda}{2} (\|W\|_F^2 + \|V\|_F^2)
+
+        with `wd` as its :math:`\lambda`, which spares the biases. ``rmse``: the root
+        of the mean squared error over the observed cells of a batch.
+    optimizer : str
+        Name of an MXNet optimizer, or ``rprop``, upper or lower case.
+    lr : float
+        Its learning rate.
+    schedule : {'constant', 'cosine'}
+        What becomes of the learning rate: it stays, or falls to 0 at the last epoch.
+    wd : float or None
+        Weight decay. None leaves the paper's :math:`\lambda` to the size of the data:
+        see `penalty`.
+    num_epochs : int
+        Passes over the training matrix.
+    pretrain_epochs : int
+        For several hidden layers, of which the first and the last have equally many
+        units: passes that come before, which find the weights to start from with one
+        hidden layer; see `pretrain`.
+    batch_size : int or None
+        Rows a mini-batch; None for all of them at once.
+    clip : bool
+        Hold predictions to the range of the training ratings.
+    cold : float, 'mean' or None
+        What is predicted for an item or a user without a training rating: this, the
+        mean of the training ratings, or what the network makes of an empty row.
+
+    Raises
+    ------
+    ValueError
+        If a setting is not what it may be, or settings contradict each other.
+    """
+
+    num_hidden: int | tuple[int, ...] = _setting(
+        500,
+        "units of the hidden layer, or of several: 500 250 500",
+        POSITIVE_INT,
+        several=True,
+        letter="k",
+    )
+    kind: str = _setting(
+        "item",
+        "whether a row is what all users gave an item, or what a user gave all items",
+        choices=("item", "user"),
+    )
+    activation: str = _setting(
+        "sigmoid", "activation of the hidden layers", choices=ACTIVATIONS
+    )
+    output: str = _setting(
+        "identity",
+        "activation of the output; a bounded one is stretched over the ratings",
+        choices=ACTIVATIONS,
+    )
+    dropout: float = _setting(
+        0.05, "share of the hidden units that training drops", DROPOUT
+    )
+    input_dropout: float = _setting(
+        0.0,
+        "share of the inputs that training drops (a denoising autoencoder)",
+        DROPOUT,
+    )
+    members: int = _setting(
+        1, "networks to train side by side and to average", POSITIVE_INT
+    )
+    loss: str = _setting(
+        "book",
+        "squared error over all cells, unobserved ones counting 0; over the observed "
+        "ones, with --wd as the paper's lambda; or its root",
+        choices=("book", "paper", "rmse"),
+    )
+    optimizer: str = _setting(
+        "adam",
+        "an MXNet optimizer, or rprop, which needs --batch-size all",
+        choices=OPTIMIZERS,
+    )
+    lr: float = _setting(0.002, "learning rate", POSITIVE, letter="l")
+    schedule: str = _setting(
+        "constant",
+        "whether the learning rate stays, or falls to 0 at the last epoch",
+        choices=("constant", "cosine"),
+    )
+    wd: float | None = _setting(
+        1e-5,
+        "weight decay; where --loss is paper, lambda, which --preset best takes from "
+        "the size of the data",
+        NON_NEGATIVE,
+        also=(None,),
+        letter="w",
+    )
+    num_epochs: int = _setting(
+        25,
+        "passes over the training ratings, those before a --resume included",
+        POSITIVE_INT,
+        letter="e",
+    )
+    pretrain_epochs: int = _setting(
+        0,
+        "with several hidden layers, passes with just one that come first, for weights "
+        "to start from",
+        NON_NEGATIVE_INT,
+    )
+    batch_size: int | None = _setting(
+        256,
+        "rows a mini-batch, or 'all'",
+        POSITIVE_INT,
+        words={"all": None},
+        letter="b",
+    )
+    clip: bool = _setting(
+        False,
+        "hold predictions to the range of the training ratings",
+        also=(False, True),
+    )
+    cold: float | str | None = _setting(
+        None,
+        "what to predict for a user or item without a training rating: a number, "
+        "'mean', or 'net' for what the network makes of them (default: net)",
+        FINITE,
+        words={"mean": "mean", "net": None},
+    )
+
+    def __post_init__(self) -> None:
+        """Check each setting, and those that depend on each other."""
+        for name, setting in SETTINGS.items():
+            value = getattr(self, name)
+            if name == "optimizer" and isinstance(value, str):
+                value = value.lower()
+            if not setting.allows(value):
+                raise ValueError(f"{name}={value!r} is not {setting}")
+        layers = self.num_hidden
+        if self.pretrain_epochs and (
+            isinstance(layers, int) or layers[0] != layers[-1]
+        ):
+            raise ValueError(
+                f"pretrain_epochs={self.pretrain_epochs} needs several hidden layers, "
+                "the first as large as the last, such as 500 250 500"
+            )
+        if self.wd is None and self.loss != "paper":
+            raise ValueError(f"the {self.loss} loss needs a weight decay (--wd)")
+        if self.optimizer.lower() == "rprop" and self.batch_size:
+            raise ValueError("rprop needs all rows in one batch (--batch-size all)")
+
+    def rows(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
+        """Turn a matrix of items x users so that its rows are the autoencoder's.
+
+        Parameters
+        ----------
+        inter_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+            Ratings.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix
+            Items x users, or users x items if the recipe is user-based.
+        """
+        return inter_mat.T.tocsr() if self.kind == "user" else inter_mat
+
+    @property
+    def scores_by_the_book(self) -> bool:
+        """Whether rows are items, and cold ones get what the network makes of them."""
+        return self.kind == "item" and self.cold is None
+
+    def penalty(self, train_mat: sp.csr_matrix) -> float:
+        r"""Return :math:`\lambda` of the paper's objective.
+
+        Parameters
+        ----------
+        train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+            Ratings to learn from.
+
+        Returns
+        -------
+        float
+            `wd`; where that is None, 7.5 times the root of the ratings per item or per
+            user, whichever are more. It grows so because the noise in the ratings, as a
+            matrix, does; the factor is near the best one on the validation parts of
+            MovieLens 100K and 1M alike.
+        """
+        if self.wd is not None:
+            return self.wd
+        return 7.5 * math.sqrt(train_mat.nnz / min(train_mat.shape))
+
+
+SETTINGS: dict[str, Setting] = {
+    one.name: one.metadata["setting"] for one in fields(Recipe)
+}
+
+PRESETS = {
+    "book": Recipe(),
+    "paper": Recipe(
+        dropout=0.0,
+        loss="paper",
+        schedule="cosine",
+        wd=200.0,
+        num_epochs=60,
+        batch_size=128,
+        clip=True,
+        cold=3.0,
+    ),
+    "best": Recipe(
+        num_hidden=(500, 500, 500),
+        dropout=0.0,
+        members=5,
+        loss="paper",
+        schedule="cosine",
+        wd=None,
+        num_epochs=40,
+        pretrain_epochs=40,
+        batch_size=128,
+        clip=True,
+        cold="mean",
+    ),
+}

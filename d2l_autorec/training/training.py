@@ -1,0 +1,275 @@
+"""A training: what a recipe sets up on a matrix of ratings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from .._mxnet import gluon, mx
+from ..curve import Epoch
+from ..data import row_batches
+from ..evaluators import evaluator, rmse
+from ..fast import FASTER, SparseStep, members, predict_cells
+from ..loop import train_epochs
+from ..model import AutoRec
+from . import rprop  # noqa: F401  registers it
+from .batches import SeededBatches
+from .family import BOUNDED, Average, DeepAutoRec
+from .losses import MaskedRMSELoss
+from .pretraining import pretrain
+from .settings import Recipe
+
+
+class Team(Protocol):
+    """Workers on other machines that train together.
+
+    Attributes
+    ----------
+    rank : int
+        Of this worker, from 0.
+    """
+
+    rank: int
+
+    def step(self, *args: Any) -> SparseStep:
+        """Make a `SparseStep`, of these arguments, that all of them take."""
+
+
+class Parts(NamedTuple):
+    """The parts that ratings are cut into, as matrices of one shape.
+
+    Attributes
+    ----------
+    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        Ratings to learn from.
+    test_mat, valid_mat : scipy.sparse.csr_matrix or None
+        Ratings held out to score, and to choose something on.
+    """
+
+    train_mat: sp.csr_matrix
+    test_mat: sp.csr_matrix | None = None
+    valid_mat: sp.csr_matrix | None = None
+
+
+_BOOK = Recipe().activation, Recipe().output, Recipe().input_dropout, None
+
+
+def network(recipe: Recipe, train_mat: sp.csr_matrix) -> AutoRec | Average:
+    """Make a recipe's network, not yet initialized.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With the default structure it is the book's `AutoRec`.
+    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        Ratings to learn from, whose range is that of bounded predictions.
+
+    Returns
+    -------
+    AutoRec or Average
+    """
+    length = recipe.rows(train_mat).shape[1]
+    rating_range = None
+    if recipe.clip or recipe.output in BOUNDED:
+        rating_range = float(train_mat.data.min()), float(train_mat.data.max())
+    beyond = recipe.activation, recipe.output, recipe.input_dropout, rating_range
+
+    def one() -> AutoRec:
+        if isinstance(recipe.num_hidden, int) and beyond == _BOOK:
+            return AutoRec(recipe.num_hidden, length, recipe.dropout)
+        return DeepAutoRec(recipe.num_hidden, length, recipe.dropout, *beyond)
+
+    nets = [one() for _ in range(recipe.members)]
+    return nets[0] if len(nets) == 1 else Average(nets)
+
+
+class Training:
+    """A recipe at work.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The settings.
+    parts : Parts
+        The ratings.
+    devices : sequence of mxnet.Context
+        To train on.
+    seed : int, optional
+        Of each epoch, as for `SeededBatches`.
+    trained : int
+        Epochs that lie behind it.
+    team : Team, optional
+        Workers to train with.
+
+    Attributes
+    ----------
+    net : AutoRec or Average
+        Initialized on the devices.
+    loss : callable
+        For `step`.
+    trainer : mxnet.gluon.Trainer
+        With the optimizer's state.
+    step : SparseStep
+        Trains on a batch.
+    batches : SeededBatches
+        Of the rows of the training matrix.
+    pretraining : iterator of Epoch
+        What comes before, with one hidden layer.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        parts: Parts,
+        devices: Sequence[mx.Context],
+        seed: int | None = None,
+        trained: int = 0,
+        team: Team | None = None,
+    ) -> None:
+        self.recipe, self.parts, self.devices = recipe, parts, list(devices)
+        self.seed, self.trained, self.team = seed, trained, team
+        self.net = network(recipe, parts.train_mat)
+        # One layer as in the book; through several, weights that small pass nothing on.
+        shallow = isinstance(recipe.num_hidden, int)
+        start = mx.init.Normal(0.01) if shallow else mx.init.Xavier()
+        self.net.initialize(start, self.devices)
+        self.pretraining: Iterator[Epoch] = iter(())
+        if recipe.pretrain_epochs and not trained:
+            self.pretraining = self._pretrain()
+        rows = recipe.rows(parts.train_mat)
+        batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
+        self.trainer = self._trainer(rows, batch_size)
+        rmse_loss = recipe.loss == "rmse"
+        self.loss = MaskedRMSELoss() if rmse_loss else gluon.loss.L2Loss()
+        self.step = (team.step if team else SparseStep)(
+            self.net,
+            self.loss,
+            self.trainer,
+            self.devices,
+            None if recipe.loss == "book" else rows.nnz / rows.shape[0],
+        )
+        self.batches = SeededBatches(
+            row_batches(rows, batch_size, shuffle=True, sparse=True),
+            *(seed, trained, team.rank if team else 0),
+        )
+
+    def epochs(self) -> Iterator[Epoch]:
+        """Train, what is left of the pretraining first.
+
+        Yields
+        ------
+        Epoch
+            Without a test part its test RMSE is NaN.
+        """
+        for _ in self.pretraining:
+            pass
+        yield from self.validated(
+            train_epochs(
+                self.batches,
+                self.step,
+                self.recipe.num_epochs,
+                lambda: self.rmse(self.parts.test_mat),
+                self.trained,
+            )
+        )
+
+    def validated(self, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
+        """Score epochs as they pass by on the validation part, where there is one.
+
+        Parameters
+        ----------
+        epochs : iterable of Epoch
+            Of this training.
+
+        Yields
+        ------
+        Epoch
+        """
+        for epoch in epochs:
+            if self.parts.valid_mat is not None:
+                epoch = epoch._replace(valid_rmse=self.rmse(self.parts.valid_mat))
+            yield epoch
+
+    def evaluator(self) -> tuple[Callable[..., float], Iterable[Any]]:
+        """Say how `train_recsys_rating` is to score.
+
+        Returns
+        -------
+        evaluator, test_iter
+            The book's, and batches of the training matrix, as far as they will do: not
+            where rows are users, or cold ones get a prediction of their own.
+        """
+        if type(self.net) is AutoRec and self.recipe.scores_by_the_book:
+            return evaluator, row_batches(self.parts.train_mat, 1024)
+        return lambda net, rows, held_out, devices: self.rmse(held_out), ()
+
+    def rmse(self, held_out: sp.csr_matrix | None) -> float:
+        """Score held-out ratings; without any, the RMSE is NaN."""
+        return math.nan if held_out is None else rmse(*self.predict(held_out))
+
+    def predict(self, cells: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """Predict the ratings of cells, by the recipe's rule for cold ones.
+
+        Parameters
+        ----------
+        cells : scipy.sparse.csr_matrix, shape (num_items, num_users)
+            Stores a value in each cell that is asked for.
+
+        Returns
+        -------
+        predictions, values : numpy.ndarray, shape (num_cells,)
+            The predictions, and what `cells` stores there, in the same order.
+        """
+        train_mat, cold = self.parts.train_mat, self.recipe.cold
+        if cold == "mean":
+            cold = float(train_mat.data.mean())
+        assert not isinstance(cold, str)
+        rows, cells = self.recipe.rows(train_mat), self.recipe.rows(cells)
+        found = predict_cells(self.net, rows, cells, self.devices, cold=cold)
+        return found, cells.data
+
+    def _trainer(self, rows: sp.csr_matrix, batch_size: int) -> gluon.Trainer:
+        recipe = self.recipe
+        settings: dict[str, Any] = {"learning_rate": recipe.lr, "wd": recipe.wd}
+        if recipe.schedule == "cosine":
+            # An incomplete batch waits for the next epoch.
+            num_steps = recipe.num_epochs * rows.shape[0] // batch_size
+            schedule = mx.lr_scheduler.CosineScheduler(num_steps, recipe.lr)
+            settings["lr_scheduler"] = schedule
+        if recipe.loss == "paper":
+            # Twice the number of ratings is what the objective is divided by.
+            settings["wd"] = recipe.penalty(self.parts.train_mat) / (2 * rows.nnz)
+            for parameter in self.net.collect_params(".*bias").values():
+                parameter.wd_mult = 0.0
+        return gluon.Trainer(
+            self.net.collect_params(),
+            FASTER.get(recipe.optimizer.lower(), recipe.optimizer),
+            settings,
+            # A team adds up the gradients itself.
+            kvstore=None if self.team else "device",
+        )
+
+    def _pretrain(self) -> Iterator[Epoch]:
+        recipe = self.recipe
+        assert not isinstance(recipe.num_hidden, int)
+        shallow = Training(
+            replace(
+                recipe,
+                num_hidden=recipe.num_hidden[0],
+                num_epochs=recipe.pretrain_epochs,
+                pretrain_epochs=0,
+            ),
+            Parts(self.parts.train_mat),
+            self.devices,
+            self.seed,
+            team=self.team,
+        )
+        yield from shallow.epochs()
+        rows = recipe.rows(self.parts.train_mat)
+        for deep, trained in zip(members(self.net), members(shallow.net)):
+            pretrain(deep, trained, rows, self.devices, self.seed)

@@ -21,22 +21,18 @@ from ._mxnet import gluon, mx
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _lock = threading.RLock()
-
-# Of what Numba can run its threads with, the default may be GNU's OpenMP, which ends a
-# forked process. What takes its place serves one caller at a time: see `one_at_a_time`.
-if numba.config.THREADING_LAYER == "default":
-    numba.config.THREADING_LAYER = "forksafe"
+_process = os.getpid()
 
 # MXNet's library finds the functions of the libraries that it is linked with, so these
-# are those of its OpenMP; where it has none, Numba's own number of threads counts.
-_openmp_threads = getattr(mx.base._LIB, "omp_get_max_threads", numba.get_num_threads)
+# are its OpenMP's, where it has one. They are about the thread that calls them.
+_get_openmp_threads = getattr(mx.base._LIB, "omp_get_max_threads", None)
 _set_openmp_threads = getattr(mx.base._LIB, "omp_set_num_threads", None)
 
 
 def _start_forked() -> None:
-    """Go on in a forked process, which OpenMP's threads were not copied to.
+    """Go on in a forked process, without the threads of OpenMP, which are not there.
 
-    Without this MXNet's kernels would wait for them.
+    MXNet's kernels would wait for them.
     """
     if _set_openmp_threads:
         _set_openmp_threads(1)
@@ -55,7 +51,7 @@ if hasattr(os, "register_at_fork"):
 def one_at_a_time(function: _Function) -> _Function:
     """Let threads call a function, and all others with this decorator, in turn.
 
-    Two at once do not get on: Numba's threads end the process, and MXNet's matrix
+    Two at once do not get on: Numba's threads may end the process, and MXNet's matrix
     products (OpenBLAS), if its operators are computed in the thread that calls them,
     wait for each other for ever. Each uses all cores anyway.
     """
@@ -72,6 +68,8 @@ def parallel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     """Compile a loop over `numba.prange` when it is first called.
 
     The machine code is kept for other processes, where there is a folder to write to.
+    In a forked process the loop is compiled without threads: Numba's are often those of
+    OpenMP as well, which would end it.
 
     Parameters
     ----------
@@ -86,17 +84,22 @@ def parallel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
 
     def decorate(loop: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            compiled = numba.njit(parallel=True, cache=True, **options)(loop)
+            threaded = numba.njit(parallel=True, cache=True, **options)(loop)
         except RuntimeError:  # no folder
-            compiled = numba.njit(parallel=True, **options)(loop)
+            threaded = numba.njit(parallel=True, **options)(loop)
+        # In a cache it would be taken for the other one.
+        serial = numba.njit(**options)(loop)
 
         @functools.wraps(loop)
         @one_at_a_time
         def run(*args: Any) -> None:
-            before = numba.get_num_threads()
-            numba.set_num_threads(num_threads())
+            if _is_forked():
+                serial(*args)
+                return
+            wanted, before = num_threads(), numba.get_num_threads()
+            numba.set_num_threads(wanted)
             try:
-                compiled(*args)
+                threaded(*args)
             finally:
                 numba.set_num_threads(before)
 
@@ -107,7 +110,24 @@ def parallel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 def num_threads() -> int:
     """Return how many threads a loop gets: MXNet's number, but one a core at most."""
-    return int(min(numba.get_num_threads(), _openmp_threads()))
+    if _is_forked():
+        return 1
+    _start_numba()
+    found: int = numba.get_num_threads()
+    return min(found, _get_openmp_threads()) if _get_openmp_threads else found
+
+
+@functools.cache
+def _start_numba() -> None:
+    """Start Numba's threads; where they are OpenMP's, that sets MXNet's number too."""
+    given = _get_openmp_threads and _get_openmp_threads()
+    numba.get_num_threads()
+    if _set_openmp_threads:
+        _set_openmp_threads(given)
+
+
+def _is_forked() -> bool:
+    return os.getpid() != _process
 
 
 def view(array: Any) -> onp.ndarray:

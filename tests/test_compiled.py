@@ -122,16 +122,20 @@ assert os.waitpid(child, 0)[1] == 0
     )
 
 
-def test_a_threading_layer_that_was_chosen_stays():
-    code = "import numba, d2l_autorec.compiled; print(numba.config.THREADING_LAYER)"
-    assert run(code, NUMBA_THREADING_LAYER="threadsafe") == "threadsafe\n"
-
-
 @pytest.mark.parametrize("given", ["1", "2"])
 def test_loops_have_as_many_threads_as_mxnet(given):
-    code = "from d2l_autorec.compiled import num_threads; print(num_threads())"
-    found = run(code, OMP_NUM_THREADS=given, NUMBA_NUM_THREADS="4")
-    assert found == f"{given}\n"
+    run(
+        TOY
+        + f"""
+train()
+from d2l_autorec._mxnet import mx
+from d2l_autorec.compiled import num_threads
+openmp = getattr(mx.base._LIB, "omp_get_max_threads", num_threads)
+assert (num_threads(), openmp()) == ({given}, {given})
+""",
+        OMP_NUM_THREADS=given,
+        NUMBA_NUM_THREADS="4",
+    )
 
 
 def test_numpys_semantics_hold_in_every_thread():
@@ -149,18 +153,22 @@ assert in_threads(semantics) == 8 * [(True, True, (0, 2))]
     )
 
 
-def test_threads_may_train_at_once():
+# The layer that is everywhere, and serves one thread at a time.
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_threads_may_train_at_once(layer):
     run(
         TOY
         + """
 train()
 for losses in in_threads(train):
     assert losses[-1] < 0.7 * losses[0]
-"""
+""",
+        NUMBA_THREADING_LAYER=layer,
     )
 
 
-def test_threads_may_evaluate_at_once():
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_threads_may_evaluate_at_once(layer):
     run(
         TOY
         + """
@@ -174,7 +182,8 @@ expected = predict()
 for _ in range(10):
     for found in in_threads(predict):
         np.testing.assert_array_equal(found, expected)
-"""
+""",
+        NUMBA_THREADING_LAYER=layer,
     )
 
 

@@ -26,13 +26,12 @@ Answer = dict[str, float]
 
 def ours(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
     """Run our loop, as the command does."""
-    from d2l_autorec.recipe import Recipe
-
     from d2l_autorec import seed_everything, try_all_gpus
+    from d2l_autorec.training import Parts, Recipe, Training
 
     seed_everything(0)
     recipe = Recipe(num_epochs=10**9)
-    epochs = recipe.train(train, test, try_all_gpus(), 0).epochs
+    epochs = Training(recipe, Parts(train, test), try_all_gpus(), 0).epochs()
 
     def run() -> Answer:
         epoch = next(epochs)

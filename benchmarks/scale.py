@@ -67,14 +67,13 @@ def generate(
 
 def measure(name: str, num_hidden: int) -> dict[str, float | int | str]:
     """Train in this process; time the last epoch, as the first one warms up."""
-    from d2l_autorec.recipe import Recipe
-
     from d2l_autorec import seed_everything, try_all_gpus
+    from d2l_autorec.training import Parts, Recipe, Training
 
     train, test = generate(*SHAPES[name])
     seed_everything(0)
     recipe = Recipe(num_hidden=num_hidden, num_epochs=1 if name == "netflix" else 3)
-    epochs = recipe.train(train, test, try_all_gpus(), 0).epochs
+    epochs = Training(recipe, Parts(train, test), try_all_gpus(), 0).epochs()
     for _ in range(recipe.num_epochs):
         start = time.perf_counter()
         epoch = next(epochs)

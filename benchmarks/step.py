@@ -23,9 +23,9 @@ from d2l_autorec import (
     seed_everything,
     split_data_ml100k,
 )
-from d2l_autorec import sampled as product
 from d2l_autorec._mxnet import autograd, gluon, mx, np
-from d2l_autorec.data import dense, on_device
+from d2l_autorec.fast import cells as product
+from d2l_autorec.fast import dense, on_device
 
 DEVICE = mx.cpu()
 Milliseconds = dict[str, list[float]]

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import nbclient
 import nbformat
-from d2l_autorec.files import replacing
 from nbformat import NotebookNode
 from tqdm import tqdm
+
+from d2l_autorec.serving import replacing
 
 HERE = Path(__file__).parent
 LANGUAGES = ("en", "ko", "pt")

@@ -38,7 +38,7 @@ def offline(monkeypatch, tmp_path):
     """No data anywhere, and servers that refuse."""
     monkeypatch.delenv("D2L_AUTOREC_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("d2l_autorec.datasets.SERVERS", ("http://localhost:9",))
+    monkeypatch.setattr("d2l_autorec.ratings.datasets.SERVERS", ("http://localhost:9",))
 
 
 def real(name: str) -> Path:

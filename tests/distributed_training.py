@@ -3,10 +3,9 @@
 import json
 import sys
 
-from d2l_autorec.distributed import join
-from d2l_autorec.recipe import Recipe
-
 from d2l_autorec import seed_everything  # where a scheduler or server stays
+from d2l_autorec.cluster import join
+from d2l_autorec.training import Recipe
 
 import mxnet as mx  # isort: skip
 import numpy as onp

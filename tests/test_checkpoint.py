@@ -11,13 +11,13 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
-from d2l_autorec.checkpoint import Checkpoint, Run, best_epoch
-from d2l_autorec.recipe import Recipe
 
 from d2l_autorec._mxnet import mx
+from d2l_autorec.curve import Epoch
 from d2l_autorec.errors import ModelError
-from d2l_autorec.loop import Epoch
 from d2l_autorec.ratings import Ratings
+from d2l_autorec.serving import Checkpoint
+from d2l_autorec.training import Recipe, Run, best_epoch
 
 CPU = [mx.cpu()]
 

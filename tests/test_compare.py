@@ -8,12 +8,14 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from d2l_autorec.recipe import PRESETS
 
-from d2l_autorec import cli, compare, estimators, try_all_gpus
-from d2l_autorec.compare import BEGIN, END, MODELS, QUICK_MODELS, Run, Score, main
+from d2l_autorec import try_all_gpus
+from d2l_autorec.commands import cli, compare
+from d2l_autorec.commands.compare import BEGIN, END, MODELS, QUICK_MODELS, main
 from d2l_autorec.errors import DataError
 from d2l_autorec.ratings import Ratings, load_dataset, load_folds_ml100k
+from d2l_autorec.study import Score, estimators
+from d2l_autorec.training import PRESETS
 
 QUICK = ["--models", "mean,biases,mf", "--seeds", "0-1"]
 
@@ -463,7 +465,7 @@ def test_the_plot_is_written(small_data, command, tmp_path, ending):
 
 
 def test_the_chart_shows_every_run_and_every_mean():
-    from d2l_autorec.plots import comparison_chart
+    from d2l_autorec.study import comparison_chart
 
     figure = comparison_chart(
         {"flat": [1.0, 1.2], "trained": [0.8, 0.9]},

@@ -11,10 +11,10 @@ from pathlib import Path
 import mxnet as mx
 import numpy as onp
 import pytest
-from d2l_autorec.compiled import view
 from test_checkpoint import make_run, train
 
 import d2l_autorec
+from d2l_autorec.fast.arrays import view
 
 LIMIT = 240  # seconds, after which what hangs is ended
 
@@ -102,7 +102,7 @@ def test_a_fork_waits_until_no_thread_computes():
     run(
         """
 import os, threading, time
-from d2l_autorec.compiled import one_at_a_time
+from d2l_autorec._mxnet import one_at_a_time
 
 entered, done = threading.Event(), []
 
@@ -129,7 +129,7 @@ def test_loops_have_as_many_threads_as_mxnet(given):
         + f"""
 train()
 from d2l_autorec._mxnet import mx
-from d2l_autorec.compiled import num_threads
+from d2l_autorec.fast.compiled import num_threads
 openmp = getattr(mx.base._LIB, "omp_get_max_threads", num_threads)
 assert (num_threads(), openmp()) == ({given}, {given})
 """,

@@ -18,8 +18,8 @@ from d2l_autorec import (
     split_and_load_ml100k,
     split_data_ml100k,
 )
-from d2l_autorec.data import hold_out
 from d2l_autorec.errors import DataError
+from d2l_autorec.training import hold_out
 
 
 @pytest.fixture(params=["small", "real"])

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 
 import numpy as onp
 import pytest
-from d2l_autorec.distributed import check_environment
 
+from d2l_autorec.cluster import check_environment
 from d2l_autorec.errors import ClusterError
 
 LIMIT = 300  # seconds for a test, on a machine that is busy with others
@@ -27,7 +27,7 @@ TRAINING = (str(Path(__file__).with_name("distributed_training.py")),)
 # What a scheduler or server is before MXNet is there, and takes it over.
 WAITING = (
     "-c",
-    "import threading; from d2l_autorec.distributed import prepare; "
+    "import threading; from d2l_autorec.cluster import prepare; "
     "prepare(); threading.Event().wait()",
 )
 
@@ -158,7 +158,7 @@ def test_two_workers_do_what_one_process_does(cluster):
 ADDING = """
 import sys
 from d2l_autorec._mxnet import np
-from d2l_autorec.distributed import join
+from d2l_autorec.cluster import join
 
 team, ones = join("dist_sync"), np.ones(3)
 while True:
@@ -259,7 +259,7 @@ def test_a_scheduler_says_that_a_port_is_taken(cluster, offset):
 # A worker without MXNet, to see it end. As it is freed it would wait for the others.
 ENDING = """
 import atexit, threading
-from d2l_autorec import distributed
+from d2l_autorec.cluster import processes
 
 class Forever:
     @property
@@ -331,7 +331,7 @@ def test_a_death_at_any_moment_ends_the_others(make_cluster, seed):
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="asks Linux")
 def test_a_machine_that_is_silent_counts_as_lost_in_time(monkeypatch):
-    from d2l_autorec.distributed import _hold
+    from d2l_autorec.cluster.processes import _hold
 
     monkeypatch.setenv("PS_HEARTBEAT_TIMEOUT", "60")
     with socket.socket() as peer:

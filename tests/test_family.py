@@ -4,14 +4,17 @@ import mxnet as mx
 import numpy as onp
 import pytest
 import scipy.sparse as sp
-from d2l_autorec.losses import MaskedRMSELoss
-from d2l_autorec.settings import ACTIVATIONS, SETTINGS
 from mxnet import autograd, gluon
 from mxnet import np as mnp
 
-from d2l_autorec import AutoRec, Recipe, pretraining, rmse, seed_everything
-from d2l_autorec.data import dense
-from d2l_autorec.model import Average, DeepAutoRec, members
+from d2l_autorec import AutoRec, Average, DeepAutoRec, Recipe, rmse, seed_everything
+from d2l_autorec.fast import dense, members
+from d2l_autorec.training import (
+    ACTIVATIONS,
+    SETTINGS,
+    MaskedRMSELoss,
+    pretraining,
+)
 
 CPU = [mx.cpu()]
 SMALL = {"num_hidden": 4, "dropout": 0.0, "batch_size": 5, "num_epochs": 2, "lr": 0.05}

@@ -18,8 +18,10 @@ from d2l_autorec import (
     train_recsys_rating,
     try_all_gpus,
 )
+from d2l_autorec.commands.cli import parse_devices
+from d2l_autorec.curve import Epoch
 from d2l_autorec.errors import DeviceUnavailable, TrainingDiverged
-from d2l_autorec.loop import Epoch, parse_devices, stop_early, train_epochs
+from d2l_autorec.training import stop_early
 
 NUM_ITEMS, NUM_USERS = 23, 17
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d2l_autorec.paper import Study, experiments
+from d2l_autorec.study import Study, experiments
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SPEC = util.spec_from_file_location("build", NOTEBOOKS / "build.py")

@@ -7,8 +7,7 @@ import scipy.sparse as sp
 from mxnet import gluon
 
 from d2l_autorec import AutoRec, evaluator, row_batches, seed_everything
-from d2l_autorec.data import row_bounds
-from d2l_autorec.evaluators import held_out_rmse
+from d2l_autorec.fast import row_bounds
 from d2l_autorec.loop import train_epochs
 
 NUM_ITEMS, NUM_USERS = 23, 17

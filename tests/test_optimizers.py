@@ -3,9 +3,8 @@
 import mxnet as mx
 import numpy as onp
 import pytest
-from d2l_autorec.optimizers import FASTER
 
-from d2l_autorec import optimizers
+from d2l_autorec.fast import FASTER
 
 NUM_STEPS = 30
 

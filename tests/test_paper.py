@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as onp
 import pandas as pd
 import pytest
-from d2l_autorec.recipe import PRESETS
 
-from d2l_autorec import Ratings, __version__, paper
+from d2l_autorec import Ratings, __version__
 from d2l_autorec.errors import DataError
-from d2l_autorec.paper import Experiment, Row, Study, report
+from d2l_autorec.study import Experiment, Row, Study, paper, report
+from d2l_autorec.training import PRESETS
 
 TINY = replace(PRESETS["paper"], num_hidden=3, num_epochs=2)
 ITEM = Experiment("I-AutoRec", "a", 0.831, TINY, (1.0, 50.0))
@@ -213,7 +213,7 @@ def tiny_study(monkeypatch):
         }
 
     monkeypatch.setattr(paper, "experiments", experiments)
-    monkeypatch.setattr("d2l_autorec.estimators.BookMF.num_epochs", 1)
+    monkeypatch.setattr("d2l_autorec.study.BookMF.num_epochs", 1)
 
 
 def test_the_command_writes_table_records_and_plot(tiny_study, tmp_path, capsys):

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from d2l_autorec.checkpoint import Checkpoint, Run
-from d2l_autorec.predictor import Predictor
-from d2l_autorec.recipe import Recipe
 from test_checkpoint import CPU, make_run, train
 
-from d2l_autorec import load_model, recommend
+from d2l_autorec import load_model
 from d2l_autorec._mxnet import autograd, mx
 from d2l_autorec._mxnet import np as mnp
+from d2l_autorec.commands import recommend
 from d2l_autorec.errors import DataError, ModelError
 from d2l_autorec.evaluators import rmse
-from d2l_autorec.model import Average, members
+from d2l_autorec.fast import members
 from d2l_autorec.ratings import Ratings, synthetic_ratings
+from d2l_autorec.serving import Checkpoint, Predictor
+from d2l_autorec.training import Average, Recipe, Run
 
 
 @pytest.fixture(scope="module")

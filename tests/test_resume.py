@@ -11,12 +11,12 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from d2l_autorec.checkpoint import Checkpoint
 from test_checkpoint import CPU, make_run, parameters, same, train
 
-from d2l_autorec import train as command
 from d2l_autorec._mxnet import mx
+from d2l_autorec.commands import train as command
 from d2l_autorec.errors import ModelError
+from d2l_autorec.serving import Checkpoint
 
 
 def resume(directory, num_epochs, devices=CPU):

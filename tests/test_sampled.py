@@ -4,11 +4,11 @@ import mxnet as mx
 import numpy as onp
 import pytest
 import scipy.sparse as sp
-from d2l_autorec.sampled import backward_at, reconstruct_at
 from mxnet import autograd, gluon
 
 from d2l_autorec import AutoRec, Average, DeepAutoRec, seed_everything
-from d2l_autorec.data import observed_cells, on_device
+from d2l_autorec.fast.arrays import observed_cells, on_device
+from d2l_autorec.fast.cells import backward_at, reconstruct_at
 
 NUM_ROWS, NUM_USERS = 7, 13
 NETWORKS = {

@@ -9,11 +9,11 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
-from d2l_autorec.recipe import PRESETS, Recipe
-from d2l_autorec.settings import ACTIVATIONS
 
-from d2l_autorec import cli, datasets
-from d2l_autorec.train import main
+from d2l_autorec.commands import cli
+from d2l_autorec.commands.train import main
+from d2l_autorec.ratings import datasets
+from d2l_autorec.training import ACTIVATIONS, PRESETS, Recipe
 
 SMALL = ["--num-hidden", "8", "--num-epochs", "3", "--batch-size", "16"]
 
@@ -343,8 +343,8 @@ def test_a_worker_that_is_not_the_first_says_and_writes_nothing(
         def add_up(self, key, copies):
             pass
 
-    monkeypatch.setattr("d2l_autorec.train.check_environment", lambda: None)
-    monkeypatch.setattr("d2l_autorec.train.join", lambda kind: Second())
+    monkeypatch.setattr("d2l_autorec.cluster.check_environment", lambda: None)
+    monkeypatch.setattr("d2l_autorec.cluster.join", lambda kind: Second())
     files = ["--save", tmp_path / "m", "--json", tmp_path / "r.json"]
     assert train(*SMALL, "--kvstore", "dist_sync", *files) == (0, "", "")
     assert not (tmp_path / "m").exists() and not (tmp_path / "r.json").exists()

@@ -1,7 +1,16 @@
-"""Data that the tests make, and the real data where it is."""
+"""What tests share: data, processes, and the cores of the machine."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several workers share the cores, and this is before NumPy or MXNet starts threads.
+    # The compiled loops keep two, so that they are tested as they run: in parallel.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 
 import numpy as np
 import pytest
@@ -42,3 +51,49 @@ def real(name: str) -> Path:
 @pytest.fixture
 def real_ml_100k():
     return real("ml-100k")
+
+
+def pytest_sessionstart(session):
+    """Compile the loops once, before several workers would all do so at once."""
+    if session.config.getoption("numprocesses", None):
+        subprocess.run(
+            [sys.executable, "-m", "d2l_autorec.train", "--quiet"]
+            + ["--dataset", "synthetic-100k", "-k", "4", "-e", "1"],
+            stdout=subprocess.DEVNULL,
+            timeout=600,
+        )
+
+
+@pytest.fixture
+def start():
+    """Start Python in a process; at the end kill it and all that it started."""
+    processes = []
+
+    def start(*argv, **options):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *map(str, argv)],
+                **{**pipes, **options},
+                start_new_session=True,
+            )
+        )
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+
+
+@pytest.fixture
+def run(start):
+    """Run Python in a process to its end: its exit code, standard output and error."""
+
+    def run(*argv, **options):
+        process = start(*argv, **options)
+        out, err = process.communicate(timeout=240)
+        return process.returncode, out, err
+
+    return run

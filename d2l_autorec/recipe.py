@@ -292,7 +292,8 @@ class Recipe:
             for parameter in net.collect_params(".*bias").values():
                 parameter.wd_mult = 0.0
         trainer = gluon.Trainer(
-            net.collect_params(),
+            # In the network's order: a dict's is that of names counted up in a process.
+            list(net.collect_params().values()),
             FASTER.get(self.optimizer.lower(), self.optimizer),
             settings,
             # A team adds up the gradients itself.

@@ -65,6 +65,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.usefixtures("short_pretraining")
 @pytest.mark.parametrize("settings", RECIPES.values(), ids=RECIPES)
 def test_an_interrupted_training_goes_on_with_any_recipe(tmp_path, settings):
     run = make_run(5, True, **settings)
@@ -105,6 +106,18 @@ def test_two_devices_go_on_too(tmp_path):
             other.data(devices[0]).asnumpy(),
             rtol=1e-5,
         )
+
+
+def test_it_goes_on_after_any_number_of_other_networks(tmp_path):
+    # MXNet counts layers through a process, and as names "dense10" is before "dense9".
+    whole, net = train(tmp_path / "a", make_run(4))
+    train(tmp_path / "b", make_run(2))
+    with mx.name.NameManager() as names:
+        names._counter["dense"] = 7
+        parts, resumed = resume(tmp_path / "b", 4)
+    assert (resumed.encoder.prefix, resumed.decoder.prefix) == ("dense9_", "dense10_")
+    assert without_seconds(parts) == without_seconds(whole)
+    assert same(parameters(resumed), parameters(net))
 
 
 @pytest.fixture

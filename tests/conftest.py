@@ -1,6 +1,8 @@
 """What tests share: data, processes, and the cores of the machine."""
 
+import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,12 +34,24 @@ def write_u_data(folder: Path, num_users=30, num_items=40, seed=0) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory):
+    """A data folder with a small ml-100k, to be left as it is."""
+    return write_u_data(tmp_path_factory.mktemp("small") / "data")
+
+
 @pytest.fixture
-def small_data(tmp_path, monkeypatch):
+def small_data(small_folder, tmp_path, monkeypatch):
     """A data folder with a small ml-100k, which the package's lookup finds."""
-    folder = write_u_data(tmp_path / "data")
+    folder = shutil.copytree(small_folder, tmp_path / "data")
     monkeypatch.setenv("D2L_AUTOREC_DATA", str(folder))
     return folder
+
+
+@pytest.fixture
+def short_pretraining(monkeypatch):
+    """A twentieth of the passes, where it does not matter how good they are."""
+    monkeypatch.setattr("d2l_autorec.pretraining.NUM_EPOCHS", 10)
 
 
 def real(name: str) -> Path:
@@ -62,6 +76,12 @@ def pytest_sessionstart(session):
             stdout=subprocess.DEVNULL,
             timeout=600,
         )
+
+
+def pytest_collection_finish(session):
+    """Set aside what was imported: MXNet collects garbage with each `DataLoader`."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -64,7 +64,14 @@ def test_seq_aware_split_equals_the_book_but_names_its_columns(oracle):
         pd.testing.assert_frame_equal(part.set_axis(range(4), axis=1), book)
 
 
-@pytest.mark.parametrize("feedback", ["explicit", "implicit"])
+@pytest.mark.parametrize(
+    ("oracle", "feedback"),
+    [
+        *(("small", "explicit"), ("small", "implicit"), ("real", "implicit")),
+        pytest.param("real", "explicit", marks=pytest.mark.slow),
+    ],
+    indirect=["oracle"],
+)
 def test_load_equals_the_book(oracle, feedback):
     data, *shape = read_data_ml100k()
     users, items, scores, inter = load_data_ml100k(data, *shape, feedback)

@@ -19,6 +19,8 @@ from d2l_autorec import (
 from d2l_autorec.data import hold_out
 from d2l_autorec.errors import DataError
 
+BY_ELEMENT = pytest.mark.slow  # as the book walks its arrays
+
 
 @pytest.fixture(params=["small", "real"])
 def oracle(request, monkeypatch):
@@ -46,6 +48,9 @@ def test_read_equals_the_book(oracle):
     assert [num_users, num_items] == shape
 
 
+@pytest.mark.parametrize(
+    "oracle", ["small", pytest.param("real", marks=BY_ELEMENT)], indirect=True
+)
 def test_random_split_equals_the_book(oracle):
     data, *shape = read_data_ml100k()
     mx.random.seed(7)
@@ -68,7 +73,7 @@ def test_seq_aware_split_equals_the_book_but_names_its_columns(oracle):
     ("oracle", "feedback"),
     [
         *(("small", "explicit"), ("small", "implicit"), ("real", "implicit")),
-        pytest.param("real", "explicit", marks=pytest.mark.slow),
+        pytest.param("real", "explicit", marks=BY_ELEMENT),
     ],
     indirect=["oracle"],
 )

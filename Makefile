@@ -5,16 +5,17 @@ FITS := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test results paper notebooks constraints clean
+.PHONY: train test test-all results paper notebooks constraints clean
 
 train: .venv/installed
 	$(PY) -m d2l_autorec.train
 
-test: .venv/installed-test
+test-all: TESTS := -m "slow or not slow"
+test test-all: .venv/installed-test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 # Writes the README's table, and the picture beside it, anew.
 results: .venv/installed

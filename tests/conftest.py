@@ -1,7 +1,18 @@
-"""Data that the tests make, and the real data where it is."""
+"""What tests share: data, processes, and the cores of the machine."""
 
+import gc
 import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several workers share the cores, and this is before NumPy or MXNet starts threads.
+    # The compiled loops keep two, so that they are tested as they run: in parallel.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 
 import numpy as np
 import pytest
@@ -25,10 +36,16 @@ def write_u_data(folder: Path, num_users=30, num_items=40, seed=0) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory):
+    """A data folder with a small ml-100k, to be left as it is."""
+    return write_u_data(tmp_path_factory.mktemp("small") / "data")
+
+
 @pytest.fixture
-def small_data(tmp_path, monkeypatch):
+def small_data(small_folder, tmp_path, monkeypatch):
     """A data folder with a small ml-100k, which the package's lookup finds."""
-    folder = write_u_data(tmp_path / "data")
+    folder = shutil.copytree(small_folder, tmp_path / "data")
     monkeypatch.setenv("D2L_AUTOREC_DATA", str(folder))
     return folder
 
@@ -39,6 +56,12 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.delenv("D2L_AUTOREC_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("d2l_autorec.ratings.datasets.SERVERS", ("http://localhost:9",))
+
+
+@pytest.fixture
+def short_pretraining(monkeypatch):
+    """A twentieth of the passes, where it does not matter how good they are."""
+    monkeypatch.setattr("d2l_autorec.training.pretraining.NUM_EPOCHS", 10)
 
 
 def real(name: str) -> Path:
@@ -52,3 +75,55 @@ def real(name: str) -> Path:
 @pytest.fixture
 def real_ml_100k():
     return real("ml-100k")
+
+
+def pytest_sessionstart(session):
+    """Compile the loops once, before several workers would all do so at once."""
+    if session.config.getoption("numprocesses", None):
+        subprocess.run(
+            [sys.executable, "-m", "d2l_autorec.train", "--quiet"]
+            + ["--dataset", "synthetic-100k", "-k", "4", "-e", "1"],
+            stdout=subprocess.DEVNULL,
+            timeout=600,
+        )
+
+
+def pytest_collection_finish(session):
+    """Set aside what was imported: MXNet collects garbage with each `DataLoader`."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def start():
+    """Start Python in a process; at the end kill it and all that it started."""
+    processes = []
+
+    def start(*argv, **options):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *map(str, argv)],
+                **{**pipes, **options},
+                start_new_session=True,
+            )
+        )
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+
+
+@pytest.fixture
+def run(start):
+    """Run Python in a process to its end: its exit code, standard output and error."""
+
+    def run(*argv, **options):
+        process = start(*argv, **options)
+        out, err = process.communicate(timeout=240)
+        return process.returncode, out, err
+
+    return run

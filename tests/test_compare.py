@@ -27,7 +27,8 @@ def ratings(small_data):
 
 @pytest.fixture(params=MODELS)
 def model_class(request, monkeypatch):
-    """Each of the models; AutoRec smaller and shorter than its presets."""
+    """Each of the models; smaller and shorter than they are."""
+    monkeypatch.setattr(estimators.BookMF, "num_epochs", 4)
     for name, recipe in PRESETS.items():
         small = replace(
             recipe,
@@ -308,8 +309,9 @@ def test_one_run_has_no_deviation_and_without_mf_there_is_no_difference():
 
 
 @pytest.fixture
-def command(capsys):
-    """Run the command in-process: its exit code, standard output and error."""
+def command(capsys, monkeypatch):
+    """Run the command in-process, its MF shorter: exit code, output and error."""
+    monkeypatch.setattr(estimators.BookMF, "num_epochs", 3)
 
     def run(*argv):
         with pytest.raises(SystemExit) as stopped:
@@ -377,7 +379,7 @@ def test_the_json_report_holds_every_score(small_data, command, tmp_path):
     )
     assert [run["name"] for run in report["runs"]] == ["seed 0", "seed 1"]
     mf = report["models"]["mf"]["scores"]
-    assert [len(score["curve"]) for score in mf] == [20, 20]
+    assert [len(score["curve"]) for score in mf] == [3, 3]
     mean = np.mean([score["rmse"] for score in mf])
     assert f"| {mean:.3f} ± " in out
     assert f"{report['book_protocol']['averaged']:.3f} here" in out

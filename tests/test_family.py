@@ -505,6 +505,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.usefixtures("short_pretraining")
 @pytest.mark.parametrize("settings", RECIPES.values(), ids=RECIPES)
 def test_a_changed_test_rating_changes_no_prediction(settings):
     train_mat, test_mat = parts()
@@ -520,6 +521,7 @@ def test_a_changed_test_rating_changes_no_prediction(settings):
     )
 
 
+@pytest.mark.usefixtures("short_pretraining")
 @pytest.mark.parametrize("settings", RECIPES.values(), ids=RECIPES)
 def test_a_training_lowers_its_loss(settings):
     train_mat, _ = parts()

@@ -1,8 +1,6 @@
 """The training loop: what it returns, its devices, its seeds, and how it ends."""
 
 import os
-import subprocess
-import sys
 
 import mxnet as mx
 import numpy as onp
@@ -171,13 +169,11 @@ def test_stopping_early_waits_for_patience():
 
 
 @pytest.mark.parametrize("given", [{}, {"MXNET_ENGINE_TYPE": "ThreadedEngine"}])
-def test_mxnet_starts_silently_and_a_chosen_engine_stays(given):
+def test_mxnet_starts_silently_and_a_chosen_engine_stays(run, given):
     environment = {k: v for k, v in os.environ.items() if k != "MXNET_ENGINE_TYPE"}
     environment.update(given)
     code = "import os, d2l_autorec; d2l_autorec.try_all_gpus()"
     code += "; print(os.environ.get('MXNET_ENGINE_TYPE'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
+    _, out, err = run("-c", code, env=environment)
     engine = given.get("MXNET_ENGINE_TYPE")
-    assert (done.stdout, done.stderr) == (f"{engine}\n", "")
+    assert (out, err) == (f"{engine}\n", "")

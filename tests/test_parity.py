@@ -35,12 +35,11 @@ class Points:
 
 def naive_rmse(net, batches, test_matrix, devices):
     """Score AutoRec one held-out rating at a time."""
-    outputs = onp.concatenate([net(batch).asnumpy() for batch in batches]).tolist()
+    outputs = onp.concatenate([net(batch).asnumpy() for batch in batches])
+    ratings = test_matrix.asnumpy()
     errors = [
-        rating - predicted
-        for row, predictions in zip(test_matrix.asnumpy().tolist(), outputs)
-        for rating, predicted in zip(row, predictions)
-        if rating
+        float(ratings[item, user]) - float(outputs[item, user])
+        for item, user in onp.argwhere(ratings)
     ]
     return math.sqrt(sum(e * e for e in errors) / len(errors))
 

@@ -268,6 +268,7 @@ def unknown_method():
         (zipped({"a": b"", "b": b""}), "one file is needed, not 2"),
         (zipped({"d/": b""}), "one file is needed, not 0"),
     ],
+    ids=["cut", "altered", "cut zip", "encrypted", "unknown method", "two", "none"],
 )
 def test_damaged_archives(tmp_path, raw, said):
     (tmp_path / "f").write_bytes(raw)

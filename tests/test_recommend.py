@@ -156,7 +156,9 @@ def variant(request, tmp_path_factory):
     kind, name = request.param
     settings = {"lr": 0.1, "num_epochs": 15, "valid": True, **VARIANTS[name]}
     directory = tmp_path_factory.mktemp("variant")
-    train(directory, make_run(kind=kind, **settings))
+    with pytest.MonkeyPatch.context() as shorter:
+        shorter.setattr("d2l_autorec.pretraining.NUM_EPOCHS", 10)
+        train(directory, make_run(kind=kind, **settings))
     return directory
 
 

@@ -4,7 +4,6 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from itertools import islice
@@ -66,6 +65,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.usefixtures("short_pretraining")
 @pytest.mark.parametrize("settings", RECIPES.values(), ids=RECIPES)
 def test_an_interrupted_training_goes_on_with_any_recipe(tmp_path, settings):
     run = make_run(5, True, **settings)
@@ -106,6 +106,18 @@ def test_two_devices_go_on_too(tmp_path):
             other.data(devices[0]).asnumpy(),
             rtol=1e-5,
         )
+
+
+def test_it_goes_on_after_any_number_of_other_networks(tmp_path):
+    # MXNet counts layers through a process, and as names "dense10" is before "dense9".
+    whole, net = train(tmp_path / "a", make_run(4))
+    train(tmp_path / "b", make_run(2))
+    with mx.name.NameManager() as names:
+        names._counter["dense"] = 7
+        parts, resumed = resume(tmp_path / "b", 4)
+    assert (resumed.encoder.prefix, resumed.decoder.prefix) == ("dense9_", "dense10_")
+    assert without_seconds(parts) == without_seconds(whole)
+    assert same(parameters(resumed), parameters(net))
 
 
 @pytest.fixture
@@ -257,13 +269,12 @@ def test_a_cosine_schedule_ends_where_it_was_planned(tmp_path, ratings_file, cap
     assert (directory / "model.json").read_bytes() == before
 
 
-def start(argv):
-    return subprocess.Popen(
-        [sys.executable, "-m", "d2l_autorec.train", *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def start_training(start):
+    def start_training(argv):
+        return start("-m", "d2l_autorec.train", *argv, stderr=subprocess.STDOUT)
+
+    return start_training
 
 
 def epochs_saved(directory):
@@ -278,9 +289,12 @@ def wait_for_epochs(directory, count, process):
         time.sleep(0.005)
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, ratings_file):
+ENDLESS = ("-e", str(10**6))  # however long the machine takes to end it
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, ratings_file, start_training):
     directory = tmp_path / "m"
-    process = start(flags(ratings_file, directory, "-e", "5000"))
+    process = start_training(flags(ratings_file, directory, *ENDLESS))
     wait_for_epochs(directory, 2, process)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
@@ -291,32 +305,38 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, ratings_file):
     resume(directory, saved + 1)
 
 
-def kill_and_go_on(tmp_path, file, kills, num_epochs):
+@pytest.fixture
+def kill_and_go_on(tmp_path, ratings_file, start_training):
     """Kill a training again and again; return where it ends and where one go ends."""
-    rng = random.Random(0)
-    command.main(flags(file, tmp_path / "whole", "-e", str(num_epochs)))
-    directory = tmp_path / "parts"
-    argv = flags(file, directory, "-e", str(num_epochs))
-    for kill in range(kills):
-        process = start(argv)
-        # Now and then before the first save, else somewhere in the coming epochs.
-        before = epochs_saved(directory)
-        if kill % 10 != 9:
-            wait_for_epochs(directory, before + 1, process)
-        time.sleep(rng.uniform(0, 0.03))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it was done before the kill"
-        after = epochs_saved(directory)
-        assert before <= after < num_epochs
-        if after:
-            Checkpoint.open(directory)
-            argv = ["--resume", str(directory), "--quiet", "--devices", "cpu"]
-    command.main(argv)
-    return [
-        json.loads((tmp_path / m / "model.json").read_text())
-        for m in ("parts", "whole")
-    ]
+
+    def kill_and_go_on(kills):
+        rng = random.Random(0)
+        directory = tmp_path / "parts"
+        argv = flags(ratings_file, directory, *ENDLESS)
+        for kill in range(kills):
+            process = start_training(argv)
+            # Now and then before the first save, else somewhere in the coming epochs.
+            before = epochs_saved(directory)
+            if kill % 10 != 9:
+                wait_for_epochs(directory, before + 1, process)
+            time.sleep(rng.uniform(0, 0.03))
+            process.send_signal(signal.SIGKILL)
+            out, _ = process.communicate(timeout=60)
+            assert process.returncode == -signal.SIGKILL, out
+            after = epochs_saved(directory)
+            assert before <= after
+            if after:
+                Checkpoint.open(directory)
+                argv = ["--resume", str(directory), "--quiet", "--devices", "cpu"]
+        end = ("-e", str(after + 3))
+        command.main([*argv, *end])
+        command.main(flags(ratings_file, tmp_path / "whole", *end))
+        return [
+            json.loads((tmp_path / m / "model.json").read_text())
+            for m in ("parts", "whole")
+        ]
+
+    return kill_and_go_on
 
 
 def assert_equal_but_for_seconds(parts, whole):
@@ -325,10 +345,10 @@ def assert_equal_but_for_seconds(parts, whole):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
-def test_killed_three_times_it_ends_the_same(tmp_path, ratings_file):
-    assert_equal_but_for_seconds(*kill_and_go_on(tmp_path, ratings_file, 3, 80))
+def test_killed_three_times_it_ends_the_same(kill_and_go_on):
+    assert_equal_but_for_seconds(*kill_and_go_on(3))
 
 
 @pytest.mark.slow
-def test_killed_fifty_times_it_ends_the_same(tmp_path, ratings_file):
-    assert_equal_but_for_seconds(*kill_and_go_on(tmp_path, ratings_file, 50, 1500))
+def test_killed_fifty_times_it_ends_the_same(kill_and_go_on):
+    assert_equal_but_for_seconds(*kill_and_go_on(50))

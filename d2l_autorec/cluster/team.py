@@ -40,6 +40,7 @@ class Team:
     def __init__(self, kvstore: Any) -> None:
         self._kvstore = kvstore
         self._keys: set[str] = set()
+        self.num_steps = 0
         self.rank: int = kvstore.rank
         self.size: int = kvstore.num_workers
 
@@ -78,12 +79,14 @@ class SharedStep(SparseStep):
     def __init__(self, team: Team, *args: Any) -> None:
         super().__init__(*args)
         self.team = team
+        team.num_steps += 1
+        self._name = f"step {team.num_steps}"  # networks may have names in common
 
     def backward(self, batch: sp.csr_matrix) -> Losses:
         """Compute the losses of this worker's rows, and the gradients of all."""
         losses = super().backward(batch)
         for name, parameter in self.net.collect_params().items():
-            self.team.add_up(name, parameter.list_grad())
+            self.team.add_up(f"{self._name}, {name}", parameter.list_grad())
         return losses
 
     def bounds(self, num_rows: int) -> list[tuple[int, int]]:

@@ -84,7 +84,10 @@ def network(recipe: Recipe, train_mat: sp.csr_matrix) -> AutoRec | Average:
             return AutoRec(recipe.num_hidden, length, recipe.dropout)
         return DeepAutoRec(recipe.num_hidden, length, recipe.dropout, *beyond)
 
-    nets = [one() for _ in range(recipe.members)]
+    # An optimizer's state is kept in the order of the parameters' names, which Gluon
+    # counts up: here they always start from 0.
+    with mx.name.NameManager():
+        nets = [one() for _ in range(recipe.members)]
     return nets[0] if len(nets) == 1 else Average(nets)
 
 

@@ -26,6 +26,7 @@ from d2l_autorec import (
 from d2l_autorec._mxnet import autograd, gluon, mx, np
 from d2l_autorec.fast import cells as product
 from d2l_autorec.fast import dense, on_device
+from d2l_autorec.training import Parts, Training
 
 DEVICE = mx.cpu()
 Milliseconds = dict[str, list[float]]
@@ -95,7 +96,7 @@ def main() -> None:
             ratings.data, ratings.num_users, ratings.num_items
         )
         train_mat = ratings.matrix(train_data)
-        training = Recipe().train(train_mat, None, [DEVICE])
+        training = Training(Recipe(), Parts(train_mat), [DEVICE])
         batches = row_batches(train_mat, 256, shuffle=True, sparse=True)
         found: Milliseconds = defaultdict(list)
         for epoch in range(args.epochs + 2):

@@ -5,7 +5,7 @@ import sys
 
 from d2l_autorec import seed_everything  # where a scheduler or server stays
 from d2l_autorec.cluster import join
-from d2l_autorec.training import Recipe
+from d2l_autorec.training import Parts, Recipe, Training
 
 import mxnet as mx  # isort: skip
 import numpy as onp
@@ -23,18 +23,14 @@ def train(settings, team=None):
     part = rng.choice(3, dense.shape, p=[0.6, 0.3, 0.1])
     part[[3, 8, 9]] = 2
     seed_everything(0)
-    training = Recipe(
+    recipe = Recipe(
         **{"num_hidden": 8, "lr": 0.01, "batch_size": 5, **settings},
         dropout=0.0,
         num_epochs=3,
-    ).train(
-        sp.csr_matrix(dense * (part == 1)),
-        sp.csr_matrix(dense * (part == 2)),
-        [mx.cpu(0), mx.cpu(1)],
-        0,
-        team=team,
     )
-    history = [(epoch.train_loss, epoch.test_rmse) for epoch in training.epochs]
+    parts = Parts(*(sp.csr_matrix(dense * (part == number)) for number in (1, 2)))
+    training = Training(recipe, parts, [mx.cpu(0), mx.cpu(1)], 0, team=team)
+    history = [(epoch.train_loss, epoch.test_rmse) for epoch in training.epochs()]
     parameters = training.net.collect_params().values()
     weights = [p.data(mx.cpu(0)).asnumpy().ravel().tolist() for p in parameters]
     return {"history": history, "weights": sum(weights, [])}

@@ -51,7 +51,7 @@ def make_run(num_epochs=2, valid=False, patience=None, **recipe):
 def train(directory, run, overwrite=False):
     checkpoint = Checkpoint(directory, run, overwrite)
     training = run.train(CPU)
-    return list(checkpoint.saving(training)), training.net
+    return list(checkpoint.saving(training, training.epochs())), training.net
 
 
 def parameters(net):
@@ -95,7 +95,7 @@ def test_the_best_epoch_on_validation_is_kept(tmp_path):
     checkpoint, states = Checkpoint(tmp_path, run), []
     training = run.train(CPU)
     history = []
-    for epoch in checkpoint.saving(training):
+    for epoch in checkpoint.saving(training, training.epochs()):
         states.append(parameters(training.net))
         history.append(epoch)
     best = min(history, key=lambda epoch: epoch.valid_rmse)
@@ -149,7 +149,8 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
 
 
 def test_two_trainings_do_not_save_to_one_folder(tmp_path):
-    first = Checkpoint(tmp_path, make_run()).saving(make_run().train(CPU))
+    training = make_run().train(CPU)
+    first = Checkpoint(tmp_path, make_run()).saving(training, training.epochs())
     next(first)
     with pytest.raises(ModelError, match="another training is saving"):
         train(tmp_path, make_run(), overwrite=True)
@@ -275,7 +276,7 @@ def test_a_full_disk_leaves_the_old_model(tmp_path):
     before = content(tmp_path)
     run = make_run(lr=0.1)
     training = run.train(CPU)
-    epoch = next(training.epochs)
+    epoch = next(training.epochs())
     sizes = {
         *(step for raw in before.values() for step in (len(raw) - 1, len(raw) // 2)),
         *range(0, max(map(len, before.values())), 97),
@@ -313,7 +314,7 @@ def test_a_kill_between_any_two_steps_leaves_a_whole_model(tmp_path, monkeypatch
 
     old, new = make_run(), make_run(lr=0.1)
     training = new.train(CPU)
-    epoch = next(training.epochs)
+    epoch = next(training.epochs())
     seen = set()
     train(tmp_path / "old", old)
     for stop in range(100):  # noqa: B007

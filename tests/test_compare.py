@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from d2l_autorec import try_all_gpus
-from d2l_autorec.commands import cli, compare
+from d2l_autorec import study, try_all_gpus
+from d2l_autorec.commands import cli
 from d2l_autorec.commands.compare import BEGIN, END, MODELS, QUICK_MODELS, main
 from d2l_autorec.errors import DataError
 from d2l_autorec.ratings import Ratings, load_dataset, load_folds_ml100k
@@ -47,7 +47,7 @@ def model_class(request, monkeypatch):
 
 
 def only_run(ratings, seed=0):
-    (run,) = compare.make_runs(ratings, "random", [seed])
+    (run,) = study.make_splits(ratings, "random", [seed])
     return run
 
 
@@ -215,7 +215,8 @@ class Steps(estimators.Estimator):
 def test_a_score_is_pooled_over_the_test_ratings():
     test_data = table(("a", "x", 1.0), ("a", "y", 4.0))
     seen = []
-    found = compare.score(Steps(None, []), Run("r", 0, TOY, test_data), seen.append)
+    split = study.Split("r", 0, TOY, test_data)
+    found = study.score(Steps(None, []), split, seen.append)
     assert found.rmse == pytest.approx(((1 + 4) / 2) ** 0.5)
     assert found.mae == pytest.approx((1 + 2) / 2)
     assert found.curve == pytest.approx([(9 / 2) ** 0.5, found.rmse])
@@ -227,19 +228,19 @@ def test_cold_users_and_items_are_named_and_their_ratings_counted():
     test_data = table(
         ("a", "z", 1.0), ("c", "x", 1.0), ("c", "z", 2.0), ("b", "y", 3.0)
     )
-    run = Run("r", 0, TOY, test_data)
+    run = study.Split("r", 0, TOY, test_data)
     assert run.cold() == {"users": ["c"], "items": ["z"]}
     assert run.num_cold_ratings() == 3
 
 
 def test_another_seed_is_another_split(ratings):
-    first, second = compare.make_runs(ratings, "random", [0, 1])
+    first, second = study.make_splits(ratings, "random", [0, 1])
     assert not first.test_data.equals(second.test_data)
     assert only_run(ratings, 1).test_data.equals(second.test_data)
 
 
 def test_the_newest_ratings_are_the_same_for_every_seed(ratings):
-    first, second = compare.make_runs(ratings, "seq-aware", [0, 1])
+    first, second = study.make_splits(ratings, "seq-aware", [0, 1])
     assert len(first.test_data) == ratings.num_users
     assert first.test_data.equals(second.test_data)
     assert (first.seed, second.seed) == (0, 1)
@@ -258,7 +259,7 @@ def folds(small_data):
 
 
 def test_the_folds_are_read_as_they_are(ratings, folds):
-    runs = list(compare.make_runs(ratings, "u1-u5", [3]))
+    runs = list(study.make_splits(ratings, "u1-u5", [3]))
     assert [run.name for run in runs] == [f"u{k}, seed 3" for k in range(1, 6)]
     tested = pd.concat([run.test_data for run in runs])
     assert len(tested) == folds
@@ -274,14 +275,14 @@ def test_the_real_folds_have_their_published_sizes(real_ml_100k):
 def test_other_data_has_no_folds(small_data):
     toy = Ratings("ml-1m", TOY)
     with pytest.raises(DataError, match="ml-1m has none"):
-        list(compare.make_runs(toy, "u1-u5", [0]))
+        list(study.make_splits(toy, "u1-u5", [0]))
 
 
 def test_the_table_pairs_the_runs():
     def scores(*rmse):
         return [Score(r, r / 2, [], 1.0, 1234) for r in rmse]
 
-    text = compare.results_table(
+    text = study.results_table(
         {"mf": scores(1.0, 0.8), "autorec": scores(0.9, 0.9)},
         {"mf": "MF", "autorec": "AutoRec"},
     )
@@ -296,7 +297,7 @@ def test_the_table_pairs_the_runs():
 
 def test_one_run_has_no_deviation_and_without_mf_there_is_no_difference():
     found = {"autorec": [Score(0.9, 0.7, [], 1.0, 1)]}
-    row = compare.results_table(found, {"autorec": "AutoRec"}).split("\n")[2]
+    row = study.results_table(found, {"autorec": "AutoRec"}).split("\n")[2]
     assert [c.strip() for c in row.strip("|").split("|")][1:5] == [
         "0.900",
         "0.700",
@@ -352,10 +353,8 @@ def test_every_model_meets_the_same_runs(small_data, command, monkeypatch):
         met.append((type(model).__name__, run.name, run.seed, id(run)))
         return Score(1.0, 1.0, [1.0], 0.0, 1)
 
-    monkeypatch.setattr(compare, "score", score)
-    monkeypatch.setattr(
-        compare, "book_protocol", lambda *_: {"averaged": 1, "pooled": 1}
-    )
+    monkeypatch.setattr(study, "score", score)
+    monkeypatch.setattr(study, "book_protocol", lambda *_: {"averaged": 1, "pooled": 1})
     assert command("--seeds", "3,5", "--quiet")[0] == 0
     assert [m[0] for m in met] == [MODELS[name] for name in QUICK_MODELS] * 2
     assert [m[1:3] for m in met] == [("seed 3", 3)] * 5 + [("seed 5", 5)] * 5

@@ -23,6 +23,7 @@ import multiprocessing, os, sys, threading
 import numpy as np
 import scipy.sparse as sp
 from d2l_autorec import Recipe, seed_everything, try_all_gpus
+from d2l_autorec.training import Parts, Training
 
 def ratings():
     rng = np.random.default_rng(0)
@@ -31,8 +32,9 @@ def ratings():
 
 def train(_=None):
     recipe = Recipe(num_hidden=200, num_epochs=3, batch_size=100)
-    training = recipe.train(ratings(), ratings(), try_all_gpus(), seed=1)
-    return [epoch.train_loss for epoch in training.epochs]
+    parts = Parts(ratings(), ratings())
+    training = Training(recipe, parts, try_all_gpus(), seed=1)
+    return [epoch.train_loss for epoch in training.epochs()]
 
 def in_threads(function):
     answers = []
@@ -173,10 +175,10 @@ def test_threads_may_evaluate_at_once(layer):
         TOY
         + """
 devices, recipe = try_all_gpus(), Recipe(num_hidden=200)
-net = recipe.train(ratings(), None, devices).net
+training = Training(recipe, Parts(ratings()), devices)
 
 def predict():
-    return recipe.predict(net, ratings(), ratings(), devices)[0]
+    return training.predict(ratings())[0]
 
 expected = predict()
 for _ in range(10):

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as onp
 import pytest
@@ -266,12 +265,12 @@ class Forever:
     def handle(self):
         threading.Event().wait()
 
-watch = distributed._Watch()
-distributed._connect(watch)
-end = distributed._Deadline(watch, "not all workers had finished")
+watch = processes.Watch()
+processes.connect(watch)
+end = processes.Deadline(watch, "not all workers had finished")
 """
 # The others are in the middle of a step, so this one has to go.
-FAILING = "atexit.register(distributed._part, Forever(), watch, end); 1 / 0"
+FAILING = "atexit.register(processes.part, Forever(), watch, end); 1 / 0"
 # The others do not finish.
 FINISHED = "atexit.register(lambda: end.__enter__() or Forever().handle)"
 
@@ -342,16 +341,6 @@ def test_a_machine_that_is_silent_counts_as_lost_in_time(monkeypatch):
             for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
         )
     assert first + between * times == 60
-
-
-def test_workers_other_than_the_first_print_nothing(small_data, monkeypatch, capsys):
-    from d2l_autorec import train
-
-    monkeypatch.setattr(train, "check_environment", lambda: None)
-    team = SimpleNamespace(rank=1, size=2, add_up=lambda key, copies: None)
-    monkeypatch.setattr(train, "join", lambda kvstore: team)
-    train.main(["--kvstore", "dist_sync", "--num-epochs", "1", "--num-hidden", "4"])
-    assert capsys.readouterr() == ("", "")
 
 
 COMPLETE = {

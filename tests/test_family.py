@@ -7,12 +7,17 @@ import scipy.sparse as sp
 from mxnet import autograd, gluon
 from mxnet import np as mnp
 
-from d2l_autorec import AutoRec, Average, DeepAutoRec, Recipe, rmse, seed_everything
+from d2l_autorec import AutoRec, Average, DeepAutoRec, Recipe, seed_everything
+from d2l_autorec.data import row_batches
 from d2l_autorec.fast import dense, members
+from d2l_autorec.loop import Step, train_epochs
 from d2l_autorec.training import (
     ACTIVATIONS,
     SETTINGS,
     MaskedRMSELoss,
+    Parts,
+    SeededBatches,
+    Training,
     pretraining,
 )
 
@@ -33,7 +38,7 @@ def parts(num_items=24, num_users=17, seed=0):
 def begin(recipe, train_mat, test_mat=None, devices=CPU):
     """Set a training up, its weights drawn."""
     seed_everything(1)
-    training = recipe.train(train_mat, test_mat, devices, 0)
+    training = Training(recipe, Parts(train_mat, test_mat), devices, 0)
     for device in devices:
         training.net(dense(recipe.rows(train_mat)[:1], device)).wait_to_read()
     return training
@@ -41,7 +46,7 @@ def begin(recipe, train_mat, test_mat=None, devices=CPU):
 
 def fit(recipe, train_mat, test_mat=None, devices=CPU):
     training = begin(recipe, train_mat, test_mat, devices)
-    return training.net, list(training.epochs)
+    return training.net, list(training.epochs())
 
 
 def weights(net):
@@ -59,9 +64,9 @@ def set_weights(net, values):
 def all_cells(recipe, net, train_mat):
     """Predict every cell: shape (num_items, num_users)."""
     places = sp.csr_matrix(onp.arange(1, 1 + onp.prod(train_mat.shape)))
-    found, places = recipe.predict(
-        net, train_mat, places.reshape(train_mat.shape).tocsr(), CPU
-    )
+    training = Training(recipe, Parts(train_mat), CPU)
+    training.net = net
+    found, places = training.predict(places.reshape(train_mat.shape).tocsr())
     return found[onp.argsort(places)].reshape(train_mat.shape)
 
 
@@ -204,11 +209,11 @@ def test_each_member_learns_what_it_would_alone(settings):
     nets, losses = members(together.net), []
     before = [weights(net) for net in nets]
     assert (before[0]["encoder.weight"] != before[1]["encoder.weight"]).all()
-    history = list(together.epochs)
+    history = list(together.epochs())
     for net, start in zip(nets, before):
         alone = begin(Recipe(**SMALL, **settings), train_mat)
         set_weights(alone.net, start)
-        losses.append([epoch.train_loss for epoch in alone.epochs])
+        losses.append([epoch.train_loss for epoch in alone.epochs()])
         for name, value in weights(alone.net).items():
             onp.testing.assert_allclose(weights(net)[name], value, atol=1e-6)
             assert not onp.array_equal(value, start[name])
@@ -234,7 +239,7 @@ def one_step(train_mat, devices=CPU, **settings):
         for n, v in weights(training.net).items()
     }
     set_weights(training.net, before)
-    list(training.epochs)
+    list(training.epochs())
     after = weights(training.net)
     return {name: after[name] - before[name] for name in before}, before
 
@@ -436,7 +441,7 @@ def test_the_cosine_schedule_ends_at_zero_with_the_last_step():
     train_mat, _ = parts()
     recipe = Recipe(**{**SMALL, "num_epochs": 3}, schedule="cosine")
     training = begin(recipe, train_mat)
-    rates = [training.trainer.learning_rate for _ in training.epochs]
+    rates = [training.trainer.learning_rate for _ in training.epochs()]
     steps = [24 // 5, 48 // 5, 72 // 5]  # what is left over waits for the next epoch
     expected = [0.05 * (1 + onp.cos(onp.pi * n / steps[-1])) / 2 for n in steps]
     assert rates == pytest.approx(expected)
@@ -458,8 +463,9 @@ def test_pretraining_starts_where_one_hidden_layer_ended(patterned, monkeypatch)
     shallow = Recipe(8, num_epochs=60, dropout=0.0, **settings)
     deep = Recipe((8, 16, 8), pretrain_epochs=60, dropout=0.0, **settings)
     fresh = Recipe((8, 16, 8), dropout=0.0, **settings)
-    alone = shallow.train(patterned, None, CPU, 0)  # its weights are yet to be drawn
-    list(alone.epochs)
+    # Its weights are yet to be drawn.
+    alone = Training(shallow, Parts(patterned), CPU, 0)
+    list(alone.epochs())
     pretrained = begin(deep, patterned)
     list(pretrained.pretraining)
     nets = {
@@ -470,10 +476,10 @@ def test_pretraining_starts_where_one_hidden_layer_ended(patterned, monkeypatch)
     for name in ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"):
         one, other = (weights(nets[kind])[name] for kind in ("shallow", "deep"))
         onp.testing.assert_array_equal(one, other)
-    error = {
-        kind: rmse(*shallow.predict(net, patterned, patterned, CPU))
-        for kind, net in nets.items()
-    }
+    error = {}
+    for kind, net in nets.items():
+        alone.net = net
+        error[kind] = alone.rmse(patterned)
     assert error["deep"] < error["shallow"] + 0.15
     assert error["fresh"] > error["shallow"] + 1
 
@@ -545,20 +551,10 @@ def test_a_dense_training_of_the_family_is_the_sparse_one():
     before = weights(sparse.net)
     masked = begin(recipe, train_mat)
     set_weights(masked.net, before)
-    from d2l_autorec.data import row_batches
-    from d2l_autorec.loop import train_epochs
-
-    epochs = train_epochs(
-        masked.net,
-        row_batches(train_mat, 5, shuffle=True),
-        gluon.loss.L2Loss(),
-        masked.trainer,
-        2,
-        CPU,
-        lambda: 0.0,
-        seed=0,
-    )
+    step = Step(masked.net, gluon.loss.L2Loss(), masked.trainer, CPU)
+    batches = SeededBatches(row_batches(train_mat, 5, shuffle=True), seed=0)
+    epochs = train_epochs(batches, step, 2, lambda: 0.0)
     losses = [epoch.train_loss for epoch in epochs]
-    assert [e.train_loss for e in sparse.epochs] == pytest.approx(losses, rel=1e-4)
+    assert [e.train_loss for e in sparse.epochs()] == pytest.approx(losses, rel=1e-4)
     for name, value in weights(sparse.net).items():
         onp.testing.assert_allclose(weights(masked.net)[name], value, atol=1e-3)

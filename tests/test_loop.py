@@ -19,7 +19,8 @@ from d2l_autorec import (
 from d2l_autorec.commands.cli import parse_devices
 from d2l_autorec.curve import Epoch
 from d2l_autorec.errors import DeviceUnavailable, TrainingDiverged
-from d2l_autorec.training import stop_early
+from d2l_autorec.loop import Step, train_epochs
+from d2l_autorec.training import SeededBatches, stop_early
 
 NUM_ITEMS, NUM_USERS = 23, 17
 
@@ -31,7 +32,7 @@ def ratings(seed=0):
     return sp.csr_matrix(dense * (part == 1)), sp.csr_matrix(dense * (part == 2))
 
 
-def set_up(devices, batch_size=5, dropout=0.0, lr=0.01, train_mat=None):
+def set_up(devices, batch_size=5, dropout=0.0, lr=0.01, train_mat=None, seed=None):
     """Make everything that a training needs, from one seed."""
     seed_everything(4)
     default, test_mat = ratings()
@@ -40,20 +41,16 @@ def set_up(devices, batch_size=5, dropout=0.0, lr=0.01, train_mat=None):
     net.initialize(mx.init.Normal(0.1), ctx=devices)
     trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": lr})
     in_order = row_batches(train_mat, 10)
+    loader = row_batches(train_mat, batch_size, shuffle=True)
     return {
-        "net": net,
-        "train_iter": row_batches(train_mat, batch_size, shuffle=True),
-        "loss": gluon.loss.L2Loss(),
-        "trainer": trainer,
-        "devices": devices,
+        "train_iter": SeededBatches(loader, seed),
+        "step": Step(net, gluon.loss.L2Loss(), trainer, devices),
         "evaluate": lambda: evaluator(net, in_order, test_mat, devices),
     }
 
 
-def train(devices, num_epochs=3, seed=None, **settings):
-    return list(
-        train_epochs(**set_up(devices, **settings), num_epochs=num_epochs, seed=seed)
-    )
+def train(devices, num_epochs=3, **settings):
+    return list(train_epochs(**set_up(devices, **settings), num_epochs=num_epochs))
 
 
 def results(history):
@@ -76,7 +73,7 @@ def test_the_loss_is_the_mean_of_a_sample():
     # 20 of the 23 rows, in batches of 5; the others wait for the next epoch. At this
     # learning rate the weights stay, so the loss of any 20 is near the mean of all.
     rows = train_mat.toarray()
-    outputs = parts["net"](mx.np.array(rows)).asnumpy()
+    outputs = parts["step"].net(mx.np.array(rows)).asnumpy()
     losses = (((outputs - rows) * (rows > 0)) ** 2).mean(axis=1) / 2
     bounds = onp.sort(losses)[:20].mean(), onp.sort(losses)[-20:].mean()
     assert bounds[0] - 1e-5 <= epoch.train_loss <= bounds[1] + 1e-5
@@ -98,11 +95,11 @@ def test_the_same_seed_gives_the_same_history():
 
 def test_an_epoch_depends_on_its_own_seed_only():
     """Draws made between epochs change nothing: resuming stands on that."""
-    parts = set_up([mx.cpu()], dropout=0.3)
-    undisturbed = results(train_epochs(**parts, num_epochs=3, seed=1))
-    parts = set_up([mx.cpu()], dropout=0.3)
+    parts = set_up([mx.cpu()], dropout=0.3, seed=1)
+    undisturbed = results(train_epochs(**parts, num_epochs=3))
+    parts = set_up([mx.cpu()], dropout=0.3, seed=1)
     disturbed = []
-    for epoch in train_epochs(**parts, num_epochs=3, seed=1):
+    for epoch in train_epochs(**parts, num_epochs=3):
         disturbed.append(epoch)
         onp.random.rand(5), mx.np.random.uniform(size=5)
     assert results(disturbed) == undisturbed
@@ -116,10 +113,11 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_epoch():
 def test_the_book_function_prints_its_two_lines_and_returns_the_history(capsys):
     train_mat, test_mat = ratings()
     parts = set_up([mx.cpu()])
+    step = parts["step"]
     history = train_recsys_rating(
-        *(parts[name] for name in ("net", "train_iter")),
+        *(step.net, parts["train_iter"]),
         row_batches(train_mat, 10),
-        *(parts[name] for name in ("loss", "trainer")),
+        *(step.loss, step.trainer),
         2,
         evaluator=evaluator,
         inter_mat=test_mat,

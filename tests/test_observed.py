@@ -6,9 +6,10 @@ import pytest
 import scipy.sparse as sp
 from mxnet import gluon
 
-from d2l_autorec import AutoRec, evaluator, row_batches, seed_everything
-from d2l_autorec.fast import row_bounds
-from d2l_autorec.loop import train_epochs
+from d2l_autorec import AutoRec, evaluator, rmse, row_batches, seed_everything
+from d2l_autorec.fast import SparseStep, predict_cells, row_bounds
+from d2l_autorec.loop import Step, train_epochs
+from d2l_autorec.training import SeededBatches
 
 NUM_ITEMS, NUM_USERS = 23, 17
 LOSSES = (gluon.loss.L2Loss(), gluon.loss.L1Loss())
@@ -39,19 +40,13 @@ def train(
 
     def evaluate():
         if sparse:
-            return held_out_rmse(net, train_mat, test_mat, devices, batch_size=10)
+            found = predict_cells(net, train_mat, test_mat, devices, batch_size=10)
+            return rmse(found, test_mat.data)
         return evaluator(net, in_order, test_mat, devices)
 
-    epochs = train_epochs(
-        net,
-        row_batches(train_mat, batch_size, shuffle=True, sparse=sparse),
-        loss,
-        trainer,
-        3,
-        devices,
-        evaluate,
-        seed=0,
-    )
+    loader = row_batches(train_mat, batch_size, shuffle=True, sparse=sparse)
+    step = (SparseStep if sparse else Step)(net, loss, trainer, devices)
+    epochs = train_epochs(SeededBatches(loader, 0), step, 3, evaluate)
     return [(e.train_loss, e.test_rmse, e.examples) for e in epochs]
 
 
@@ -99,15 +94,11 @@ def test_a_training_leaves_the_matrix_as_it_was():
     net.initialize()
     trainer = gluon.Trainer(net.collect_params(), "adam")
     batches = row_batches(train_mat, 100, sparse=True)
+    cpu = [mx.cpu()]
+    step = SparseStep(net, LOSSES[0], trainer, cpu)
     list(
         train_epochs(
-            net,
-            batches,
-            LOSSES[0],
-            trainer,
-            1,
-            [mx.cpu()],
-            lambda: held_out_rmse(net, train_mat, test_mat, [mx.cpu()]),
+            batches, step, 1, lambda: predict_cells(net, train_mat, test_mat, cpu)[0]
         )
     )
     train_mat.data += 1  # still writable

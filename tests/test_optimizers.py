@@ -4,7 +4,7 @@ import mxnet as mx
 import numpy as onp
 import pytest
 
-from d2l_autorec.fast import FASTER
+from d2l_autorec.fast import FASTER, adam
 
 NUM_STEPS = 30
 
@@ -31,10 +31,8 @@ def trained(name, **settings):
 @pytest.fixture
 def compiled_updates(monkeypatch):
     """Count the calls of the compiled loop."""
-    calls, update = [], optimizers._update
-    monkeypatch.setattr(
-        optimizers, "_update", lambda *args: (calls.append(1), update(*args))
-    )
+    calls, update = [], adam._update
+    monkeypatch.setattr(adam, "_update", lambda *args: (calls.append(1), update(*args)))
     return calls
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from d2l_autorec import Ratings, __version__
+from d2l_autorec.commands import paper as command
 from d2l_autorec.errors import DataError
 from d2l_autorec.study import Experiment, Row, Study, paper, report
 from d2l_autorec.training import PRESETS
@@ -212,13 +213,13 @@ def tiny_study(monkeypatch):
             ),
         }
 
-    monkeypatch.setattr(paper, "experiments", experiments)
+    monkeypatch.setattr(command, "experiments", experiments)
     monkeypatch.setattr("d2l_autorec.study.BookMF.num_epochs", 1)
 
 
 def test_the_command_writes_table_records_and_plot(tiny_study, tmp_path, capsys):
-    command = ["--dataset", "synthetic-100k", "--splits", "2", "--out", str(tmp_path)]
-    paper.main(command)
+    flags = ["--dataset", "synthetic-100k", "--splits", "2", "--out", str(tmp_path)]
+    command.main(flags)
     printed = capsys.readouterr()
     rows = {r.split("|")[1].strip(): r for r in printed.out.splitlines() if "|" in r}
     assert rows["I-AutoRec"].split("|")[6].strip() == "2"
@@ -230,7 +231,7 @@ def test_the_command_writes_table_records_and_plot(tiny_study, tmp_path, capsys)
     # Two to choose, two splits each of two models, one point of the curve.
     assert len(records) == 7
 
-    paper.main([*command, "--quiet"])
+    command.main([*flags, "--quiet"])
     again = capsys.readouterr()
     assert again.out in printed.out
     assert again.err == ""
@@ -239,7 +240,7 @@ def test_the_command_writes_table_records_and_plot(tiny_study, tmp_path, capsys)
 
 
 def test_only_some_experiments_run(tiny_study, tmp_path, capsys):
-    paper.main(
+    command.main(
         ["--dataset", "synthetic-100k", "--out", str(tmp_path), "--only", "hidden"]
     )
     assert "2 hidden units" in capsys.readouterr().out
@@ -251,7 +252,7 @@ def test_only_some_experiments_run(tiny_study, tmp_path, capsys):
 )
 def test_a_bad_flag_ends_with_one_line(flags, capsys):
     with pytest.raises(SystemExit) as exit:
-        paper.main(flags)
+        command.main(flags)
     assert exit.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 

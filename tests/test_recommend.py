@@ -253,7 +253,7 @@ def fold_in_model(ratings, new, recipe):
         split={},
     )
     training = run.train(CPU)
-    list(training.epochs)
+    list(training.epochs())
     return Predictor(training.net, run)
 
 

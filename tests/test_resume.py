@@ -26,7 +26,7 @@ def resume(directory, num_epochs, devices=CPU):
     checkpoint.run = run
     training = run.train(devices, len(checkpoint.history))
     checkpoint.restore(training, devices)
-    list(checkpoint.saving(training))
+    list(checkpoint.saving(training, training.epochs()))
     return checkpoint.history, training.net
 
 
@@ -70,7 +70,8 @@ RECIPES = {
 def test_an_interrupted_training_goes_on_with_any_recipe(tmp_path, settings):
     run = make_run(5, True, **settings)
     whole, net = train(tmp_path / "a", run)
-    saving = Checkpoint(tmp_path / "b", run).saving(run.train(CPU))
+    training = run.train(CPU)
+    saving = Checkpoint(tmp_path / "b", run).saving(training, training.epochs())
     list(islice(saving, 2))
     saving.close()
     parts, resumed = resume(tmp_path / "b", 5)
@@ -95,9 +96,10 @@ def test_two_devices_go_on_too(tmp_path):
     devices = [mx.cpu(0), mx.cpu(1)]
     run = make_run(4)
     training = run.train(devices)
-    list(Checkpoint(tmp_path / "a", run).saving(training))
+    list(Checkpoint(tmp_path / "a", run).saving(training, training.epochs()))
     run = make_run(2)
-    list(Checkpoint(tmp_path / "b", run).saving(run.train(devices)))
+    begun = run.train(devices)
+    list(Checkpoint(tmp_path / "b", run).saving(begun, begun.epochs()))
     _, resumed = resume(tmp_path / "b", 4, devices)
     for name, value in training.net._collect_params_with_prefix().items():
         other = resumed._collect_params_with_prefix()[name]
@@ -232,20 +234,20 @@ def test_a_folder_is_read_when_no_other_training_saves_to_it(
     assert epochs_saved(directory) == 4
 
 
-def test_a_second_training_of_a_folder_changes_nothing(tmp_path, ratings_file):
+def test_a_second_training_of_a_folder_changes_nothing(
+    tmp_path, ratings_file, start_training
+):
     directory = tmp_path / "a"
-    process = start(flags(ratings_file, directory, "-e", "1000000"))
-    try:
-        wait_for_epochs(directory, 1, process)
-        for argv in (
-            ["--resume", str(directory), "-e", "2000000"],
-            flags(ratings_file, directory, "--overwrite"),
-        ):
-            with pytest.raises(ModelError, match="another training is saving to it"):
-                command.main(argv)
-    finally:
-        process.kill()
-        process.communicate()
+    process = start_training(flags(ratings_file, directory, "-e", "1000000"))
+    wait_for_epochs(directory, 1, process)
+    for argv in (
+        ["--resume", str(directory), "-e", "2000000"],
+        flags(ratings_file, directory, "--overwrite"),
+    ):
+        with pytest.raises(ModelError, match="another training is saving to it"):
+            command.main(argv)
+    process.kill()
+    process.communicate(timeout=60)
     checkpoint = Checkpoint.open(directory)
     assert checkpoint.run.recipe.num_epochs == 1_000_000
     # Of the killed one no lock is left.

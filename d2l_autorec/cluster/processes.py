@@ -104,7 +104,7 @@ class Watch:
 
     def part(self) -> None:
         """Say that this process is through, unless an error ends it."""
-        if failed():
+        if _failed():
             return
         with self._lock:
             self._over = True
@@ -240,7 +240,20 @@ def _hear(lines: TextIO) -> str:
         return ""
 
 
-def failed() -> bool:
+def part(kvstore: Any, watch: Watch, end: Deadline) -> None:
+    """Say goodbye, for which all workers meet."""
+    if _failed():
+        sys.stdout.flush()
+        os._exit(1)  # the others wait for this one, so they would not come
+    from .._mxnet import mx
+
+    with end:
+        mx.base.check_call(mx.base._LIB.MXKVStoreFree(kvstore.handle))
+    kvstore.handle = None
+    watch.part()
+
+
+def _failed() -> bool:
     """Whether an error ends this process, which a prompt survives."""
     return hasattr(sys, "last_value") and not hasattr(sys, "ps1")
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
-import sys
 from typing import Any
 
 import scipy.sparse as sp
@@ -12,7 +10,7 @@ import scipy.sparse as sp
 from .._mxnet import mx
 from ..fast import SparseStep, row_bounds
 from ..loop import Losses
-from .processes import Deadline, Watch, check_environment, connect, failed
+from .processes import Deadline, Watch, check_environment, connect, part
 
 
 class Team:
@@ -125,16 +123,5 @@ def join(kind: str) -> Team:
         connect(watch)
         kvstore = mx.kv.create(kind)
     end = Deadline(watch, "not all workers had finished")
-    atexit.register(_part, kvstore, watch, end)
+    atexit.register(part, kvstore, watch, end)
     return Team(kvstore)
-
-
-def _part(kvstore: Any, watch: Watch, end: Deadline) -> None:
-    """Say goodbye, for which all workers meet."""
-    if failed():
-        sys.stdout.flush()
-        os._exit(1)  # the others wait for this one, so they would not come
-    with end:
-        mx.base.check_call(mx.base._LIB.MXKVStoreFree(kvstore.handle))
-    kvstore.handle = None
-    watch.part()

@@ -112,7 +112,7 @@ def _train(
     def hook(epochs: Iterable[Epoch], num_epochs: int) -> Iterable[Epoch]:
         epochs = training.validated(epochs)
         if checkpoint and not (team and team.rank):
-            epochs = checkpoint.saving(training, epochs)
+            epochs = checkpoint.saving(training, epochs, locked=True)
         epochs = chain(past, epochs)
         if run.patience:
             epochs = stop_early(epochs, run.patience)

@@ -18,7 +18,7 @@ import platform
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -228,8 +228,10 @@ class Checkpoint:
                     f"{self._path('optimizer')}: does not fit: {error}"
                 ) from error
 
-    def saving(self, training: Training, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
-        """Save after each epoch; the folder's `lock` has to be held.
+    def saving(
+        self, training: Training, epochs: Iterable[Epoch], locked: bool = False
+    ) -> Iterator[Epoch]:
+        """Save after each epoch.
 
         Parameters
         ----------
@@ -237,15 +239,23 @@ class Checkpoint:
             Of `run`.
         epochs : iterable of Epoch
             Of that training, as they pass by.
+        locked : bool
+            Whether the caller holds the folder's `lock`; else it is held meanwhile.
 
         Yields
         ------
         Epoch
             Each as soon as it is on disk.
+
+        Raises
+        ------
+        ModelError
+            If another training saves to this folder.
         """
-        for epoch in epochs:
-            self.save(training, epoch)
-            yield epoch
+        with nullcontext() if locked else lock(self.directory):
+            for epoch in epochs:
+                self.save(training, epoch)
+                yield epoch
 
     def save(self, training: Training, epoch: Epoch) -> None:
         """Replace the model in the folder by the state after an epoch.

@@ -157,7 +157,7 @@ def variant(request, tmp_path_factory):
     settings = {"lr": 0.1, "num_epochs": 15, "valid": True, **VARIANTS[name]}
     directory = tmp_path_factory.mktemp("variant")
     with pytest.MonkeyPatch.context() as shorter:
-        shorter.setattr("d2l_autorec.pretraining.NUM_EPOCHS", 10)
+        shorter.setattr("d2l_autorec.training.pretraining.NUM_EPOCHS", 10)
         train(directory, make_run(kind=kind, **settings))
     return directory
 

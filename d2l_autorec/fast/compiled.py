@@ -64,7 +64,7 @@ def num_threads() -> int:
         return 1
     _start_numba()
     found: int = numba.get_num_threads()
-    return min(found, openmp("omp_get_max_threads", lambda: found)())
+    return int(min(found, openmp("omp_get_max_threads", lambda: found)()))
 
 
 @functools.cache

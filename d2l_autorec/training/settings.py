@@ -139,11 +139,12 @@ class Setting:
 
     def __str__(self) -> str:
         """Say what is wanted, in words."""
-        named = ", ".join(map(str, self._named()))
+        words = [str(one) for one in self._named()]
         if not self.numbers:
-            return f"one of {named}"
-        several = "a tuple of such" if self.several else ""
-        return " or ".join(filter(None, (self.numbers.wanted, named, several)))
+            return f"one of {', '.join(words)}"
+        if self.several:
+            words.append("a tuple of such")
+        return " or ".join([self.numbers.wanted, *words])
 
 
 def _setting(default: Any, help: str, *args: Any, **kwargs: Any) -> Any:

@@ -23,6 +23,8 @@ def train(settings, team=None):
     part = rng.choice(3, dense.shape, p=[0.6, 0.3, 0.1])
     part[[3, 8, 9]] = 2
     seed_everything(0)
+    if isinstance(layers := settings.get("num_hidden"), list):  # JSON has no tuples
+        settings = {**settings, "num_hidden": tuple(layers)}
     recipe = Recipe(
         **{"num_hidden": 8, "lr": 0.01, "batch_size": 5, **settings},
         dropout=0.0,

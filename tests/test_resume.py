@@ -117,7 +117,7 @@ def test_it_goes_on_after_any_number_of_other_networks(tmp_path):
     with mx.name.NameManager() as names:
         names._counter["dense"] = 7
         parts, resumed = resume(tmp_path / "b", 4)
-    assert (resumed.encoder.prefix, resumed.decoder.prefix) == ("dense9_", "dense10_")
+    assert (resumed.encoder.prefix, resumed.decoder.prefix) == ("dense0_", "dense1_")
     assert without_seconds(parts) == without_seconds(whole)
     assert same(parameters(resumed), parameters(net))
 

@@ -352,5 +352,6 @@ def test_killed_three_times_it_ends_the_same(kill_and_go_on):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_killed_fifty_times_it_ends_the_same(kill_and_go_on):
     assert_equal_but_for_seconds(*kill_and_go_on(50))

@@ -15,12 +15,12 @@ test test-all: .venv/installed-test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	.venv/bin/lint-imports
 	$(PY) -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
-# Writes the README's table, and the picture beside it, anew.
+# Writes the comparison's table, and the picture beside it, anew.
 results: .venv/installed
-	mkdir -p docs
-	$(PY) -m d2l_autorec.compare --markdown README.md --plot docs/compare.png
+	$(PY) -m d2l_autorec.compare --markdown docs/comparison.md --plot docs/compare.png
 
 # Goes on where it was interrupted; an hour or more on 2 cores.
 paper: .venv/installed

@@ -1,6 +1,6 @@
 # Everything runs in .venv, which is made with the newest Python from 3.13 to 3.9 that is
 # found, or by uv if it is there.
-PYTHONS := python3.13 python3.12 python3.11 python3.10 python3.9 python3 python
+PYTHONS ?= python3.13 python3.12 python3.11 python3.10 python3.9 python3 python
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (3, 14))
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --constraint constraints.txt

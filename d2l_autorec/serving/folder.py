@@ -505,7 +505,7 @@ def _write_text(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _write_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
     # First in memory: a zip file that finds no room complains again when it is freed.
     content = io.BytesIO()
     np.savez(content, **arrays)

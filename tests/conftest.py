@@ -48,12 +48,6 @@ def small_data(small_folder, tmp_path, monkeypatch):
     return folder
 
 
-@pytest.fixture
-def short_pretraining(monkeypatch):
-    """A twentieth of the passes, where it does not matter how good they are."""
-    monkeypatch.setattr("d2l_autorec.pretraining.NUM_EPOCHS", 10)
-
-
 def real(name: str) -> Path:
     """Return the folder of a real data set, or skip the test."""
     root = os.environ.get("D2L_AUTOREC_DATA")
@@ -117,3 +111,9 @@ def run(start):
         return process.returncode, out, err
 
     return run
+
+
+@pytest.fixture
+def short_pretraining(monkeypatch):
+    """A twentieth of the passes, where it does not matter how good they are."""
+    monkeypatch.setattr("d2l_autorec.pretraining.NUM_EPOCHS", 10)

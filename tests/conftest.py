@@ -127,3 +127,9 @@ def run(start):
         return process.returncode, out, err
 
     return run
+
+
+@pytest.fixture
+def short_pretraining(monkeypatch):
+    """A twentieth of the passes, where it does not matter how good they are."""
+    monkeypatch.setattr("d2l_autorec.pretraining.NUM_EPOCHS", 10)

@@ -103,7 +103,7 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 def test_a_fork_waits_until_no_thread_computes():
     run(
         """
-import os, threading, time
+import os, threading, time, warnings
 from d2l_autorec._mxnet import one_at_a_time
 
 entered, done = threading.Event(), []
@@ -116,6 +116,7 @@ def compute():
 
 threading.Thread(target=compute).start()
 entered.wait()
+warnings.simplefilter("ignore")  # Python 3.12 warns of a fork beside threads
 child = os.fork()
 if not child:
     one_at_a_time(lambda: os._exit(0 if done else 1))()

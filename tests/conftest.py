@@ -10,9 +10,7 @@ from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several workers share the cores, and this is before NumPy or MXNet starts threads.
-    # The compiled loops keep two, so that they are tested as they run: in parallel.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 
 import numpy as np
 import pytest
@@ -127,9 +125,3 @@ def run(start):
         return process.returncode, out, err
 
     return run
-
-
-@pytest.fixture
-def short_pretraining(monkeypatch):
-    """A twentieth of the passes, where it does not matter how good they are."""
-    monkeypatch.setattr("d2l_autorec.pretraining.NUM_EPOCHS", 10)

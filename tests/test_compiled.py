@@ -157,6 +157,9 @@ assert in_threads(semantics) == 8 * [(True, True, (0, 2))]
 
 
 # The layer that is everywhere, and serves one thread at a time.
+LAYERS = ["default", pytest.param("workqueue", marks=pytest.mark.slow)]
+
+
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
 def test_threads_may_train_at_once(layer):
     run(
@@ -170,7 +173,7 @@ for losses in in_threads(train):
     )
 
 
-@pytest.mark.parametrize("layer", ["default", "workqueue"])
+@pytest.mark.parametrize("layer", LAYERS)
 def test_threads_may_evaluate_at_once(layer):
     run(
         TOY

@@ -171,6 +171,7 @@ def test_training_gives_the_books_numbers(small_data, monkeypatch, capsys):
     assert ours[-1] < ours[0]
 
 
+@pytest.mark.slow
 def test_training_gives_the_books_numbers_on_the_real_data(
     real_ml_100k, monkeypatch, capsys
 ):

@@ -127,6 +127,7 @@ def test_standard_error_is_open_again_after_an_error(capfd):
     assert capfd.readouterr().err == "later"
 
 
+@pytest.mark.slow
 def test_an_import_that_failed_before_does_no_harm():
     code = """
 try:

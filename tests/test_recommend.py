@@ -285,6 +285,7 @@ def test_new_users_ratings_are_predicted_better_than_by_item_means(newcomers):
     assert many < few < mean
 
 
+@pytest.mark.slow
 def test_new_users_of_ml_100k():
     root = os.environ.get("D2L_AUTOREC_DATA")
     if not root or not (Path(root) / "ml-100k").is_dir():

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from dataclasses import asdict, replace
 
 import pytest
@@ -342,6 +343,34 @@ def test_what_an_interrupted_save_left_is_no_model(small_data, train, tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / ".saving").write_bytes(b"half a file")
     assert train(*SMALL, "--quiet", "--save", tmp_path / "m")[0] == 0
+
+
+def test_the_books_recipe_runs_the_chapter(small_data, train, monkeypatch):
+    from d2l_autorec import evaluators, loop, model
+    from d2l_autorec.training import training
+
+    assert training.evaluator is evaluators.evaluator
+    ran = []
+
+    def noted(name, function):
+        def run(*args, **kwargs):
+            ran.append((name, type(args[0])))
+            return function(*args, **kwargs)
+
+        return run
+
+    for home, name in (
+        (loop, "train_recsys_rating"),
+        (training, "evaluator"),
+        *((model.AutoRec, "__init__"), (model.AutoRec, "encode")),
+    ):
+        monkeypatch.setattr(home, name, noted(name, getattr(home, name)))
+    assert train("--num-epochs", "2", "--quiet")[0] == 0
+    counted = Counter(ran)
+    assert counted["train_recsys_rating", model.AutoRec] == 1
+    assert counted["evaluator", model.AutoRec] == 2  # after each epoch
+    assert counted["__init__", model.AutoRec] == 1
+    assert counted["encode", model.AutoRec] >= 4  # forward, in training and scoring
 
 
 def test_a_worker_that_is_not_the_first_says_and_writes_nothing(

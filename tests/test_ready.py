@@ -42,7 +42,7 @@ def test_mxnet_is_given_a_name_that_numpy_does_not_have(name):
         ask(name, "mxnet.numpy.fallback")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("module", ["mxnetlike", "d2l_autorec.model", "__main__"])
 def test_nobody_else_is(module):
     def found():

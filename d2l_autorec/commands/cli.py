@@ -298,6 +298,39 @@ def load_ratings(
         return load_dataset(SYNTHETIC)
 
 
+def add_output_flags(
+    parser: argparse.ArgumentParser, plot: str = "", json: str = ""
+) -> argparse._ArgumentGroup:
+    """Add the flags that say what to show, and where results are to go.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of a command.
+    plot, json : str
+        What the help says of such a file, if the command writes one.
+
+    Returns
+    -------
+    argparse._ArgumentGroup
+        For more of them.
+    """
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--quiet", action="store_true", help="print only the result, no progress"
+    )
+    if plot:
+        group.add_argument(
+            "--plot",
+            type=plot_file,
+            metavar="FILE",
+            help=f"{plot} (.png, .svg or .pdf)",
+        )
+    if json:
+        group.add_argument("--json", type=output_file, metavar="FILE", help=json)
+    return group
+
+
 def add_ratings_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how to read a ratings file of one's own.
 

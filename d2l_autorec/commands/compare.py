@@ -254,18 +254,10 @@ def _parser() -> cli.Parser:
         help="such as 0-4 or 0,3,7: of the random splits, and of the models (default: "
         "0-4; with u1-u5, where each seed goes through all folds, 0)",
     )
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--plot",
-        type=cli.plot_file,
-        metavar="FILE",
-        help="draw the errors and the learning curves (.png, .svg or .pdf)",
-    )
-    output.add_argument(
-        "--json",
-        type=cli.output_file,
-        metavar="FILE",
-        help="write every score and every learning curve",
+    output = cli.add_output_flags(
+        parser,
+        plot="draw the errors and the learning curves",
+        json="write every score and every learning curve",
     )
     output.add_argument(
         "--markdown",
@@ -273,8 +265,5 @@ def _parser() -> cli.Parser:
         metavar="FILE",
         help="write the report; into an existing file, between its lines "
         f"{BEGIN} and {END}",
-    )
-    output.add_argument(
-        "--quiet", action="store_true", help="print only the result, no progress"
     )
     return parser

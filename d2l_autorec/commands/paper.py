@@ -160,15 +160,12 @@ def _parser() -> cli.Parser:
         help="prediction for a user or an item without a training rating: a number, or "
         "'mean' for that of the training ratings",
     )
-    output = parser.add_argument_group("output")
+    output = cli.add_output_flags(parser)
     output.add_argument(
         "--out",
         type=Path,
         default=Path("paper-results"),
         metavar="DIR",
         help="folder for the table (.md), every training (.json) and the plot (.png)",
-    )
-    output.add_argument(
-        "--quiet", action="store_true", help="print only the result, no progress"
     )
     return parser

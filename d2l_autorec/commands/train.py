@@ -413,27 +413,16 @@ def _parser() -> cli.Parser:
         metavar="DIR",
         help="go on with a training that was saved there, and save there",
     )
-    output = parser.add_argument_group("output")
+    output = cli.add_output_flags(
+        parser,
+        plot="write the learning curve",
+        json="write settings, history and result",
+    )
     output.add_argument(
         "--devices",
         type=cli.device_names,
         metavar="LIST",
         help="cpu, gpu (all of them), or a list like cpu:0,cpu:1 (default: every GPU, "
         "or the CPU where there is none)",
-    )
-    output.add_argument(
-        "--plot",
-        type=cli.plot_file,
-        metavar="FILE",
-        help="write the learning curve (.png, .svg or .pdf)",
-    )
-    output.add_argument(
-        "--json",
-        type=cli.output_file,
-        metavar="FILE",
-        help="write settings, history and result",
-    )
-    output.add_argument(
-        "--quiet", action="store_true", help="print only the result, no progress"
     )
     return parser

@@ -29,7 +29,7 @@ from typing import Any, TextIO
 from ..errors import ClusterError
 
 _ROLES = ("scheduler", "server", "worker")
-_OVER = "over"
+_WELCOME, _OVER = "welcome", "over"
 _SILENCE, _MEETING = "PS_HEARTBEAT_TIMEOUT", "D2L_AUTOREC_MEETING_TIMEOUT"
 _SECONDS = {_SILENCE: "60", _MEETING: "600"}
 _LAST_PORT = 65534  # the scheduler takes the next one, too
@@ -95,12 +95,15 @@ class Watch:
         self._over = False
         self._lock = threading.Lock()
 
-    def attend(self, peer: socket.socket, lines: TextIO, name: str) -> None:
-        """Wait for the last words of a process."""
+    def meet(self, peer: socket.socket) -> None:
+        """Remember a process that is to be told how this one ends."""
         self._peers.append(peer)
+
+    def attend(self, lines: TextIO, name: str) -> None:
+        """Wait for the last words of a process that was met."""
         words = _hear(lines)
         if words != _OVER:
-            self.leave(words or f"{name} has gone; the training cannot go on")
+            self.leave(words or _gone(name))
 
     def part(self) -> None:
         """Say that this process is through, unless an error ends it."""
@@ -187,7 +190,10 @@ def _listen(watch: Watch) -> None:
                     return
                 present[role] += 1
                 count()
-            watch.attend(peer, lines, f"a {role} at {host}")
+            # Who is welcome will be told why the training ends, if it does.
+            watch.meet(peer)
+            _say(peer, _WELCOME)
+            watch.attend(lines, f"a {role} at {host}")
 
     def admit() -> None:
         while True:
@@ -213,7 +219,15 @@ def connect(watch: Watch) -> None:
     _hold(peer)
     _say(peer, os.environ["DMLC_ROLE"])
     lines = peer.makefile(encoding="utf-8", errors="replace")
-    _in_background(watch.attend, peer, lines, "the scheduler")
+    watch.meet(peer)
+    words = _hear(lines)
+    if words != _WELCOME:
+        watch.leave(words or _gone("the scheduler"))
+    _in_background(watch.attend, lines, "the scheduler")
+
+
+def _gone(name: str) -> str:
+    return f"{name} has gone; the training cannot go on"
 
 
 def _hold(peer: socket.socket) -> None:

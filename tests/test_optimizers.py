@@ -5,6 +5,7 @@ import numpy as onp
 import pytest
 
 from d2l_autorec.fast import FASTER, adam
+from d2l_autorec.training import SETTINGS, Rprop
 
 NUM_STEPS = 30
 
@@ -48,3 +49,9 @@ def test_clipped_gradients_are_left_to_mxnet(compiled_updates):
     assert not compiled_updates
     for array, reference in zip(ours, trained("adam", clip_gradient=0.5)):
         onp.testing.assert_array_equal(array, reference)
+
+
+def test_the_settings_list_the_optimizers_that_mxnet_knows():
+    known = mx.optimizer.Optimizer.opt_registry
+    assert Rprop is known["rprop"]
+    assert set(SETTINGS["optimizer"].choices) == set(known)

@@ -17,6 +17,10 @@ import pytest
 
 import d2l_autorec  # noqa: F401  before any test imports MXNet
 
+# A shell has what runs in its background ignore Ctrl-C, which some tests send; what
+# they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def write_u_data(folder: Path, num_users=30, num_items=40, seed=0) -> Path:
     """Write an ml-100k/u.data in which every user and item occurs and times tie."""

@@ -148,7 +148,9 @@ class Step:
         """
         self._read()
         mx.nd.waitall()  # for the last update
-        mean, examples = self.add_up(self._total) / self._samples, self._examples
+        mean, examples = math.nan, self._examples
+        if self._samples:
+            mean = self.add_up(self._total) / self._samples
         self._begin()
         return mean, examples
 
@@ -203,9 +205,11 @@ def train_epochs(
     """
     for epoch in range(trained + 1, num_epochs + 1):
         start = time.perf_counter()
-        for batch in train_iter:
-            step(batch)
-        train_loss, examples = step.finish()
+        try:
+            for batch in train_iter:
+                step(batch)
+        finally:  # what an interrupted epoch has learned is not lost, either
+            train_loss, examples = step.finish()
         seconds = time.perf_counter() - start
         if not math.isfinite(train_loss):
             raise TrainingDiverged(

@@ -10,7 +10,7 @@ from mxnet import autograd, gluon
 from d2l_autorec import AutoRec, Average, DeepAutoRec, seed_everything
 from d2l_autorec._mxnet import openmp
 from d2l_autorec.fast.arrays import observed_cells, on_device
-from d2l_autorec.fast.cells import backward_at, reconstruct_at
+from d2l_autorec.fast.cells import backward_at, reconstruction
 from d2l_autorec.fast.compiled import num_threads
 
 NUM_ROWS, NUM_USERS = 7, 13
@@ -58,6 +58,10 @@ def make(settings, initialized=True):
     return net
 
 
+def reconstruct_at(net, rows, cells, device=None):
+    return reconstruction(net, device or mx.cpu())(rows, cells)
+
+
 def gradients(net):
     parameters = net.collect_params().values()
     return [parameter.list_grad()[0].asnumpy().copy() for parameter in parameters]
@@ -67,16 +71,16 @@ def gradients(net):
 def test_its_outputs_are_the_networks(ratings, settings):
     net, inputs = make(settings), mx.np.array(ratings.toarray())
     cells = ratings.tocsc()
-    found = reconstruct_at(net, inputs, cells).asnumpy()
+    found = reconstruct_at(net, ratings, cells).asnumpy()
     expected = net(inputs).asnumpy()[tuple(observed_cells(cells, mx.cpu()).asnumpy())]
     onp.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_an_averages_outputs_are_the_mean(ratings):
     nets = [make(NETWORKS["book"]), make(NETWORKS["clipped"])]
-    inputs, cells = mx.np.array(ratings.toarray()), ratings.tocsc()
-    found = reconstruct_at(Average(nets), inputs, cells).asnumpy()
-    each = [reconstruct_at(net, inputs, cells).asnumpy() for net in nets]
+    cells = ratings.tocsc()
+    found = reconstruct_at(Average(nets), ratings, cells).asnumpy()
+    each = [reconstruct_at(net, ratings, cells).asnumpy() for net in nets]
     onp.testing.assert_allclose(found, (each[0] + each[1]) / 2, rtol=1e-5)
 
 
@@ -102,14 +106,16 @@ def test_its_gradients_are_the_networks(ratings, settings, loss):
 def test_a_device_that_is_no_cpu_computes_the_same(ratings, settings):
     net, inputs = make(settings), mx.np.array(ratings.toarray())
     cells, loss = ratings.tocsc(), gluon.loss.L2Loss()
-    expected = reconstruct_at(net, inputs, cells), backward_at(net, inputs, cells, loss)
+    expected = [reconstruct_at(net, ratings, cells)]
+    expected.append(backward_at(net, inputs, cells, loss))
     expected_gradients = gradients(net)
     # In a CPU's memory, but by its name another kind of device.
     elsewhere = mx.Context("cpu_shared", 0)
     net.collect_params().reset_ctx(elsewhere)
     inputs = inputs.as_in_ctx(elsewhere)
     assert inputs.ctx.device_type != "cpu"
-    found = reconstruct_at(net, inputs, cells), backward_at(net, inputs, cells, loss)
+    found = [reconstruct_at(net, ratings, cells, elsewhere)]
+    found.append(backward_at(net, inputs, cells, loss))
     for array, reference in zip(found, expected):
         onp.testing.assert_allclose(array.asnumpy(), reference.asnumpy(), rtol=1e-3)
     for gradient, reference in zip(gradients(net), expected_gradients):
@@ -130,10 +136,9 @@ def test_a_gradient_does_not_keep_what_was_there_before(ratings):
 
 def test_the_first_batch_may_meet_a_network_that_does_not_know_its_widths(ratings):
     net = make(NETWORKS["deep"], initialized=False)
-    inputs = mx.np.array(ratings.toarray())
-    found = reconstruct_at(net, inputs, ratings.tocsc()).asnumpy()
+    found = reconstruct_at(net, ratings, ratings).asnumpy()
     same = make(NETWORKS["deep"])
-    expected = reconstruct_at(same, inputs, ratings.tocsc()).asnumpy()
+    expected = reconstruct_at(same, ratings, ratings).asnumpy()
     onp.testing.assert_array_equal(found, expected)
 
 
@@ -213,11 +218,11 @@ def backward_whole(net, inputs, cells, loss):
 def test_a_class_of_ones_own_predicts_what_it_says(ratings, own):
     net, inputs = make_own(own), mx.np.array(ratings.toarray())
     cells = ratings.tocsc()
-    found = reconstruct_at(net, inputs, cells).asnumpy()
+    found = reconstruct_at(net, ratings, cells).asnumpy()
     expected = whole(net, inputs, cells).asnumpy()
     onp.testing.assert_allclose(found, expected, rtol=1e-4)
     both = Average([net, make(NETWORKS["book"])])
-    found = reconstruct_at(both, inputs, cells).asnumpy()
+    found = reconstruct_at(both, ratings, cells).asnumpy()
     expected = whole(both, inputs, cells).asnumpy()
     onp.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -229,7 +234,7 @@ def test_an_average_of_ones_own_predicts_what_it_says(ratings):
 
     net = Lowest([make_own(AutoRec), make(NETWORKS["book"])])
     inputs, cells = mx.np.array(ratings.toarray()), ratings.tocsc()
-    found = reconstruct_at(net, inputs, cells).asnumpy()
+    found = reconstruct_at(net, ratings, cells).asnumpy()
     onp.testing.assert_allclose(found, whole(net, inputs, cells).asnumpy(), rtol=1e-4)
 
 

@@ -3,12 +3,17 @@
 from .adam import FASTER
 from .arrays import dense, on_device, row_bounds
 from .cells import members, predict_cells
+from .fused import FusedStep
+from .rows import encoding, layerwise
 from .step import SparseStep
 
 __all__ = [
     "FASTER",
+    "FusedStep",
     "SparseStep",
     "dense",
+    "encoding",
+    "layerwise",
     "members",
     "on_device",
     "predict_cells",

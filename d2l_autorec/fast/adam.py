@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -10,6 +10,23 @@ import numpy as np
 from .._mxnet import mx
 from .arrays import view
 from .compiled import parallel
+
+
+class Rates(NamedTuple):
+    """The numbers of one update by Adam.
+
+    Attributes
+    ----------
+    lr, wd, beta1, beta2, epsilon, rescale_grad : numpy.float32
+        As MXNet's Adam has them; `lr` with the correction of the bias.
+    """
+
+    lr: np.float32
+    wd: np.float32
+    beta1: np.float32
+    beta2: np.float32
+    epsilon: np.float32
+    rescale_grad: np.float32
 
 
 @mx.optimizer.register
@@ -42,6 +59,11 @@ class FusedAdam(mx.optimizer.Adam):
         ):
             super().update(index, weight, grad, state)
             return
+        arrays = (view(a).ravel() for a in (weight, grad, *state))
+        _update(*arrays, self.rates(index))
+
+    def rates(self, index: int) -> Rates:
+        """Begin the next update of a parameter: count it, and say how long it is."""
         self._update_count(index)
         step = self._index_update_count[index]
         lr = self._get_lr(index)
@@ -54,20 +76,27 @@ class FusedAdam(mx.optimizer.Adam):
             self.epsilon,
             self.rescale_grad,
         )
-        arrays = (view(a).ravel() for a in (weight, grad, *state))
-        _update(*arrays, *map(np.float32, settings))
+        return Rates(*map(np.float32, settings))
 
 
 FASTER = {"adam": "fusedadam"}  # what takes the place of an MXNet optimizer
 
 
-@parallel(error_model="numpy")
-def _update(  # type: ignore[no-untyped-def]
-    weight, grad, mean, var, lr, wd, beta1, beta2, epsilon, rescale_grad
-):
+@numba.njit(error_model="numpy", fastmath={"contract"})
+def adam(weight, grad, mean, var, rates):  # type: ignore[no-untyped-def]
+    """Update float32 arrays of one length; compiled into the loops that call it."""
     one = np.float32(1)
-    for i in numba.prange(weight.size):
-        g = grad[i] * rescale_grad + wd * weight[i]
-        mean[i] = beta1 * mean[i] + (one - beta1) * g
-        var[i] = beta2 * var[i] + (one - beta2) * g * g
-        weight[i] -= lr * mean[i] / (np.sqrt(var[i]) + epsilon)
+    for i in range(weight.size):
+        g = grad[i] * rates.rescale_grad + rates.wd * weight[i]
+        mean[i] = rates.beta1 * mean[i] + (one - rates.beta1) * g
+        var[i] = rates.beta2 * var[i] + (one - rates.beta2) * g * g
+        weight[i] -= rates.lr * mean[i] / (np.sqrt(var[i]) + rates.epsilon)
+
+
+@parallel(error_model="numpy")
+def _update(weight, grad, mean, var, rates):  # type: ignore[no-untyped-def]
+    size = weight.size
+    shares = (size + 4095) // 4096
+    for share in numba.prange(shares):
+        part = slice(share * 4096, min((share + 1) * 4096, size))
+        adam(weight[part], grad[part], mean[part], var[part], rates)

@@ -124,6 +124,30 @@ class _Memory:
         }
 
 
+def state_of(trainer: gluon.Trainer, parameter: gluon.Parameter) -> tuple[Any, ...]:
+    """Return the arrays that an optimizer keeps of a parameter; at first, zeros.
+
+    Parameters
+    ----------
+    trainer : mxnet.gluon.Trainer
+        Whose optimizer, on one device, keeps some.
+    parameter : mxnet.gluon.Parameter
+        Initialized.
+
+    Returns
+    -------
+    tuple of mxnet.nd.NDArray
+        Each shaped like the parameter.
+    """
+    index, updater = trainer._param2idx[parameter.name], trainer._updaters[0]
+    if index not in updater.states:
+        weight = parameter.list_data()[0].as_nd_ndarray()
+        state = updater.optimizer.create_state_multi_precision(index, weight)
+        updater.states[index], updater.states_synced[index] = state, True
+    found: tuple[Any, ...] = updater.states[index]
+    return found
+
+
 def view_grad(parameter: gluon.Parameter, device: mx.Context) -> np.ndarray:
     """See the memory of a parameter's gradient, to write a new one there.
 

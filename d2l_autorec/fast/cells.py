@@ -19,10 +19,7 @@ import scipy.sparse as sp
 from .._mxnet import autograd, gluon, mx, npx, one_at_a_time
 from ..model import AutoRec
 from .arrays import dense, observed_cells, on_device, row_bounds, view, view_grad
-from .compiled import num_threads, parallel
-
-# Sums may be taken in any order, as in a matrix product.
-_compiled = parallel(fastmath={"reassoc", "contract"})
+from .rows import Cells, by_columns, compiled, encoding, initialized
 
 
 def members(net: gluon.Block) -> list[AutoRec]:
@@ -30,32 +27,41 @@ def members(net: gluon.Block) -> list[AutoRec]:
     return getattr(net, "members", [net])
 
 
-@one_at_a_time
-def reconstruct_at(
-    net: gluon.Block, inputs: mx.np.ndarray, cells: sp.csc_matrix
-) -> mx.np.ndarray:
-    """Reconstruct rows of ratings at some cells.
+Reconstruct = Callable[[sp.csr_matrix, sp.csr_matrix], mx.np.ndarray]
+
+
+def reconstruction(net: gluon.Block, device: mx.Context) -> Reconstruct:
+    """Get ready to reconstruct rows of ratings at some cells.
 
     Parameters
     ----------
     net : AutoRec or an average of several
-        Initialized where `inputs` is.
-    inputs : mxnet.np.ndarray of float32, shape (batch_size, num_users)
-        Ratings, 0 where there is none.
-    cells : scipy.sparse.csc_matrix, shape (batch_size, num_users)
-        The cells are those that it stores.
+        Initialized on the device; as it is now.
+    device : mxnet.Context
+        Where to compute.
 
     Returns
     -------
-    mxnet.np.ndarray of float32, shape (num_cells,)
-        In the order in which the cells are stored.
+    callable
+        From two sparse matrices of shape (batch_size, num_users), ratings and the cells
+        that are asked for, to an mxnet.np.ndarray of float32, shape (num_cells,), in
+        the order of the cells by columns.
     """
     nets = members(net)
     if len(nets) > 1:
-        return sum(reconstruct_at(one, inputs, cells) for one in nets) / len(nets)
-    if not _is_known(net) or inputs.ctx.device_type != "cpu":
-        return _pick(net, inputs, cells)
-    return _activate(net.decoder, _decode(net.decoder, net.encode(inputs), cells))
+        each = [reconstruction(one, device) for one in nets]
+        return lambda rows, cells: sum(one(rows, cells) for one in each) / len(each)
+    if not is_known(net) or device.device_type != "cpu":
+        return lambda rows, cells: _pick(net, dense(rows, device), cells.tocsc())
+    encode = encoding(net, device)
+
+    @one_at_a_time
+    def reconstruct(rows: sp.csr_matrix, cells: sp.csr_matrix) -> mx.np.ndarray:
+        hidden, layer = encode(rows), net.decoder
+        initialized(layer, hidden)
+        return activate(layer, decode(layer, hidden, by_columns(cells)))
+
+    return reconstruct
 
 
 @one_at_a_time
@@ -85,19 +91,21 @@ def backward_at(
     """
     ratings = on_device(cells.data.astype(np.float32, copy=False), inputs.ctx)
     written = all(p.grad_req == "write" for p in net.collect_params().values())
-    if not written or not _is_known(net) or inputs.ctx.device_type != "cpu":
+    if not written or not is_known(net) or inputs.ctx.device_type != "cpu":
         with autograd.record():
             losses = loss(_pick(net, inputs, cells), ratings)
         losses.backward()
         return losses
     with autograd.record():
         hidden = net.encode(inputs)
-    outputs = _decode(net.decoder, hidden, cells)
+    by_column = by_columns(cells)
+    initialized(net.decoder, hidden)
+    outputs = decode(net.decoder, hidden, by_column)
     outputs.attach_grad()
     with autograd.record():
-        losses = loss(_activate(net.decoder, outputs), ratings)
+        losses = loss(activate(net.decoder, outputs), ratings)
     losses.backward()
-    hidden.backward(_decode_backward(net.decoder, hidden, cells, outputs.grad))
+    hidden.backward(_decode_backward(net.decoder, hidden, by_column, outputs.grad))
     return losses
 
 
@@ -138,15 +146,15 @@ def predict_cells(
     places = sp.csr_matrix(
         (np.arange(cells.nnz), cells.indices, cells.indptr), cells.shape
     )
+    reconstruct = [reconstruction(net, device) for device in devices]
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         found = []
-        for device, bounds in zip(devices, row_bounds(len(batch), len(devices))):
+        for one, bounds in zip(reconstruct, row_bounds(len(batch), len(devices))):
             share = batch[slice(*bounds)]
             if share.size:
                 asked = places[share].tocsc()
-                inputs = dense(train_mat[share], device)
-                found.append((asked.data, reconstruct_at(net, inputs, asked)))
+                found.append((asked.data, one(train_mat[share], asked)))
         for place, outputs in found:
             predicted[place] = outputs.asnumpy()
     if cold is not None:
@@ -156,7 +164,7 @@ def predict_cells(
     return predicted
 
 
-def _is_known(net: gluon.Block) -> bool:
+def is_known(net: gluon.Block) -> bool:
     """Tell whether a network's outputs are those that `_decode` and `_activate` give.
 
     A subclass may encode as it likes, but not decode.
@@ -187,72 +195,52 @@ def _pick(
     return npx.gather_nd(outputs, observed_cells(cells, inputs.ctx))
 
 
-def _activate(layer: gluon.nn.Dense, outputs: mx.np.ndarray) -> mx.np.ndarray:
+def activate(layer: gluon.nn.Dense, outputs: mx.np.ndarray) -> mx.np.ndarray:
+    """Apply a layer's activation."""
     return layer.act(outputs) if layer.act else outputs
 
 
-def _decode(
-    layer: gluon.nn.Dense, hidden: mx.np.ndarray, cells: sp.csc_matrix
-) -> mx.np.ndarray:
+def decode(layer: gluon.nn.Dense, hidden: mx.np.ndarray, cells: Cells) -> mx.np.ndarray:
     """Compute a layer's outputs at some cells, short of its activation."""
-    try:
-        layer.weight.data(hidden.ctx)
-    except gluon.parameter.DeferredInitializationError:
-        layer(hidden)  # Gluon learns the layer's width from its first input
     parameters = (p.data(hidden.ctx) for p in (layer.weight, layer.bias))
-    outputs = np.empty(cells.nnz, np.float32)
-    _outputs_at(*map(view, (hidden, *parameters)), *_shares(cells), outputs)
+    outputs = np.empty(cells.ratings.size, np.float32)
+    _outputs_at(cells, *map(view, (hidden, *parameters)), outputs)
     return on_device(outputs, hidden.ctx)
 
 
 def _decode_backward(
-    layer: gluon.nn.Dense,
-    hidden: mx.np.ndarray,
-    cells: sp.csc_matrix,
-    grad: mx.np.ndarray,
+    layer: gluon.nn.Dense, hidden: mx.np.ndarray, cells: Cells, grad: mx.np.ndarray
 ) -> mx.np.ndarray:
     """Write the gradients of the layer's parameters; return that of `hidden`."""
-    indptr, indices, bounds = _shares(cells)
-    d_hidden = np.empty((len(bounds) - 1, *hidden.shape), np.float32)
+    d_hidden = np.empty((len(cells.bounds) - 1, *hidden.shape), np.float32)
     arrays = map(view, (grad, hidden, layer.weight.data(hidden.ctx)))
     grads = (view_grad(p, hidden.ctx) for p in (layer.weight, layer.bias))
-    _gradients_at(*arrays, indptr, indices, bounds, d_hidden, *grads)
+    _gradients_at(cells, *arrays, d_hidden, *grads)
     return on_device(d_hidden.sum(axis=0), hidden.ctx)
 
 
-def _shares(cells: sp.csc_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share the columns out so that each thread has about as many cells."""
-    size = num_threads()
-    shares = np.arange(size + 1) * cells.nnz // size
-    bounds = cells.indptr.searchsorted(shares)
-    bounds[0], bounds[-1] = 0, cells.shape[1]
-    return cells.indptr, cells.indices, bounds
-
-
-@_compiled
-def _outputs_at(  # type: ignore[no-untyped-def]
-    hidden, weight, bias, starts, rows, bounds, outputs
-):
-    for share in numba.prange(len(bounds) - 1):
-        for column in range(bounds[share], bounds[share + 1]):
-            for cell in range(starts[column], starts[column + 1]):
-                row, total = rows[cell], np.float32(0)
+@compiled
+def _outputs_at(cells, hidden, weight, bias, outputs):  # type: ignore[no-untyped-def]
+    for share in numba.prange(len(cells.bounds) - 1):
+        for column in range(cells.bounds[share], cells.bounds[share + 1]):
+            for cell in range(cells.starts[column], cells.starts[column + 1]):
+                row, total = cells.rows[cell], np.float32(0)
                 for k in range(weight.shape[1]):
                     total += hidden[row, k] * weight[column, k]
                 outputs[cell] = total + bias[column]
 
 
-@_compiled
+@compiled
 def _gradients_at(  # type: ignore[no-untyped-def]
-    grad, hidden, weight, starts, rows, bounds, d_hidden, d_weight, d_bias
+    cells, grad, hidden, weight, d_hidden, d_weight, d_bias
 ):
-    for share in numba.prange(len(bounds) - 1):
+    for share in numba.prange(len(cells.bounds) - 1):
         d_hidden[share] = 0
-        for column in range(bounds[share], bounds[share + 1]):
+        for column in range(cells.bounds[share], cells.bounds[share + 1]):
             d_weight[column] = 0
             d_bias[column] = 0
-            for cell in range(starts[column], starts[column + 1]):
-                row = rows[cell]
+            for cell in range(cells.starts[column], cells.starts[column + 1]):
+                row = cells.rows[cell]
                 d_bias[column] += grad[cell]
                 for k in range(weight.shape[1]):
                     d_weight[column, k] += grad[cell] * hidden[row, k]

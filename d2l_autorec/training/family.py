@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._mxnet import autograd, gluon, mx
+from ..fast import layerwise
 from ..model import AutoRec
 
 # Outputs that are stretched over the range of the ratings, and what they range over.
@@ -70,6 +71,7 @@ class DeepAutoRec(AutoRec):
         self.decoder = gluon.nn.Dense(num_users)
         self.decoder.act = Output(output, rating_range)
 
+    @layerwise
     def encode(self, inputs: mx.np.ndarray) -> mx.np.ndarray:
         """Compute the last hidden layer, of shape (batch_size, num_hidden[-1])."""
         if self.corruption:
@@ -95,6 +97,7 @@ class Output(gluon.nn.HybridBlock):
         super().__init__()
         self.act = _activation(activation)
         self.cellwise = True  # it takes each cell by itself
+        self.linear = activation == "identity"  # in training it changes nothing
         self.bounds = BOUNDED.get(activation)
         self.rating_range = rating_range
 

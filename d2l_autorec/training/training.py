@@ -14,7 +14,7 @@ from .._mxnet import gluon, mx
 from ..curve import Epoch
 from ..data import row_batches
 from ..evaluators import evaluator, rmse
-from ..fast import FASTER, SparseStep, members, predict_cells
+from ..fast import FASTER, FusedStep, SparseStep, members, predict_cells
 from ..loop import train_epochs
 from ..model import AutoRec
 from . import rprop  # noqa: F401  registers it
@@ -149,7 +149,12 @@ class Training:
         self.trainer = self._trainer(rows, batch_size)
         rmse_loss = recipe.loss == "rmse"
         self.loss = MaskedRMSELoss() if rmse_loss else gluon.loss.L2Loss()
-        self.step = (team.step if team else SparseStep)(
+        kind: Any = SparseStep
+        if team:
+            kind = team.step
+        elif FusedStep.fits(self.net, self.trainer, self.devices):
+            kind = FusedStep
+        self.step: SparseStep = kind(
             self.net,
             self.loss,
             self.trainer,

@@ -1,0 +1,149 @@
+"""The step that updates weights where their gradients are made, beside the others."""
+
+import mxnet as mx
+import numpy as onp
+import pytest
+import scipy.sparse as sp
+from mxnet import gluon
+
+from d2l_autorec import AutoRec, Average, DeepAutoRec, row_batches, seed_everything
+from d2l_autorec._mxnet import openmp
+from d2l_autorec.fast import FusedStep, SparseStep, rows
+from d2l_autorec.fast.arrays import state_of
+from d2l_autorec.loop import Step
+from d2l_autorec.training import MaskedRMSELoss
+
+NUM_ITEMS, NUM_USERS = 23, 45
+CPU = [mx.cpu()]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def two_threads():
+    """The loops as they run, in parallel, whatever the number of test workers."""
+    before = openmp("omp_get_max_threads", int)()
+    openmp("omp_set_num_threads", int)(2)
+    yield
+    openmp("omp_set_num_threads", int)(before)
+
+
+def ratings(empty=3):
+    """Ratings of which the first rows, and some columns, have none."""
+    rng = onp.random.default_rng(0)
+    dense = rng.integers(1, 6, (NUM_ITEMS, NUM_USERS)).astype(onp.float32)
+    dense *= rng.random(dense.shape) < 0.3
+    dense[:empty] = 0
+    dense[:, [0, 7, NUM_USERS - 1]] = 0
+    return sp.csr_matrix(dense)
+
+
+def book():
+    return AutoRec(8, NUM_USERS, 0.5)
+
+
+def deep():
+    return DeepAutoRec((6, 3, 6), NUM_USERS, 0.5, "tanh", rating_range=(1, 5))
+
+
+def bounded():
+    return DeepAutoRec(8, NUM_USERS, 0.5, output="sigmoid", rating_range=(1, 5))
+
+
+def average():
+    return Average([book(), deep()])
+
+
+def train(kind, make, loss=None, optimizer="fusedadam", cells_per_row=None, empty=3):
+    """Train for three epochs; return the losses, and what was learned."""
+    seed_everything(4)
+    net = make()
+    net.initialize(mx.init.Normal(0.1), ctx=CPU)
+    # Adam is sensitive to the gradients' size only where epsilon is large.
+    settings = {"learning_rate": 0.05, "wd": 0.01, "epsilon": 0.01}
+    trainer = gluon.Trainer(net.collect_params(), optimizer, settings)
+    extra = () if kind is Step else (cells_per_row,)
+    step = kind(net, loss or gluon.loss.L2Loss(), trainer, CPU, *extra)
+    batches = row_batches(ratings(empty), 5, sparse=True)
+    losses = []
+    for _ in range(3):
+        for batch in batches:
+            step(batch)
+        losses.append(step.finish())
+    parameters = net.collect_params().values()
+    learned = [parameter.data().asnumpy() for parameter in parameters]
+    for parameter in parameters:
+        learned += [array.asnumpy() for array in state_of(trainer, parameter)]
+    return net, trainer, losses, learned
+
+
+def assert_same(found, expected):
+    onp.testing.assert_allclose(found[2], expected[2], rtol=1e-4)
+    assert found[2][0][0] != found[2][2][0]
+    for array, reference in zip(found[3], expected[3]):
+        size = onp.abs(reference).max()
+        onp.testing.assert_allclose(array, reference, atol=1e-4 * size + 1e-9)
+
+
+@pytest.mark.parametrize("make", [book, deep, bounded, average])
+def test_it_learns_what_the_sparse_step_learns(make):
+    found, expected = train(FusedStep, make), train(SparseStep, make)
+    assert FusedStep.fits(*found[:2], CPU)
+    assert_same(found, expected)
+
+
+def test_it_learns_what_the_books_step_learns():
+    empty = 6  # more than a batch
+    expected = train(Step, book, optimizer="adam", empty=empty)
+    assert_same(train(FusedStep, book, empty=empty), expected)
+
+
+@pytest.mark.parametrize("loss", [gluon.loss.L1Loss, MaskedRMSELoss])
+def test_any_loss_will_do(loss):
+    settings = {"loss": loss(), "cells_per_row": 4.5}
+    found = train(FusedStep, average, **settings)
+    assert_same(found, train(SparseStep, average, **settings))
+
+
+def test_the_input_that_is_dropped_is_no_part_of_the_sums():
+    net = DeepAutoRec(8, NUM_USERS, input_dropout=0.5)
+    with mx.autograd.train_mode():
+        kept = rows.corrupted(net, onp.full(10_000, 3, onp.float32))
+    assert set(kept) == {0, 6}
+    assert (kept == 0).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_it_starts_from_what_the_network_says_in_each_epoch():
+    def trained(kind):
+        net, trainer, *_ = train(kind, book)
+        net.encoder.weight.set_data(mx.np.ones((8, NUM_USERS)))
+        step = kind(net, gluon.loss.L2Loss(), trainer, CPU)
+        step(ratings())
+        step.finish()
+        return net.encoder.weight.data().asnumpy()
+
+    onp.testing.assert_allclose(trained(FusedStep), trained(SparseStep), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "optimizer", "settings", "devices"),
+    [
+        (book, "sgd", {}, CPU),
+        (book, "adam", {}, CPU),  # whose numbers are asked for to the last bit
+        (book, "fusedadam", {"clip_gradient": 0.5}, CPU),
+        (book, "fusedadam", {}, [mx.cpu(0), mx.cpu(1)]),
+        (
+            lambda: type("Own", (AutoRec,), {"encode": lambda self, x: x})(8, 45),
+            *("fusedadam", {}, CPU),
+        ),
+    ],
+)
+def test_it_is_not_for_others(make, optimizer, settings, devices):
+    net = make()
+    net.initialize(ctx=devices)
+    trainer = gluon.Trainer(net.collect_params(), optimizer, settings)
+    assert not FusedStep.fits(net, trainer, devices)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (31, 33), (64, 500), (0, 3)])
+def test_a_transpose_is_numpys(shape):
+    matrix = onp.arange(shape[0] * shape[1], dtype=onp.float32).reshape(shape)
+    onp.testing.assert_array_equal(rows.transposed(matrix), matrix.T)

@@ -98,7 +98,10 @@ def loops(dataset: str, repeats: int) -> dict[str, Any]:
             sp.save_npz(file, matrix)
         pythons = dict.fromkeys(("ours", "book", "sgemm"), sys.executable)
         if TORCH.exists():
-            torch_sides = ("torch", "torch_fused", "torch_sgemm")
+            torch_sides = (
+                *("torch", "torch_fused", "torch_compiled", "torch_sparse"),
+                "torch_sgemm",
+            )
             pythons.update(dict.fromkeys(torch_sides, str(TORCH)))
         else:
             print("PyTorch is left out; `make .venv-torch` installs it")

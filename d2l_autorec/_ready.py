@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
+from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, NoReturn
@@ -67,7 +68,7 @@ class MXNetFinder:
                     from .cluster import prepare
 
                     prepare()
-                with _removed_names():
+                with _removed_names(), _stand_ins():
                     load(module)
                 _mend_split(module)
                 if "DMLC_ROLE" not in os.environ and not _has_cuda(module):
@@ -127,6 +128,39 @@ def _extinct(name: str) -> Any:
         raise NotImplementedError(f"NumPy has no {name} any more")
 
     return call
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Let MXNet import something light for what takes long to import, or is gone.
+
+    It compares NumPy's version by distutils, which Python 3.12 does not have, and whose
+    heir in setuptools takes a quarter of a second; and one function that is hardly ever
+    called needs scipy.stats, which takes longer.
+    """
+    from packaging.version import Version
+
+    versions = ModuleType("distutils.version")
+    vars(versions).update(LooseVersion=Version, StrictVersion=Version)
+    modules = {
+        "distutils": ModuleType("distutils"),
+        "distutils.version": versions,
+        "scipy.stats": _Later("scipy.stats"),
+    }
+    added = {name: it for name, it in modules.items() if name not in sys.modules}
+    sys.modules.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            sys.modules.pop(name, None)
+
+
+class _Later(ModuleType):
+    """A module that is imported when something in it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self.__name__), name)
 
 
 def _mend_split(mxnet: Any) -> None:

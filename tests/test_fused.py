@@ -141,9 +141,3 @@ def test_it_is_not_for_others(make, optimizer, settings, devices):
     net.initialize(ctx=devices)
     trainer = gluon.Trainer(net.collect_params(), optimizer, settings)
     assert not FusedStep.fits(net, trainer, devices)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (31, 33), (64, 500), (0, 3)])
-def test_a_transpose_is_numpys(shape):
-    matrix = onp.arange(shape[0] * shape[1], dtype=onp.float32).reshape(shape)
-    onp.testing.assert_array_equal(rows.transposed(matrix), matrix.T)

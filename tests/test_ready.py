@@ -1,5 +1,6 @@
 """How MXNet is imported: with names that NumPy removed, and with settings."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -40,6 +41,18 @@ def ask(name, module):
 def test_mxnet_is_given_a_name_that_numpy_does_not_have(name):
     with _ready._removed_names():
         ask(name, "mxnet.numpy.fallback")
+
+
+def test_mxnet_need_not_wait_for_what_it_hardly_uses(monkeypatch):
+    for name in ("scipy.stats", "distutils", "distutils.version"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with _ready._stand_ins():
+        from distutils.version import LooseVersion
+
+        stats = importlib.import_module("scipy.stats")
+    assert LooseVersion("1.9") < LooseVersion("1.17")
+    assert not {"scipy.stats", "distutils", "distutils.version"} & sys.modules.keys()
+    assert stats.entropy([0.5, 0.5]) == pytest.approx(numpy.log(2))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -94,9 +94,13 @@ def adam(weight, grad, mean, var, rates):  # type: ignore[no-untyped-def]
 
 
 @parallel(error_model="numpy")
-def _update(weight, grad, mean, var, rates):  # type: ignore[no-untyped-def]
-    size = weight.size
-    shares = (size + 4095) // 4096
-    for share in numba.prange(shares):
-        part = slice(share * 4096, min((share + 1) * 4096, size))
-        adam(weight[part], grad[part], mean[part], var[part], rates)
+def _adam(weight, grad, mean, var, rates):  # type: ignore[no-untyped-def]
+    size, length = weight.size, 4096
+    for share in numba.prange((size + length - 1) // length):
+        its = slice(share * length, min((share + 1) * length, size))
+        adam(weight[its], grad[its], mean[its], var[its], rates)
+
+
+def _update(weight: np.ndarray, *args: Any) -> None:
+    # A small one is done before other threads would have woken up.
+    (adam if weight.size < 2**14 else _adam)(weight, *args)

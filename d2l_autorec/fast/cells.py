@@ -19,7 +19,8 @@ import scipy.sparse as sp
 from .._mxnet import autograd, gluon, mx, npx, one_at_a_time
 from ..model import AutoRec
 from .arrays import dense, observed_cells, on_device, row_bounds, view, view_grad
-from .rows import Cells, by_columns, compiled, encoding, initialized
+from .products import Cells, add_rows, add_to_rows, by_columns, compiled, dot_rows
+from .rows import encoding, initialized
 
 
 def members(net: gluon.Block) -> list[AutoRec]:
@@ -223,11 +224,9 @@ def _decode_backward(
 def _outputs_at(cells, hidden, weight, bias, outputs):  # type: ignore[no-untyped-def]
     for share in numba.prange(len(cells.bounds) - 1):
         for column in range(cells.bounds[share], cells.bounds[share + 1]):
-            for cell in range(cells.starts[column], cells.starts[column + 1]):
-                row, total = cells.rows[cell], np.float32(0)
-                for k in range(weight.shape[1]):
-                    total += hidden[row, k] * weight[column, k]
-                outputs[cell] = total + bias[column]
+            its = slice(cells.starts[column], cells.starts[column + 1])
+            dot_rows(hidden, cells.rows[its], weight[column], outputs[its])
+            outputs[its] += bias[column]
 
 
 @compiled
@@ -237,11 +236,9 @@ def _gradients_at(  # type: ignore[no-untyped-def]
     for share in numba.prange(len(cells.bounds) - 1):
         d_hidden[share] = 0
         for column in range(cells.bounds[share], cells.bounds[share + 1]):
+            its = slice(cells.starts[column], cells.starts[column + 1])
+            rows, errors = cells.rows[its], grad[its]
             d_weight[column] = 0
-            d_bias[column] = 0
-            for cell in range(cells.starts[column], cells.starts[column + 1]):
-                row = cells.rows[cell]
-                d_bias[column] += grad[cell]
-                for k in range(weight.shape[1]):
-                    d_weight[column, k] += grad[cell] * hidden[row, k]
-                    d_hidden[share, row, k] += grad[cell] * weight[column, k]
+            add_rows(hidden, rows, errors, d_weight[column])
+            d_bias[column] = errors.sum()
+            add_to_rows(d_hidden[share], rows, errors, weight[column])

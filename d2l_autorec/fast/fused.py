@@ -20,18 +20,8 @@ from ..model import AutoRec
 from .adam import FusedAdam, Rates, adam
 from .arrays import on_device, state_of, view, view_grad
 from .cells import activate, decode, is_known, members
-from .rows import (
-    Cells,
-    by_columns,
-    compiled,
-    corrupted,
-    deepen,
-    encoder_sums,
-    initialized,
-    is_layerwise,
-    transpose,
-    transposed,
-)
+from .products import Cells, add_rows, add_to_rows, by_columns, compiled, dot_rows
+from .rows import add_up, corrupted, deepen, initialized, is_layerwise
 from .step import SparseStep
 
 
@@ -88,6 +78,8 @@ class FusedStep(SparseStep):
         super().__init__(*args)
         self._device = self.devices[0]
         self._encoders: dict[AutoRec, Moments] = {}
+        self._taken: set[AutoRec] = set()
+        self._arrays: dict[str, mx.np.ndarray] = {}
 
     @one_at_a_time
     def __call__(self, batch: sp.csr_matrix) -> None:
@@ -98,7 +90,7 @@ class FusedStep(SparseStep):
         optimizer.rescale_grad = self.trainer._scale / (samples * mean_over)
         cells = by_columns(batch)
         for net in members(self.net):
-            self._total += self._train(net, cells) / mean_over
+            self._total += self._train(net, cells, samples) / mean_over
         # What is left: those that have a gradient.
         self.trainer.step(samples * mean_over, ignore_stale_grad=True)
         self._samples += samples
@@ -106,66 +98,88 @@ class FusedStep(SparseStep):
 
     def finish(self) -> tuple[float, int]:
         """End an epoch; network and trainer are up to date again."""
-        for net, encoder in self._encoders.items():
-            for own, array in zip(encoder, self._moments(net.encoder.weight)):
-                transpose(own, array)
-        self._encoders = {}
+        for net in self._taken:
+            for own, array in zip(self._encoders[net], self._moments(net.encoder)):
+                array[:] = own.T
+        self._taken = set()
         return super().finish()
 
-    def _train(self, net: AutoRec, cells: Cells) -> float:
+    def _train(self, net: AutoRec, cells: Cells, samples: int) -> float:
         """Update the large weights; find the others' gradients, and the losses' sum."""
         with autograd.train_mode():
             inputs = cells._replace(ratings=corrupted(net, cells.ratings))
         encoder = self._encoder(net, len(cells.starts) - 1)
+        shape = len(cells.bounds) - 1, samples, encoder.weight.shape[1]
+        parts = view(self._array("parts", shape))
+        add_up(inputs, encoder.weight, parts)
+        sums = self._array("sums", shape[1:])
         bias = view(net.encoder.bias.data(self._device))
-        sums = on_device(encoder_sums(inputs, encoder.weight, bias), self._device)
-        sums.attach_grad()
+        np.add(parts.sum(axis=0), bias, out=view(sums))
         with autograd.record():
             hidden = deepen(net, sums)
-        total, d_hidden = self._train_decoder(net.decoder, cells, hidden)
-        hidden.backward(on_device(d_hidden, self._device))
+        initialized(net.decoder, hidden)
+        total, errors = 0.0, None
+        if not self._is_squared(net.decoder):
+            total, errors = self._losses(net.decoder, cells, hidden)
+        d_hidden = self._array("d_hidden", hidden.shape)
+        total += self._train_decoder(net.decoder, cells, errors, hidden, d_hidden)
+        hidden.backward(d_hidden)
         d_sums = view(sums.grad)
-        _train_encoder(inputs, d_sums, encoder, self._rates(net.encoder.weight))
-        view_grad(net.encoder.bias, self._device)[:] = d_sums.sum(axis=0)
+        _train_encoder(inputs, d_sums, encoder, self._rates(net.encoder))
+        d_sums.sum(axis=0, out=view_grad(net.encoder.bias, self._device))
         return total
 
     def _encoder(self, net: AutoRec, length: int) -> Moments:
         """Return a network's first layer as it is kept during an epoch."""
-        if net not in self._encoders:
+        if net not in self._taken:
             initialized(net.encoder, mx.np.zeros((1, length), ctx=self._device))
-            arrays = self._moments(net.encoder.weight)
-            self._encoders[net] = Moments(*map(transposed, arrays))
+            arrays = self._moments(net.encoder)
+            if net not in self._encoders:
+                empty = (np.empty(array.shape[::-1], np.float32) for array in arrays)
+                self._encoders[net] = Moments(*empty)
+            for own, array in zip(self._encoders[net], arrays):
+                own[:] = array.T
+            self._taken.add(net)
         return self._encoders[net]
 
     def _train_decoder(
-        self, layer: gluon.nn.Dense, cells: Cells, hidden: mx.np.ndarray
-    ) -> tuple[float, np.ndarray]:
-        """Update a last layer; return the losses' sum, and the gradient of `hidden`."""
-        initialized(layer, hidden)
-        total, d_outputs = 0.0, None
-        if not (self._squared and getattr(layer.act, "linear", layer.act is None)):
-            total, d_outputs = self._losses(layer, cells, hidden)
+        self,
+        layer: gluon.nn.Dense,
+        cells: Cells,
+        errors: np.ndarray | None,
+        hidden: mx.np.ndarray,
+        d_hidden: mx.np.ndarray,
+    ) -> float:
+        """Update a last layer; write the gradient of `hidden`, return the losses' sum."""
         size = len(cells.bounds) - 1
-        d_hidden = np.empty((size, *hidden.shape), np.float32)
+        parts = view(self._array("parts", (size, *hidden.shape)))
         losses = np.empty(size)
         _train_decoder(
             cells,
-            d_outputs,
+            errors,
             view(hidden),
-            self._moments(layer.weight),
+            self._moments(layer),
             view(layer.bias.data(self._device)),
-            self._rates(layer.weight),
-            d_hidden,
+            self._rates(layer),
+            parts,
             view_grad(layer.bias, self._device),
             losses,
         )
-        return total + float(losses.sum()), d_hidden.sum(axis=0)
+        parts.sum(axis=0, out=view(d_hidden))
+        return float(losses.sum())
 
-    @property
-    def _squared(self) -> bool:
-        """Whether the loss is half the squared error, as the compiled loop has it."""
+    def _array(self, name: str, shape: tuple[int, ...]) -> mx.np.ndarray:
+        """Return an array to write to, the same one each time as long as it fits."""
+        if name not in self._arrays or self._arrays[name].shape != shape:
+            self._arrays[name] = mx.np.empty(shape, ctx=self._device)
+            self._arrays[name].attach_grad()
+        return self._arrays[name]
+
+    def _is_squared(self, layer: gluon.nn.Dense) -> bool:
+        """Tell whether it is half the squared error that a layer's outputs meet."""
         loss: Any = self.loss
-        return type(loss) is gluon.loss.L2Loss and loss._weight == 1
+        half = type(loss) is gluon.loss.L2Loss and loss._weight == 1
+        return half and getattr(layer.act, "linear", layer.act is None)
 
     def _losses(
         self, layer: gluon.nn.Dense, cells: Cells, hidden: mx.np.ndarray
@@ -181,67 +195,53 @@ class FusedStep(SparseStep):
         losses.backward()
         return float(losses.asnumpy().sum(dtype=float)), view(outputs.grad)
 
-    def _moments(self, parameter: gluon.Parameter) -> Moments:
-        """See a parameter and its moments, as network and trainer have them."""
-        weight = view(parameter.data(self._device))
-        return Moments(weight, *map(view, state_of(self.trainer, parameter)))
+    def _moments(self, layer: gluon.nn.Dense) -> Moments:
+        """See a layer's weights and moments, as network and trainer have them."""
+        weight = view(layer.weight.data(self._device))
+        return Moments(weight, *map(view, state_of(self.trainer, layer.weight)))
 
-    def _rates(self, parameter: gluon.Parameter) -> Rates:
+    def _rates(self, layer: gluon.nn.Dense) -> Rates:
         rates: Rates = self.trainer.optimizer.rates(
-            self.trainer._param2idx[parameter.name]
+            self.trainer._param2idx[layer.weight.name]
         )
         return rates
 
 
 @compiled
 def _train_encoder(cells, d_sums, encoder, rates):  # type: ignore[no-untyped-def]
+    weight, mean, var = encoder
     for share in numba.prange(len(cells.bounds) - 1):
         gradient = np.empty(d_sums.shape[1], np.float32)
         for column in range(cells.bounds[share], cells.bounds[share + 1]):
+            its = slice(cells.starts[column], cells.starts[column + 1])
             gradient[:] = 0
-            for cell in range(cells.starts[column], cells.starts[column + 1]):
-                row, rating = cells.rows[cell], cells.ratings[cell]
-                for k in range(d_sums.shape[1]):
-                    gradient[k] += rating * d_sums[row, k]
-            adam(
-                encoder.weight[column],
-                gradient,
-                encoder.mean[column],
-                encoder.var[column],
-                rates,
-            )
+            add_rows(d_sums, cells.rows[its], cells.ratings[its], gradient)
+            adam(weight[column], gradient, mean[column], var[column], rates)
 
 
 @compiled
 def _train_decoder(  # type: ignore[no-untyped-def]
-    cells, d_outputs, hidden, decoder, bias, rates, d_hidden, d_bias, losses
+    cells, errors, hidden, decoder, bias, rates, d_hidden, d_bias, losses
 ):
-    weight = decoder.weight
+    weight, mean, var = decoder
     for share in numba.prange(len(cells.bounds) - 1):
-        d_hidden[share] = 0
         gradient = np.empty(weight.shape[1], np.float32)
+        some = np.empty(hidden.shape[0], np.float32)
+        d_hidden[share] = 0
         loss = 0.0
         for column in range(cells.bounds[share], cells.bounds[share + 1]):
+            its = slice(cells.starts[column], cells.starts[column + 1])
+            rows = cells.rows[its]
+            error = some[: len(rows)]
+            if errors is None:
+                dot_rows(hidden, rows, weight[column], error)
+                error += bias[column] - cells.ratings[its]
+                loss += (error * error).sum() / 2
+            else:
+                error[:] = errors[its]
             gradient[:] = 0
-            d_bias[column] = 0
-            for cell in range(cells.starts[column], cells.starts[column + 1]):
-                row = cells.rows[cell]
-                if d_outputs is None:
-                    error = bias[column] - cells.ratings[cell]
-                    for k in range(weight.shape[1]):
-                        error += hidden[row, k] * weight[column, k]
-                    loss += error * error / 2
-                else:
-                    error = d_outputs[cell]
-                d_bias[column] += error
-                for k in range(weight.shape[1]):
-                    gradient[k] += error * hidden[row, k]
-                    d_hidden[share, row, k] += error * weight[column, k]
-            adam(
-                weight[column],
-                gradient,
-                decoder.mean[column],
-                decoder.var[column],
-                rates,
-            )
+            add_rows(hidden, rows, error, gradient)
+            d_bias[column] = error.sum()
+            add_to_rows(d_hidden[share], rows, error, weight[column])
+            adam(weight[column], gradient, mean[column], var[column], rates)
         losses[share] = loss

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from .._mxnet import mx
 from .arrays import view
-from .compiled import parallel
+from .compiled import compiled, in_shares, num_threads
 
 
 class Rates(NamedTuple):
@@ -60,7 +59,10 @@ class FusedAdam(mx.optimizer.Adam):
             super().update(index, weight, grad, state)
             return
         arrays = (view(a).ravel() for a in (weight, grad, *state))
-        _update(*arrays, self.rates(index))
+        # Before another thread wakes up, a small one is done.
+        size = num_threads() if weight.size > 2**14 else 1
+        bounds = np.arange(size + 1) * weight.size // size
+        in_shares(_update, size, bounds, *arrays, self.rates(index))
 
     def rates(self, index: int) -> Rates:
         """Begin the next update of a parameter: count it, and say how long it is."""
@@ -82,9 +84,9 @@ class FusedAdam(mx.optimizer.Adam):
 FASTER = {"adam": "fusedadam"}  # what takes the place of an MXNet optimizer
 
 
-@numba.njit(error_model="numpy", fastmath={"contract"})
+@compiled(error_model="numpy", fastmath={"contract"})
 def adam(weight, grad, mean, var, rates):  # type: ignore[no-untyped-def]
-    """Update float32 arrays of one length; compiled into the loops that call it."""
+    """Update float32 arrays of one length."""
     one = np.float32(1)
     for i in range(weight.size):
         g = grad[i] * rates.rescale_grad + rates.wd * weight[i]
@@ -93,14 +95,7 @@ def adam(weight, grad, mean, var, rates):  # type: ignore[no-untyped-def]
         weight[i] -= rates.lr * mean[i] / (np.sqrt(var[i]) + rates.epsilon)
 
 
-@parallel(error_model="numpy")
-def _adam(weight, grad, mean, var, rates):  # type: ignore[no-untyped-def]
-    size, length = weight.size, 4096
-    for share in numba.prange((size + length - 1) // length):
-        its = slice(share * length, min((share + 1) * length, size))
-        adam(weight[its], grad[its], mean[its], var[its], rates)
-
-
-def _update(weight: np.ndarray, *args: Any) -> None:
-    # A small one is done before other threads would have woken up.
-    (adam if weight.size < 2**14 else _adam)(weight, *args)
+@compiled(error_model="numpy")
+def _update(share, bounds, weight, grad, mean, var, rates):  # type: ignore[no-untyped-def]
+    its = slice(bounds[share], bounds[share + 1])
+    adam(weight[its], grad[its], mean[its], var[its], rates)

@@ -12,14 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import autograd, gluon, mx, npx, one_at_a_time
 from ..model import AutoRec
 from .arrays import dense, observed_cells, on_device, row_bounds, view, view_grad
-from .products import Cells, add_rows, add_to_rows, by_columns, compiled, dot_rows
+from .compiled import in_shares
+from .products import (
+    Cells,
+    add_rows,
+    add_to_rows,
+    by_columns,
+    dot_rows,
+    product,
+)
 from .rows import encoding, initialized
 
 
@@ -205,7 +212,8 @@ def decode(layer: gluon.nn.Dense, hidden: mx.np.ndarray, cells: Cells) -> mx.np.
     """Compute a layer's outputs at some cells, short of its activation."""
     parameters = (p.data(hidden.ctx) for p in (layer.weight, layer.bias))
     outputs = np.empty(cells.ratings.size, np.float32)
-    _outputs_at(cells, *map(view, (hidden, *parameters)), outputs)
+    arrays = map(view, (hidden, *parameters))
+    in_shares(_outputs_at, cells.num_shares, cells, *arrays, outputs)
     return on_device(outputs, hidden.ctx)
 
 
@@ -213,32 +221,32 @@ def _decode_backward(
     layer: gluon.nn.Dense, hidden: mx.np.ndarray, cells: Cells, grad: mx.np.ndarray
 ) -> mx.np.ndarray:
     """Write the gradients of the layer's parameters; return that of `hidden`."""
-    d_hidden = np.empty((len(cells.bounds) - 1, *hidden.shape), np.float32)
+    d_hidden = np.empty((cells.num_shares, *hidden.shape), np.float32)
     arrays = map(view, (grad, hidden, layer.weight.data(hidden.ctx)))
     grads = (view_grad(p, hidden.ctx) for p in (layer.weight, layer.bias))
-    _gradients_at(cells, *arrays, d_hidden, *grads)
+    in_shares(_gradients_at, cells.num_shares, cells, *arrays, d_hidden, *grads)
     return on_device(d_hidden.sum(axis=0), hidden.ctx)
 
 
-@compiled
-def _outputs_at(cells, hidden, weight, bias, outputs):  # type: ignore[no-untyped-def]
-    for share in numba.prange(len(cells.bounds) - 1):
-        for column in range(cells.bounds[share], cells.bounds[share + 1]):
-            its = slice(cells.starts[column], cells.starts[column + 1])
-            dot_rows(hidden, cells.rows[its], weight[column], outputs[its])
-            outputs[its] += bias[column]
-
-
-@compiled
-def _gradients_at(  # type: ignore[no-untyped-def]
-    cells, grad, hidden, weight, d_hidden, d_weight, d_bias
+@product
+def _outputs_at(  # type: ignore[no-untyped-def]
+    share, cells, hidden, weight, bias, outputs
 ):
-    for share in numba.prange(len(cells.bounds) - 1):
-        d_hidden[share] = 0
-        for column in range(cells.bounds[share], cells.bounds[share + 1]):
-            its = slice(cells.starts[column], cells.starts[column + 1])
-            rows, errors = cells.rows[its], grad[its]
-            d_weight[column] = 0
-            add_rows(hidden, rows, errors, d_weight[column])
-            d_bias[column] = errors.sum()
-            add_to_rows(d_hidden[share], rows, errors, weight[column])
+    for column in range(cells.bounds[share], cells.bounds[share + 1]):
+        its = slice(cells.starts[column], cells.starts[column + 1])
+        dot_rows(hidden, cells.rows[its], weight[column], outputs[its])
+        outputs[its] += bias[column]
+
+
+@product
+def _gradients_at(  # type: ignore[no-untyped-def]
+    share, cells, grad, hidden, weight, d_hidden, d_weight, d_bias
+):
+    d_hidden[share] = 0
+    for column in range(cells.bounds[share], cells.bounds[share + 1]):
+        its = slice(cells.starts[column], cells.starts[column + 1])
+        rows, errors = cells.rows[its], grad[its]
+        d_weight[column] = 0
+        add_rows(hidden, rows, errors, d_weight[column])
+        d_bias[column] = errors.sum()
+        add_to_rows(d_hidden[share], rows, errors, weight[column])

@@ -1,25 +1,23 @@
-"""Loops that Numba compiles when they are first called."""
+"""Loops that Numba compiles when they are first called, and threads to run them in."""
 
 from __future__ import annotations
 
 import functools
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numba
 
-from .._mxnet import one_at_a_time, openmp
+from .._mxnet import openmp
+from .._ready import num_cores
 
-_process = os.getpid()
 
-
-def parallel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a loop over `numba.prange` when it is first called.
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a loop when it is first called.
 
     The machine code is kept for other processes, where there is a folder to write to.
-    In a forked process the loop is compiled without threads: Numba's are often those of
-    OpenMP as well, which would end it.
 
     Parameters
     ----------
@@ -33,47 +31,53 @@ def parallel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     """
 
     def decorate(loop: Callable[..., Any]) -> Callable[..., Any]:
+        found: Callable[..., Any]
         try:
-            threaded = numba.njit(parallel=True, cache=True, **options)(loop)
+            found = numba.njit(nogil=True, cache=True, **options)(loop)
         except RuntimeError:  # no folder
-            threaded = numba.njit(parallel=True, **options)(loop)
-        # In a cache it would be taken for the other one.
-        serial = numba.njit(**options)(loop)
-
-        @functools.wraps(loop)
-        @one_at_a_time
-        def run(*args: Any) -> None:
-            if _is_forked():
-                serial(*args)
-                return
-            wanted, before = num_threads(), numba.get_num_threads()
-            numba.set_num_threads(wanted)
-            try:
-                threaded(*args)
-            finally:
-                numba.set_num_threads(before)
-
-        return run
+            found = numba.njit(nogil=True, **options)(loop)
+        return found
 
     return decorate
 
 
+def in_shares(loop: Callable[..., Any], num_shares: int, *args: Any) -> list[Any]:
+    """Run a compiled loop several times at once, each for a share of the work.
+
+    Parameters
+    ----------
+    loop : callable
+        ``loop(share, *args)``, `compiled`, so that others run meanwhile.
+    num_shares : int
+        How many: `num_threads`, as a rule.
+    *args
+        For all of them.
+
+    Returns
+    -------
+    list
+        What each returned.
+    """
+    # Numba's own threads are often OpenMP's, which do not survive a fork, and its way
+    # of calling them takes five times as long to compile.
+    others = [_threads().submit(loop, share, *args) for share in range(1, num_shares)]
+    try:
+        first = loop(0, *args)
+    finally:
+        wait(others)
+    return [first, *(other.result() for other in others)]
+
+
 def num_threads() -> int:
     """Return how many threads a loop gets: MXNet's number, but one a core at most."""
-    if _is_forked():
-        return 1
-    _start_numba()
-    found: int = numba.get_num_threads()
-    return int(min(found, openmp("omp_get_max_threads", lambda: found)()))
+    return int(min(num_cores(), openmp("omp_get_max_threads", num_cores)()))
 
 
 @functools.cache
-def _start_numba() -> None:
-    """Start Numba's threads; where they are OpenMP's, that sets MXNet's number too."""
-    given = openmp("omp_get_max_threads", int)()
-    numba.get_num_threads()
-    openmp("omp_set_num_threads", int)(given)
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_cores(), "d2l_autorec")
 
 
-def _is_forked() -> bool:
-    return os.getpid() != _process
+if hasattr(os, "register_at_fork"):
+    # Those of the parent are not there.
+    os.register_at_fork(after_in_child=_threads.cache_clear)

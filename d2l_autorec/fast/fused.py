@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 
@@ -20,7 +19,8 @@ from ..model import AutoRec
 from .adam import FusedAdam, Rates, adam
 from .arrays import on_device, state_of, view, view_grad
 from .cells import activate, decode, is_known, members
-from .products import Cells, add_rows, add_to_rows, by_columns, compiled, dot_rows
+from .compiled import in_shares
+from .products import Cells, add_rows, add_to_rows, by_columns, dot_rows, product
 from .rows import add_up, corrupted, deepen, initialized, is_layerwise
 from .step import SparseStep
 
@@ -109,9 +109,9 @@ class FusedStep(SparseStep):
         with autograd.train_mode():
             inputs = cells._replace(ratings=corrupted(net, cells.ratings))
         encoder = self._encoder(net, len(cells.starts) - 1)
-        shape = len(cells.bounds) - 1, samples, encoder.weight.shape[1]
+        shape = cells.num_shares, samples, encoder.weight.shape[1]
         parts = view(self._array("parts", shape))
-        add_up(inputs, encoder.weight, parts)
+        in_shares(add_up, cells.num_shares, inputs, encoder.weight, parts)
         sums = self._array("sums", shape[1:])
         bias = view(net.encoder.bias.data(self._device))
         np.add(parts.sum(axis=0), bias, out=view(sums))
@@ -125,7 +125,8 @@ class FusedStep(SparseStep):
         total += self._train_decoder(net.decoder, cells, errors, hidden, d_hidden)
         hidden.backward(d_hidden)
         d_sums = view(sums.grad)
-        _train_encoder(inputs, d_sums, encoder, self._rates(net.encoder))
+        rates = self._rates(net.encoder)
+        in_shares(_train_encoder, cells.num_shares, inputs, d_sums, encoder, rates)
         d_sums.sum(axis=0, out=view_grad(net.encoder.bias, self._device))
         return total
 
@@ -150,11 +151,11 @@ class FusedStep(SparseStep):
         hidden: mx.np.ndarray,
         d_hidden: mx.np.ndarray,
     ) -> float:
-        """Update a last layer; write the gradient of `hidden`, return the losses' sum."""
-        size = len(cells.bounds) - 1
-        parts = view(self._array("parts", (size, *hidden.shape)))
-        losses = np.empty(size)
-        _train_decoder(
+        """Update a last layer, write the gradient of `hidden`; return the loss."""
+        parts = view(self._array("parts", (cells.num_shares, *hidden.shape)))
+        losses = in_shares(
+            _train_decoder,
+            cells.num_shares,
             cells,
             errors,
             view(hidden),
@@ -163,10 +164,9 @@ class FusedStep(SparseStep):
             self._rates(layer),
             parts,
             view_grad(layer.bias, self._device),
-            losses,
         )
         parts.sum(axis=0, out=view(d_hidden))
-        return float(losses.sum())
+        return float(sum(losses))
 
     def _array(self, name: str, shape: tuple[int, ...]) -> mx.np.ndarray:
         """Return an array to write to, the same one each time as long as it fits."""
@@ -207,41 +207,43 @@ class FusedStep(SparseStep):
         return rates
 
 
-@compiled
-def _train_encoder(cells, d_sums, encoder, rates):  # type: ignore[no-untyped-def]
-    weight, mean, var = encoder
-    for share in numba.prange(len(cells.bounds) - 1):
-        gradient = np.empty(d_sums.shape[1], np.float32)
-        for column in range(cells.bounds[share], cells.bounds[share + 1]):
-            its = slice(cells.starts[column], cells.starts[column + 1])
-            gradient[:] = 0
-            add_rows(d_sums, cells.rows[its], cells.ratings[its], gradient)
-            adam(weight[column], gradient, mean[column], var[column], rates)
+@product
+def _train_encoder(share, cells, d_sums, encoder, rates):  # type: ignore[no-untyped-def]
+    gradient = np.empty(d_sums.shape[1], np.float32)
+    for column in range(cells.bounds[share], cells.bounds[share + 1]):
+        its = slice(cells.starts[column], cells.starts[column + 1])
+        gradient[:] = 0
+        add_rows(d_sums, cells.rows[its], cells.ratings[its], gradient)
+        _update(encoder, column, gradient, rates)
 
 
-@compiled
+@product
 def _train_decoder(  # type: ignore[no-untyped-def]
-    cells, errors, hidden, decoder, bias, rates, d_hidden, d_bias, losses
+    share, cells, errors, hidden, decoder, bias, rates, d_hidden, d_bias
 ):
-    weight, mean, var = decoder
-    for share in numba.prange(len(cells.bounds) - 1):
-        gradient = np.empty(weight.shape[1], np.float32)
-        some = np.empty(hidden.shape[0], np.float32)
-        d_hidden[share] = 0
-        loss = 0.0
-        for column in range(cells.bounds[share], cells.bounds[share + 1]):
-            its = slice(cells.starts[column], cells.starts[column + 1])
-            rows = cells.rows[its]
-            error = some[: len(rows)]
-            if errors is None:
-                dot_rows(hidden, rows, weight[column], error)
-                error += bias[column] - cells.ratings[its]
-                loss += (error * error).sum() / 2
-            else:
-                error[:] = errors[its]
-            gradient[:] = 0
-            add_rows(hidden, rows, error, gradient)
-            d_bias[column] = error.sum()
-            add_to_rows(d_hidden[share], rows, error, weight[column])
-            adam(weight[column], gradient, mean[column], var[column], rates)
-        losses[share] = loss
+    gradient = np.empty(hidden.shape[1], np.float32)
+    some = np.empty(hidden.shape[0], np.float32)
+    loss = 0.0
+    d_hidden[share] = 0
+    for column in range(cells.bounds[share], cells.bounds[share + 1]):
+        its = slice(cells.starts[column], cells.starts[column + 1])
+        rows, weight = cells.rows[its], decoder.weight[column]
+        error = some[: len(rows)]
+        if errors is None:
+            dot_rows(hidden, rows, weight, error)
+            error += bias[column] - cells.ratings[its]
+            loss += (error * error).sum() / 2
+        else:
+            error[:] = errors[its]
+        gradient[:] = 0
+        add_rows(hidden, rows, error, gradient)
+        d_bias[column] = error.sum()
+        add_to_rows(d_hidden[share], rows, error, weight)
+        _update(decoder, column, gradient, rates)
+    return loss
+
+
+@product
+def _update(moments, column, gradient, rates):  # type: ignore[no-untyped-def]
+    weight, mean, var = moments
+    adam(weight[column], gradient, mean[column], var[column], rates)

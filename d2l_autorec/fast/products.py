@@ -10,16 +10,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 
-from .compiled import num_threads, parallel
+from .compiled import compiled, num_threads
 
 # Sums may be taken in any order, as in a matrix product.
-_OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}}
-compiled = parallel(**_OPTIONS)
-inlined = numba.njit(**_OPTIONS)
+product = compiled(error_model="numpy", fastmath={"reassoc", "contract"})
 
 # What a column costs besides its cells: an update of its weights takes about as long as
 # five cells do.
@@ -45,6 +42,11 @@ class Cells(NamedTuple):
     ratings: np.ndarray
     bounds: np.ndarray
 
+    @property
+    def num_shares(self) -> int:
+        """How many threads there are."""
+        return len(self.bounds) - 1
+
 
 def by_columns(rows: sp.csr_matrix | sp.csc_matrix) -> Cells:
     """Sort a batch's ratings by columns, and share the columns out over threads.
@@ -67,7 +69,7 @@ def by_columns(rows: sp.csr_matrix | sp.csc_matrix) -> Cells:
     return Cells(cells.indptr, cells.indices, ratings, bounds)
 
 
-@inlined
+@product
 def dot_rows(matrix, rows, vector, out):  # type: ignore[no-untyped-def]
     """Write the products of some rows of a matrix with a vector."""
     size, k = len(rows), 0
@@ -90,7 +92,7 @@ def dot_rows(matrix, rows, vector, out):  # type: ignore[no-untyped-def]
         k += 1
 
 
-@inlined
+@product
 def add_rows(matrix, rows, factors, out):  # type: ignore[no-untyped-def]
     """Add multiples of some rows of a matrix to a vector."""
     size, k = len(rows), 0
@@ -108,7 +110,7 @@ def add_rows(matrix, rows, factors, out):  # type: ignore[no-untyped-def]
         k += 1
 
 
-@inlined
+@product
 def add_to_rows(matrix, rows, factors, vector):  # type: ignore[no-untyped-def]
     """Add multiples of a vector to some rows of a matrix."""
     for k in range(len(rows)):

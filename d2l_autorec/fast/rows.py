@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
 from ..model import AutoRec
 from .arrays import dense, on_device, view
-from .products import add_to_rows, by_columns, compiled
+from .compiled import in_shares
+from .products import add_to_rows, by_columns, product
 
 _Encode = TypeVar("_Encode", bound=Callable[..., Any])
 _layerwise: set[Callable[..., Any]] = {AutoRec.encode}
@@ -93,9 +93,9 @@ def encoding(
             initialized(layer, mx.np.zeros((1, rows.shape[1]), ctx=device))
             weight.append(np.ascontiguousarray(view(layer.weight.data(device)).T))
         cells = by_columns(rows)
-        shape = len(cells.bounds) - 1, rows.shape[0], weight[0].shape[1]
+        shape = cells.num_shares, rows.shape[0], weight[0].shape[1]
         sums = np.empty(shape, np.float32)
-        add_up(cells, weight[0], sums)
+        in_shares(add_up, cells.num_shares, cells, weight[0], sums)
         total = sums.sum(axis=0) + view(layer.bias.data(device))
         return deepen(net, on_device(total, device))
 
@@ -110,23 +110,22 @@ def initialized(layer: gluon.nn.Dense, inputs: mx.np.ndarray) -> None:
         layer(inputs)
 
 
-@compiled
-def add_up(cells, weight, sums):  # type: ignore[no-untyped-def]
-    """Multiply rows of ratings with an encoder's weights.
+@product
+def add_up(share, cells, weight, sums):  # type: ignore[no-untyped-def]
+    """Multiply rows of ratings with an encoder's weights, as far as a share goes.
 
     Parameters
     ----------
+    share : int
+        Which one.
     cells : Cells
         The ratings.
     weight : numpy.ndarray of float32, shape (num_users, num_hidden)
         Transposed.
-    sums : numpy.ndarray of float32, shape (num_threads, batch_size, num_hidden)
-        Each thread's part is written there.
+    sums : numpy.ndarray of float32, shape (num_shares, batch_size, num_hidden)
+        The part of each share is written there.
     """
-    for share in numba.prange(len(cells.bounds) - 1):
-        sums[share] = 0
-        for column in range(cells.bounds[share], cells.bounds[share + 1]):
-            its = slice(cells.starts[column], cells.starts[column + 1])
-            add_to_rows(
-                sums[share], cells.rows[its], cells.ratings[its], weight[column]
-            )
+    sums[share] = 0
+    for column in range(cells.bounds[share], cells.bounds[share + 1]):
+        its = slice(cells.starts[column], cells.starts[column + 1])
+        add_to_rows(sums[share], cells.rows[its], cells.ratings[its], weight[column])

@@ -175,6 +175,28 @@ def sgemm(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
     return run
 
 
+def memory(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
+    """Measure how long it takes to read and write what a step of Adam does."""
+    import os
+    from concurrent.futures import ThreadPoolExecutor
+
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    # Two weights and their moments.
+    values = np.ones((3 * 2 * train.shape[1] * HIDDEN), np.float32)
+    parts = np.array_split(values, threads)
+    pool = ThreadPoolExecutor(threads)
+
+    def run() -> Answer:
+        times = []
+        for _ in range(10):
+            start = time.perf_counter()
+            list(pool.map(lambda part: np.negative(part, out=part), parts))
+            times.append(time.perf_counter() - start)
+        return {"seconds_per_step": float(np.median(times))}
+
+    return run
+
+
 def torch_sgemm(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
     """Measure PyTorch's matrix product."""
     import os

@@ -1,9 +1,11 @@
-"""How fast: our command and loop, the book's way, PyTorch, and the bare products.
+"""How fast: our command and loop, the book's way, PyTorch, and what the machine allows.
 
 ``D2L_AUTOREC_DATA=... python benchmarks/speed.py`` prints tables with ratios; ``--json
 FILE`` writes every measurement. The sides take turns, so that what else the machine
-does falls on all of them, and all have as many threads as there are cores. PyTorch
-takes part if ``make .venv-torch`` made its environment.
+does falls on all of them. In the loops all have as many threads as there are cores; the
+commands run as their users start them, without any variable, and the book's script also
+with as many threads as there are cores. PyTorch takes part if ``make .venv-torch`` made
+its environment.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ ENVIRONMENT = {
         [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     ),
 }
+PLAIN = {name: x for name, x in ENVIRONMENT.items() if name != "OMP_NUM_THREADS"}
 HIDDEN, BATCH = 500, 256
 Samples = dict[str, list[float]]
 
@@ -63,23 +66,41 @@ class Contender:
         self._process.communicate()
 
 
-def commands(repeats: int) -> Samples:
+def commands(repeats: int, busy: int) -> Samples:
     """Time the whole command and the book's script, from start to exit."""
+    ours = [sys.executable, "-m", "d2l_autorec.train", "--quiet"]
+    book = [sys.executable, str(HERE / "book.py")]
     sides = {
-        "our command": [sys.executable, "-m", "d2l_autorec.train", "--quiet"],
-        "the book's script": [sys.executable, str(HERE / "book.py")],
+        "our command": (ours, PLAIN),
+        "the book's script": (book, PLAIN),
+        "the book's script, a thread a core": (book, ENVIRONMENT),
     }
     seconds: Samples = {side: [] for side in sides}
-    for _ in range(repeats):
-        for side, command in sides.items():
-            start = time.perf_counter()
-            done = subprocess.run(
-                command, env=ENVIRONMENT, check=True, capture_output=True, text=True
-            )
-            seconds[side].append(time.perf_counter() - start)
-            result = next(r for r in done.stdout.splitlines() if "test RMSE" in r)
-            print(f"{side}: {seconds[side][-1]:.1f} s, {result}", flush=True)
+    loop = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(loop) for _ in range(busy)]
+    try:
+        for _ in range(repeats):
+            for side, (command, environment) in sides.items():
+                start = time.perf_counter()
+                done = subprocess.run(
+                    command, env=environment, check=True, capture_output=True, text=True
+                )
+                seconds[side].append(time.perf_counter() - start)
+                result = next(r for r in done.stdout.splitlines() if "test RMSE" in r)
+                print(f"{side}: {seconds[side][-1]:.1f} s, {result}", flush=True)
+    finally:
+        for other in others:
+            other.kill()
     return seconds
+
+
+def print_commands(seconds: Samples) -> None:
+    """Print the medians, and our command's ratio to each of the others."""
+    medians = {side: statistics.median(times) for side, times in seconds.items()}
+    ours = medians.pop("our command")
+    print(f"our command: {ours:.1f} s")
+    for side, median in medians.items():
+        print(f"{side}: {median:.1f} s, ours / it: 1/{median / ours:.1f}")
 
 
 def loops(dataset: str, repeats: int) -> dict[str, Any]:
@@ -96,7 +117,8 @@ def loops(dataset: str, repeats: int) -> dict[str, Any]:
         files = [f"{folder}/{name}.npz" for name in ("train", "test")]
         for file, matrix in zip(files, matrices):
             sp.save_npz(file, matrix)
-        pythons = dict.fromkeys(("ours", "book", "sgemm"), sys.executable)
+        names = ("ours", "book", "sgemm", "memory")
+        pythons = dict.fromkeys(names, sys.executable)
         if TORCH.exists():
             torch_sides = (
                 *("torch", "torch_fused", "torch_compiled", "torch_sparse"),
@@ -117,11 +139,13 @@ def loops(dataset: str, repeats: int) -> dict[str, Any]:
         for side in sides.values():
             side.close()
     num_items, num_users = matrices[0].shape
+    # Five products a batch; what is left over waits, so these are of the mean epoch.
     return {
         "dataset": dataset,
         "answers": answers,
-        # Five products a batch; what is left over waits, so this is the mean epoch.
         "gflop_per_epoch": 5 * 2 * num_items * num_users * HIDDEN / 1e9,
+        "needed_gflop_per_epoch": 5 * 2 * matrices[0].nnz * HIDDEN / 1e9,
+        "steps_per_epoch": num_items / BATCH,
     }
 
 
@@ -140,7 +164,7 @@ def print_loops(found: dict[str, Any]) -> None:
         "last test RMSE |\n|---|---|---|---|---|---|---|"
     )
     for name in answers:
-        if name in rates:
+        if name in rates or name == "memory":
             continue
         whole = typical(name, "seconds")
         row = ["-", "-", f"{whole:.4f}", f"{typical('ours', 'seconds') / whole:.2f}"]
@@ -157,6 +181,14 @@ def print_loops(found: dict[str, Any]) -> None:
         print(f"| {name} | " + " | ".join(row) + f" | {share} | {rmse:.3f} |")
     for name, rate in rates.items():
         print(f"{name}: {rate:.0f} GFLOP/s")
+    moved = found["steps_per_epoch"] * typical("memory", "seconds_per_step")
+    computed = found["needed_gflop_per_epoch"] / best
+    print(
+        f"the floor: {moved:.4f} s to read and write the parameters and Adam's moments "
+        f"once a step, {computed:.4f} s for the five products at the observed cells; "
+        f"ours takes {typical('ours', 'train_seconds') / (moved + computed):.1f} times "
+        "their sum"
+    )
 
 
 def machine() -> dict[str, Any]:
@@ -183,18 +215,21 @@ def main() -> None:
     parser.add_argument(
         "--epochs", type=int, default=15, metavar="N", help="of the loops"
     )
+    parser.add_argument(
+        "--busy",
+        type=int,
+        default=0,
+        metavar="N",
+        help="loops that keep a core busy beside the commands",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
     args = parser.parse_args()
     report: dict[str, Any] = {"machine": machine()}
     print(report["machine"])
     for part in args.only or parts:
         if part == "command":
-            seconds = report[part] = commands(args.repeats)
-            ours, book = (statistics.median(times) for times in seconds.values())
-            print(
-                f"our command: {ours:.1f} s, the book's script: {book:.1f} s, ", end=""
-            )
-            print(f"ours / the book's: {ours / book:.3f} (1/{book / ours:.1f})")
+            report[part] = commands(args.repeats, args.busy)
+            print_commands(report[part])
         else:
             report[part] = loops(part, args.epochs)
             print_loops(report[part])

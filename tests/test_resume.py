@@ -57,6 +57,7 @@ RECIPES = {
     "cosine": {"schedule": "cosine"},
     "rprop": {"optimizer": "rprop", "batch_size": None},
     "user-based average": {"kind": "user", "members": 2, "loss": "paper", "wd": 9.0},
+    "residual": {"residual": True, "clip": True, "loss": "paper", "wd": 9.0},
     "bounded": {"output": "sigmoid", "activation": "tanh", "loss": "rmse"},
     "pretrained": {
         **{"num_hidden": (4, 3, 4), "pretrain_epochs": 2, "schedule": "cosine"},

@@ -100,6 +100,7 @@ def plain_rmse(small_folder, tmp_path_factory):
         ["--members", "2"],
         ["--loss", "paper", "--wd", "1e-5"],
         ["--loss", "rmse"],
+        ["--residual"],
         ["--schedule", "cosine"],
         ["--clip"],
         ["--preset", "paper"],
@@ -222,6 +223,7 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--cold", "nan"], "'nan' is not a number"),
         (["--pretrain-epochs", "3"], "needs several hidden layers, the first as large"),
         (["--pretrain-epochs", "3", "-k", "8", "4"], "needs several hidden layers"),
+        (["--residual", "--output", "sigmoid"], "the sigmoid output does not fit"),
         (["--optimizer", "rprop"], "rprop needs all rows in one batch"),
         (
             ["--preset", "paper", "--optimizer", "Rprop"],

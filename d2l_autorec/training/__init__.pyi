@@ -1,4 +1,6 @@
 from .batches import SeededBatches as SeededBatches
+from .biases import Biases as Biases
+from .biases import yardstick as yardstick
 from .family import Average as Average
 from .family import DeepAutoRec as DeepAutoRec
 from .losses import MaskedRMSELoss as MaskedRMSELoss
@@ -16,6 +18,7 @@ from .settings import Setting as Setting
 from .training import Parts as Parts
 from .training import Training as Training
 from .training import network as network
+from .training import range_of as range_of
 from .validation import best_epoch as best_epoch
 from .validation import hold_out as hold_out
 from .validation import stop_early as stop_early

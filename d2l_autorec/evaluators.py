@@ -17,7 +17,7 @@ from ._mxnet import gluon, mx
 
 
 class Accuracy(NamedTuple):
-    """How far predictions are from held-out ratings, in the unit of the ratings.
+    """How far predictions are from held-out ratings, in the unit of these.
 
     Attributes
     ----------

@@ -21,4 +21,5 @@ from .training import network as network
 from .training import range_of as range_of
 from .validation import best_epoch as best_epoch
 from .validation import hold_out as hold_out
+from .validation import keep_best as keep_best
 from .validation import stop_early as stop_early

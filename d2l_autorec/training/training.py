@@ -19,11 +19,15 @@ from ..loop import train_epochs
 from ..model import AutoRec
 from . import rprop  # noqa: F401  registers it
 from .batches import SeededBatches
-from .biases import Biases
+from .biases import Biases, yardstick
 from .family import BOUNDED, Average, DeepAutoRec
 from .losses import MaskedRMSELoss
 from .pretraining import pretrain
 from .settings import Recipe
+from .validation import stop_early
+
+# Patience begins after so many steps in any case.
+STEPS_BEFORE_PATIENCE = 500
 
 
 class Team(Protocol):
@@ -132,6 +136,8 @@ class Training:
         Trains on a batch.
     batches : SeededBatches
         Of the rows of the training matrix.
+    steps_per_epoch : float
+        In the mean.
     pretraining : iterator of Epoch
         What comes before, with one hidden layer.
     """
@@ -161,6 +167,7 @@ class Training:
         if recipe.pretrain_epochs and not trained:
             self.pretraining = self._pretrain()
         batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
+        self.steps_per_epoch = rows.shape[0] / batch_size
         self.trainer = self._trainer(rows, batch_size)
         rmse_loss = recipe.loss == "rmse"
         self.loss = MaskedRMSELoss() if rmse_loss else gluon.loss.L2Loss()
@@ -213,6 +220,27 @@ class Training:
                 epoch = epoch._replace(valid_rmse=self.rmse(self.parts.valid_mat))
             yield epoch
 
+    def stopped_early(self, epochs: Iterable[Epoch], patience: int) -> Iterator[Epoch]:
+        """Stop when the validation RMSE no longer gets better.
+
+        Parameters
+        ----------
+        epochs : iterable of Epoch
+            Of this training, from the first one on, with their `valid_rmse`.
+        patience : int
+            Epochs without a new best, counted once the network is better than biases,
+            or after `STEPS_BEFORE_PATIENCE`.
+
+        Yields
+        ------
+        Epoch
+        """
+        train_mat, _, valid_mat = self.parts
+        assert valid_mat is not None
+        biases = yardstick(train_mat, valid_mat)["biases"].rmse
+        latest = math.ceil(STEPS_BEFORE_PATIENCE / self.steps_per_epoch)
+        return stop_early(epochs, patience, biases, latest)
+
     def evaluator(self) -> tuple[Callable[..., float], Iterable[Any]]:
         """Say how `train_recsys_rating` is to score.
 
@@ -222,7 +250,8 @@ class Training:
             The book's, and batches of the training matrix, as far as they will do: not
             where rows are users, or cold ones get a prediction of their own.
         """
-        if type(self.net) is AutoRec and self.recipe.scores_by_the_book:
+        book = type(self.net) is AutoRec and self.recipe.scores_by_the_book
+        if book and self.parts.test_mat is not None:
             return evaluator, row_batches(self.parts.train_mat, 1024)
         return lambda net, rows, held_out, devices: self.rmse(held_out), ()
 

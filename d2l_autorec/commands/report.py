@@ -1,0 +1,170 @@
+"""What a training came to: what is printed of it, and the files that are written."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..training import Recipe
+from . import cli
+
+if TYPE_CHECKING:
+    from ..curve import Epoch
+    from ..evaluators import Accuracy
+    from ..training import Run, Training
+
+BOOK = "the book prints train loss 0.000, test RMSE 0.898"
+_BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1, "valid_ratio": None}
+
+
+class Yardstick(NamedTuple):
+    """What simple models have on the ratings that a network is judged by.
+
+    Attributes
+    ----------
+    part : str
+        ``'test'``, or ``'validation'`` where there is no test part.
+    models : dict
+        From a model's name to its `Accuracy`.
+    """
+
+    part: str
+    models: dict[str, Accuracy]
+
+
+def yardstick_of(run: Run) -> Yardstick | None:
+    """Score the simple models on a run; None if it holds nothing out."""
+    from ..training import yardstick
+
+    for part, held_out in (("test", run.test_mat), ("validation", run.valid_mat)):
+        if held_out is not None:
+            return Yardstick(part, yardstick(run.train_mat, held_out))
+    return None
+
+
+def report(
+    args: argparse.Namespace, training: Training, run: Run, history: list[Epoch]
+) -> None:
+    """Print what the result compares with; write the files that were asked for.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Of the command: `plot` and `json`.
+    training : Training
+        With the parameters of the best epoch.
+    run : Run
+        What it is of.
+    history : list of Epoch
+        All of its epochs.
+    """
+    from ..curve import best_epoch, learning_curve
+    from ..serving import evaluate, save_figure, save_text
+
+    by_the_book = (
+        run.name == "ml-100k"
+        and run.recipe == Recipe()
+        and dict(run.split) == _BOOK_SPLIT
+    )
+    beside = BOOK if by_the_book else f"{run.name}: {cli.NOT_COMPARABLE}"
+    print(f"({beside})")
+    best = best_epoch(history)
+    if run.valid_mat is not None:
+        test = "" if run.test_mat is None else f", test RMSE {best.test_rmse:.3f}"
+        print(
+            f"best on validation: epoch {best.epoch}, validation RMSE "
+            f"{best.valid_rmse:.3f}{test}"
+        )
+    found = yardstick_of(run)
+    parts = {"test": run.test_mat, "validation": run.valid_mat}
+    scores = {
+        part: evaluate(training, held_out)
+        for part, held_out in parts.items()
+        if held_out is not None
+    }
+    for line in _comparison(run, scores, found):
+        print(line)
+    if args.plot:
+        figure = learning_curve(
+            history, yardstick=found and found.models["biases"].rmse
+        )
+        figure.suptitle(f"AutoRec on {run.name}, seed {run.seed} ({beside})")
+        save_figure(figure, args.plot)
+    if args.json:
+        result = {
+            **_result(run, history, scores, found),
+            "devices": [str(device) for device in training.devices],
+            "note": beside,
+        }
+        text = json.dumps(_without_nan(result), indent=2, allow_nan=False)
+        save_text(text + "\n", args.json)
+
+
+def _comparison(
+    run: Run, scores: Mapping[str, Accuracy], found: Yardstick | None
+) -> list[str]:
+    """Say how the network compares with the simple models, and what may help it."""
+    if found is None:
+        return ["no ratings are held out, so nothing says how good the model is"]
+    ours, biases = scores[found.part], found.models["biases"]
+    models = {"this network": ours, "biases": biases}
+    models["the mean"] = found.models["global_mean"]
+    listed = (f"{name} {one.rmse:.3f} ({one.mae:.3f})" for name, one in models.items())
+    lines = [f"{found.part} RMSE (MAE): {', '.join(listed)}"]
+    if ours.rmse > biases.rmse:
+        residual = "" if run.recipe.residual else "--residual, "
+        lines.append(
+            f"this network is worse than biases by {ours.rmse - biases.rmse:.3f}; what "
+            f"may help: {residual}--preset best, or more epochs (--num-epochs)"
+        )
+    return lines
+
+
+def _result(
+    run: Run,
+    history: Sequence[Epoch],
+    scores: Mapping[str, Accuracy],
+    found: Yardstick | None,
+) -> dict[str, Any]:
+    from .._mxnet import mx
+    from ..curve import best_epoch
+
+    best = best_epoch(history)
+    test, valid = (scores.get(part) for part in ("test", "validation"))
+    models = found.models if found else {}
+    return {
+        "dataset": run.name,
+        "num_users": len(run.user_ids),
+        "num_items": len(run.item_ids),
+        "num_train_ratings": run.train_mat.nnz,
+        "num_test_ratings": 0 if run.test_mat is None else run.test_mat.nnz,
+        **run.split,
+        "seed": run.seed,
+        "recipe": asdict(run.recipe),
+        "train_loss": best.train_loss,
+        "test_rmse": best.test_rmse,
+        "test_mae": test and test.mae,
+        "valid_rmse": best.valid_rmse,
+        "valid_mae": valid and valid.mae,
+        "best_epoch": best.epoch,
+        "yardstick": {
+            "part": found and found.part,
+            **{name: one._asdict() for name, one in models.items()},
+        },
+        "history": [epoch._asdict() for epoch in history],
+        "versions": {"python": platform.python_version(), "mxnet": mx.__version__},
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    """Put None, which JSON has, for NaN: there is no test part."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

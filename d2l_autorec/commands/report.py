@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..training import Recipe
+from ..training import PRESETS, Recipe
 from . import cli
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def yardstick_of(run: Run) -> Yardstick | None:
 def report(
     args: argparse.Namespace, training: Training, run: Run, history: list[Epoch]
 ) -> None:
-    """Print what the result compares with; write the files that were asked for.
+    """Write the files that were asked for; print what the result compares with.
 
     Parameters
     ----------
@@ -63,8 +63,7 @@ def report(
     history : list of Epoch
         All of its epochs.
     """
-    from ..curve import best_epoch, learning_curve
-    from ..serving import evaluate, save_figure, save_text
+    from ..serving import evaluate
 
     by_the_book = (
         run.name == "ml-100k"
@@ -72,14 +71,6 @@ def report(
         and dict(run.split) == _BOOK_SPLIT
     )
     beside = BOOK if by_the_book else f"{run.name}: {cli.NOT_COMPARABLE}"
-    print(f"({beside})")
-    best = best_epoch(history)
-    if run.valid_mat is not None:
-        test = "" if run.test_mat is None else f", test RMSE {best.test_rmse:.3f}"
-        print(
-            f"best on validation: epoch {best.epoch}, validation RMSE "
-            f"{best.valid_rmse:.3f}{test}"
-        )
     found = yardstick_of(run)
     parts = {"test": run.test_mat, "validation": run.valid_mat}
     scores = {
@@ -87,22 +78,55 @@ def report(
         for part, held_out in parts.items()
         if held_out is not None
     }
-    for line in _comparison(run, scores, found):
-        print(line)
+    result = {
+        **_result(run, history, scores, found),
+        "devices": [str(device) for device in training.devices],
+        "note": beside,
+    }
+    try:
+        _write_files(args, run, history, found, result)
+    finally:
+        lines = [
+            f"({beside})",
+            *_choice(run, history),
+            *_comparison(run, scores, found),
+        ]
+        print("\n".join(lines))
+
+
+def _write_files(
+    args: argparse.Namespace,
+    run: Run,
+    history: Sequence[Epoch],
+    found: Yardstick | None,
+    result: Mapping[str, Any],
+) -> None:
+    from ..curve import learning_curve
+    from ..serving import save_figure, save_text
+
     if args.plot:
         figure = learning_curve(
             history, yardstick=found and found.models["biases"].rmse
         )
-        figure.suptitle(f"AutoRec on {run.name}, seed {run.seed} ({beside})")
+        figure.suptitle(f"AutoRec on {run.name}, seed {run.seed} ({result['note']})")
         save_figure(figure, args.plot)
     if args.json:
-        result = {
-            **_result(run, history, scores, found),
-            "devices": [str(device) for device in training.devices],
-            "note": beside,
-        }
         text = json.dumps(_without_nan(result), indent=2, allow_nan=False)
         save_text(text + "\n", args.json)
+
+
+def _choice(run: Run, history: Sequence[Epoch]) -> list[str]:
+    """Say which epoch was chosen, if there was anything to choose on."""
+    from ..curve import best_epoch
+
+    if run.valid_mat is None:
+        return []
+    best = best_epoch(history)
+    test = "" if run.test_mat is None else f", test RMSE {best.test_rmse:.3f}"
+    return [
+        f"best on validation: epoch {best.epoch}, validation RMSE "
+        f"{best.valid_rmse:.3f}{test}"
+    ]
 
 
 def _comparison(
@@ -117,10 +141,13 @@ def _comparison(
     listed = (f"{name} {one.rmse:.3f} ({one.mae:.3f})" for name, one in models.items())
     lines = [f"{found.part} RMSE (MAE): {', '.join(listed)}"]
     if ours.rmse > biases.rmse:
-        residual = "" if run.recipe.residual else "--residual, "
+        hints = [] if run.recipe.residual else ["--residual"]
+        if run.recipe != PRESETS["best"]:
+            hints.append("--preset best")
+        hints.append("more epochs (--num-epochs)")
         lines.append(
             f"this network is worse than biases by {ours.rmse - biases.rmse:.3f}; what "
-            f"may help: {residual}--preset best, or more epochs (--num-epochs)"
+            f"may help: {', '.join(hints)}"
         )
     return lines
 

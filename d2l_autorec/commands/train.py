@@ -76,12 +76,12 @@ def _begin(
     if not args.resume:
         run = _new_run(args, recipe)
         if not args.quiet:
-            print(_parts(run))
+            print(_summary(run))
         return run, None
     checkpoint = _reopen(args, given)
     run, past = checkpoint.run, len(checkpoint.history)
     if not args.quiet:
-        print(_parts(run))
+        print(_summary(run))
         if past:
             print(f"going on after epoch {past} of {run.recipe.num_epochs}")
     return run, checkpoint
@@ -277,7 +277,7 @@ def _layers(num_hidden: int | list[int]) -> int | tuple[int, ...]:
     return num_hidden[0] if len(num_hidden) == 1 else tuple(num_hidden)
 
 
-def _parts(run: Run) -> str:
+def _summary(run: Run) -> str:
     line = (
         f"{run.split['split_mode']} split, seed {run.seed}: {run.train_mat.nnz:,} "
         "ratings to train on"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from .._mxnet import gluon
 from ..curve import Epoch
 from ..curve import best_epoch as best_epoch
 from ..errors import DataError
+
+if TYPE_CHECKING:
+    from .._mxnet import gluon
 
 
 def hold_out(

@@ -19,8 +19,8 @@ from d2l_autorec.ratings import (
     COLUMNS,
     Ratings,
     parse_ratings,
+    read_parts,
     read_ratings,
-    read_split,
     read_table,
 )
 from d2l_autorec.ratings.reading import _Text
@@ -211,7 +211,7 @@ def two_files(tmp_path):
 
 def test_a_split_in_two_files_has_the_users_and_items_of_either(two_files):
     files = two_files("1,10,4,7\n2,11,3,8\n", "1,12,0\n")
-    ratings, train_data, test_data = read_split(*files, rating_offset=1.0)
+    ratings, train_data, test_data = read_parts(*files, rating_offset=1.0)
     assert (ratings.name, ratings.rating_offset) == ("train.csv", 1.0)
     assert ratings.user_ids.tolist() == [1, 2]
     assert ratings.item_ids.tolist() == [10, 11, 12]
@@ -221,7 +221,7 @@ def test_a_split_in_two_files_has_the_users_and_items_of_either(two_files):
 
 
 def test_ids_of_two_files_are_integers_only_if_they_are_in_both(two_files):
-    ratings, train_data, _ = read_split(*two_files("1,10,4\n2,11,3\n", "x,10,5\n"))
+    ratings, train_data, _ = read_parts(*two_files("1,10,4\n2,11,3\n", "x,10,5\n"))
     assert ratings.user_ids.tolist() == ["1", "2", "x"]
     assert rows(train_data)[0] == ("1", 10, 4.0)
 
@@ -236,7 +236,7 @@ def test_ids_of_two_files_are_integers_only_if_they_are_in_both(two_files):
 )
 def test_two_files_are_refused_with_what_is_wrong(two_files, train, test, said):
     with pytest.raises(DataError, match=said):
-        read_split(*two_files(train, test))
+        read_parts(*two_files(train, test))
 
 
 def test_refusals_of_columns_and_encodings():

@@ -78,13 +78,12 @@ def check_split(parser: cli.Parser, args: argparse.Namespace, given: set[str]) -
         parser.error(f"only for a file that --ratings names: {cli.flags(layout)}")
     if args.test_ratings and (beside := given & {"split_mode", "test_ratio"}):
         parser.error(f"--test-ratings and {cli.flags(beside)} exclude each other")
-    if args.split_mode in FOLDS and (args.ratings or args.dataset not in _WITH_FOLDS):
+    if args.split_mode in FOLDS and (
+        args.ratings or args.dataset not in (None, "ml-100k")
+    ):
         parser.error(f"--split-mode {args.split_mode} is for --dataset ml-100k")
     if args.split_mode != "random" and "test_ratio" in given:
         parser.error(f"--test-ratio is not for --split-mode {args.split_mode}")
-
-
-_WITH_FOLDS = (None, "ml-100k")
 
 
 def load(args: argparse.Namespace) -> tuple[Ratings, Any]:
@@ -107,14 +106,14 @@ def load(args: argparse.Namespace) -> tuple[Ratings, Any]:
     DataError, DatasetUnavailable
         If they cannot be had.
     """
-    from ..ratings import load_folds_ml100k, read_ratings, read_split
+    from ..ratings import load_folds_ml100k, read_parts, read_ratings
     from ..serving import MANIFEST
 
     if args.ratings:
         names = ("columns", "encoding", "duplicates", "rating_offset")
         layout = {name: getattr(args, name) for name in names}
         if args.test_ratings:
-            ratings, *parts = read_split(args.ratings, args.test_ratings, **layout)
+            ratings, *parts = read_parts(args.ratings, args.test_ratings, **layout)
             return ratings, parts
         return read_ratings(args.ratings, **layout), None
     fold = args.split_mode in FOLDS

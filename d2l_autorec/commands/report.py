@@ -8,7 +8,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..training import PRESETS, Recipe
 from . import cli
@@ -16,35 +16,10 @@ from . import cli
 if TYPE_CHECKING:
     from ..curve import Epoch
     from ..evaluators import Accuracy
-    from ..training import Run, Training
+    from ..training import Run, Training, Yardstick
 
 BOOK = "the book prints train loss 0.000, test RMSE 0.898"
 _BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1, "valid_ratio": None}
-
-
-class Yardstick(NamedTuple):
-    """What simple models have on the ratings that a network is judged by.
-
-    Attributes
-    ----------
-    part : str
-        ``'test'``, or ``'validation'`` where there is no test part.
-    models : dict
-        From a model's name to its `Accuracy`.
-    """
-
-    part: str
-    models: dict[str, Accuracy]
-
-
-def yardstick_of(run: Run) -> Yardstick | None:
-    """Score the simple models on a run; None if it holds nothing out."""
-    from ..training import yardstick
-
-    for part, held_out in (("test", run.test_mat), ("validation", run.valid_mat)):
-        if held_out is not None:
-            return Yardstick(part, yardstick(run.train_mat, held_out))
-    return None
 
 
 def report(
@@ -71,7 +46,7 @@ def report(
         and dict(run.split) == _BOOK_SPLIT
     )
     beside = BOOK if by_the_book else f"{run.name}: {cli.NOT_COMPARABLE}"
-    found = yardstick_of(run)
+    found = run.yardstick
     parts = {"test": run.test_mat, "validation": run.valid_mat}
     scores = {
         part: evaluate(training, held_out)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..training import PRESETS, Recipe
 from . import cli, parts
-from .report import report, yardstick_of
+from .report import report
 
 if TYPE_CHECKING:
     from .._mxnet import mx
@@ -142,7 +142,6 @@ def _train(
     if checkpoint and past:
         checkpoint.restore(training, devices)
     _pretrain(args, training)
-    found = yardstick_of(run)
     saves = None if team and team.rank else checkpoint
 
     def hook(epochs: Iterable[Epoch], num_epochs: int) -> Iterable[Epoch]:
@@ -156,7 +155,8 @@ def _train(
             epochs = keep_best(training.net, epochs)
         if args.quiet:
             return epochs
-        return watch(epochs, num_epochs, found and found.models["biases"].rmse)
+        biases = run.yardstick and run.yardstick.models["biases"].rmse
+        return watch(epochs, num_epochs, biases)
 
     evaluator, test_iter = training.evaluator()
     try:

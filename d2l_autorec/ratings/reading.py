@@ -91,7 +91,7 @@ def read_ratings(
     return Ratings(path.name, data, rating_offset=rating_offset)
 
 
-def read_split(
+def read_parts(
     path: str | Path, test_path: str | Path, **layout: Any
 ) -> tuple[Ratings, pd.DataFrame, pd.DataFrame]:
     """Read ratings that come as two files, to train on and to test on.

@@ -7,6 +7,7 @@ from .losses import MaskedRMSELoss as MaskedRMSELoss
 from .pretraining import pretrain as pretrain
 from .rprop import Rprop as Rprop
 from .run import Run as Run
+from .run import Yardstick as Yardstick
 from .settings import ACTIVATIONS as ACTIVATIONS
 from .settings import FINITE as FINITE
 from .settings import POSITIVE_INT as POSITIVE_INT

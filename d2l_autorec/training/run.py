@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import mx
 from ..curve import Epoch
+from ..evaluators import Accuracy
 from ..ratings import Ratings
+from .biases import yardstick
 from .settings import Recipe
 from .training import Parts, Team, Training
+
+
+class Yardstick(NamedTuple):
+    """What simple models have on the ratings that a network is judged by.
+
+    Attributes
+    ----------
+    part : str
+        ``'test'``, or ``'validation'`` where there is no test part.
+    models : dict
+        From a model's name to its `Accuracy`.
+    """
+
+    part: str
+    models: dict[str, Accuracy]
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,14 @@ class Run:
     def parts(self) -> Parts:
         """The three matrices."""
         return Parts(self.train_mat, self.test_mat, self.valid_mat)
+
+    @cached_property
+    def yardstick(self) -> Yardstick | None:
+        """What simple models have; None if nothing is held out."""
+        for part, held_out in (("test", self.test_mat), ("validation", self.valid_mat)):
+            if held_out is not None:
+                return Yardstick(part, yardstick(self.train_mat, held_out))
+        return None
 
     def refit(self, chosen: Epoch) -> Run:
         """Make the run that trains on the validation part as well.

@@ -47,24 +47,21 @@ class Biases:
 
     def __init__(self, train_mat: sp.csr_matrix) -> None:
         cells = train_mat.tocoo()
+        # What bincount would turn them into, ten times.
+        items, users = cells.row.astype(np.intp), cells.col.astype(np.intp)
         rating = cells.data.astype(np.float64)
         num_items, num_users = train_mat.shape
         self.mean = float(rating.mean())
         self.user_bias = np.zeros(num_users)
+        of_items = np.bincount(items, None, num_items) + self.item_reg
+        of_users = np.bincount(users, None, num_users) + self.user_reg
+        # Means as if `item_reg`, or `user_reg`, zeros were among what is averaged.
         for _ in range(self.num_sweeps):
-            self.item_bias = _shrunk_means(
-                cells.row,
-                rating - self.mean - self.user_bias[cells.col],
-                num_items,
-                self.item_reg,
-            )
-            self.user_bias = _shrunk_means(
-                cells.col,
-                rating - self.mean - self.item_bias[cells.row],
-                num_users,
-                self.user_reg,
-            )
-        left = rating - self.at(cells.col, cells.row)
+            left = rating - self.mean - self.user_bias[users]
+            self.item_bias = np.bincount(items, left, num_items) / of_items
+            left = rating - self.mean - self.item_bias[items]
+            self.user_bias = np.bincount(users, left, num_users) / of_users
+        left = rating - self.at(users, items)
         self.scale = float(left.std()) or 1.0
 
     def at(self, users: Any, items: Any) -> np.ndarray:
@@ -158,10 +155,3 @@ def yardstick(train_mat: sp.csr_matrix, held_out: sp.csr_matrix) -> dict[str, Ac
         "global_mean": accuracy(mean, cells.data),
         "biases": accuracy(biases.at(cells.col, cells.row), cells.data),
     }
-
-
-def _shrunk_means(
-    index: np.ndarray, residuals: np.ndarray, size: int, reg: float
-) -> np.ndarray:
-    """Average residuals by index, as if `reg` zeros were among each of them."""
-    return np.bincount(index, residuals, size) / (np.bincount(index, None, size) + reg)

@@ -8,7 +8,6 @@ References
 from __future__ import annotations
 
 import io
-import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,8 +28,8 @@ class Epoch(NamedTuple):
         From 1.
     train_loss : float
         Mean loss of a sample while it was trained on.
-    test_rmse : float
-        After the epoch, in the unit of the ratings; NaN without a test part.
+    test_rmse : float or None
+        After the epoch, in the unit of the ratings; None without a test part.
     valid_rmse : float or None
         The same on the validation part, where there is one.
     seconds : float
@@ -41,14 +40,14 @@ class Epoch(NamedTuple):
 
     epoch: int
     train_loss: float
-    test_rmse: float
+    test_rmse: float | None
     valid_rmse: float | None
     seconds: float
     examples: int
 
     def summary(self) -> str:
         """Say the train loss and, if there is a test part, the test RMSE."""
-        test = "-" if math.isnan(self.test_rmse) else f"{self.test_rmse:.3f}"
+        test = "-" if self.test_rmse is None else f"{self.test_rmse:.3f}"
         return f"train loss {self.train_loss:.3f}, test RMSE {test}"
 
 
@@ -121,7 +120,7 @@ def learning_curve(
 
     figure = Figure(figsize=(8, 3), facecolor="white", layout="constrained")
     panels = [("train_loss", "train loss (mean of a sample)", "tab:blue")]
-    if not math.isnan(history[-1].test_rmse):
+    if history[-1].test_rmse is not None:
         panels.append(("test_rmse", "test RMSE (unit of the ratings)", "tab:orange"))
     elif history[-1].valid_rmse is not None:
         panels.append(("valid_rmse", "validation RMSE", "tab:orange"))

@@ -172,7 +172,7 @@ def train_epochs(
     train_iter: Iterable[Any],
     step: Step,
     num_epochs: int,
-    evaluate: Callable[[], float],
+    evaluate: Callable[[], float | None],
     trained: int = 0,
 ) -> Iterator[Epoch]:
     """Train, and hand out control after each epoch.
@@ -188,7 +188,7 @@ def train_epochs(
     num_epochs : int
         Passes over `train_iter`, those that lie behind included.
     evaluate : callable
-        Gives the RMSE on the test part as things stand.
+        Gives the RMSE on the test part as things stand; None without such a part.
     trained : int
         Epochs that an earlier training did.
 
@@ -223,7 +223,7 @@ def train_recsys_rating(
     trainer: gluon.Trainer,
     num_epochs: int,
     devices: Sequence[mx.Context] | None = None,
-    evaluator: Callable[..., float] | None = None,
+    evaluator: Callable[..., float | None] | None = None,
     **kwargs: Any,
 ) -> list[Epoch]:
     """Train a rating model, show its progress and print the book's two lines.

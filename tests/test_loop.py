@@ -1,6 +1,5 @@
 """The training loop: what it returns, its devices, its seeds, and how it ends."""
 
-import math
 import os
 
 import mxnet as mx
@@ -196,7 +195,7 @@ def test_a_network_is_left_at_its_best_epoch():
 
 
 def test_without_a_test_part_there_is_no_number():
-    epoch = Epoch(1, 0.1, math.nan, 0.9, 1.0, 100)
+    epoch = Epoch(1, 0.1, None, 0.9, 1.0, 100)
     lines = closing_lines([epoch, epoch._replace(epoch=2, valid_rmse=0.8)], [])
     assert lines.startswith("train loss 0.100, test RMSE -\n")
     axes = learning_curve([epoch], yardstick=0.7).axes

@@ -146,7 +146,8 @@ def test_refit_trains_on_the_validation_part_too(reported, tmp_path):
     lines, report = reported(*flags, "--refit", "--save", tmp_path / "m")
     best = searched["best_epoch"]
     assert f"epoch {best}, " in lines[0]
-    assert report["refit"] == {"epoch": best, "valid_rmse": searched["valid_rmse"]}
+    assert report["chosen_epoch"] == best
+    assert report["chosen_valid_rmse"] == searched["valid_rmse"]
     # It is the training that never had a validation part.
     _, plain = reported(*more, "-e", best)
     assert report["test_rmse"] == plain["test_rmse"]

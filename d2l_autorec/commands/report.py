@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -86,7 +85,7 @@ def _write_files(
         figure.suptitle(f"AutoRec on {run.name}, seed {run.seed} ({result['note']})")
         save_figure(figure, args.plot)
     if args.json:
-        text = json.dumps(_without_nan(result), indent=2, allow_nan=False)
+        text = json.dumps(result, indent=2)
         save_text(text + "\n", args.json)
 
 
@@ -161,12 +160,3 @@ def _result(
         "history": [epoch._asdict() for epoch in history],
         "versions": {"python": platform.python_version(), "mxnet": mx.__version__},
     }
-
-
-def _without_nan(value: Any) -> Any:
-    """Put None, which JSON has, for NaN: there is no test part."""
-    if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -10,7 +10,6 @@ Autoencoders".
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -172,7 +171,7 @@ class BookMF(Estimator):
         )
         step = Step(self.net, loss, trainer, self.devices)
         batches = SeededBatches(self.batches(train_data, shuffle=True), seed)
-        for epoch in train_epochs(batches, step, self.num_epochs, lambda: math.nan):
+        for epoch in train_epochs(batches, step, self.num_epochs, lambda: None):
             yield epoch.epoch
 
     def batches(self, table: pd.DataFrame, shuffle: bool = False) -> Any:

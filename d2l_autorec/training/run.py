@@ -150,13 +150,16 @@ class Run:
             Its split names the epoch and its validation RMSE.
         """
         assert self.valid_mat is not None
-        choice = {"epoch": chosen.epoch, "valid_rmse": chosen.valid_rmse}
+        choice = {
+            "chosen_epoch": chosen.epoch,
+            "chosen_valid_rmse": chosen.valid_rmse,
+        }
         return replace(
             self,
             train_mat=(self.train_mat + self.valid_mat).tocsr(),
             valid_mat=None,
             recipe=replace(self.recipe, num_epochs=chosen.epoch),
-            split={**self.split, "refit": choice},
+            split={**self.split, **choice},
             patience=None,
         )
 

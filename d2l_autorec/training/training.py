@@ -189,7 +189,7 @@ class Training:
         Yields
         ------
         Epoch
-            Without a test part its test RMSE is NaN.
+            Without a test part its test RMSE is None.
         """
         for _ in self.pretraining:
             pass
@@ -241,7 +241,7 @@ class Training:
         latest = math.ceil(STEPS_BEFORE_PATIENCE / self.steps_per_epoch)
         return stop_early(epochs, patience, biases, latest)
 
-    def evaluator(self) -> tuple[Callable[..., float], Iterable[Any]]:
+    def evaluator(self) -> tuple[Callable[..., float | None], Iterable[Any]]:
         """Say how `train_recsys_rating` is to score.
 
         Returns
@@ -255,9 +255,9 @@ class Training:
             return evaluator, row_batches(self.parts.train_mat, 1024)
         return lambda net, rows, held_out, devices: self.rmse(held_out), ()
 
-    def rmse(self, held_out: sp.csr_matrix | None) -> float:
-        """Score held-out ratings; without any, the RMSE is NaN."""
-        return math.nan if held_out is None else rmse(*self.predict(held_out))
+    def rmse(self, held_out: sp.csr_matrix | None) -> float | None:
+        """Score held-out ratings, if there are any."""
+        return None if held_out is None else rmse(*self.predict(held_out))
 
     def predict(self, cells: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Predict the ratings of cells, by the recipe's rule for cold ones.

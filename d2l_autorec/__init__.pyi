@@ -19,6 +19,7 @@ from .ratings import load_dataset as load_dataset
 from .ratings import read_ratings as read_ratings
 from .serving import Checkpoint as Checkpoint
 from .serving import Predictor as Predictor
+from .serving import evaluate as evaluate
 from .serving import load_model as load_model
 from .training import PRESETS as PRESETS
 from .training import Average as Average

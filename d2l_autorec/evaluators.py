@@ -8,12 +8,30 @@ References
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import gluon, mx
+
+
+class Accuracy(NamedTuple):
+    """How far predictions are from held-out ratings, in the unit of these.
+
+    Attributes
+    ----------
+    rmse, mae : float
+        See the functions of these names.
+    """
+
+    rmse: float
+    mae: float
+
+
+def accuracy(predictions: Any, ratings: Any) -> Accuracy:
+    """Measure predictions in both ways; the arguments are those of `rmse`."""
+    return Accuracy(rmse(predictions, ratings), mae(predictions, ratings))
 
 
 def rmse(predictions: Any, ratings: Any) -> float:

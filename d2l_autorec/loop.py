@@ -17,7 +17,7 @@ import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import autograd, gluon, mx, np, npx, one_at_a_time
-from .curve import Epoch, watch
+from .curve import Epoch, best_epoch, watch
 from .data import dense
 from .errors import TrainingDiverged
 
@@ -174,7 +174,7 @@ def train_epochs(
     train_iter: Iterable[Any],
     step: Step,
     num_epochs: int,
-    evaluate: Callable[[], float],
+    evaluate: Callable[[], float | None],
     trained: int = 0,
 ) -> Iterator[Epoch]:
     """Train, and hand out control after each epoch.
@@ -190,7 +190,7 @@ def train_epochs(
     num_epochs : int
         Passes over `train_iter`, those that lie behind included.
     evaluate : callable
-        Gives the RMSE on the test part as things stand.
+        Gives the RMSE on the test part as things stand; None without such a part.
     trained : int
         Epochs that an earlier training did.
 
@@ -227,7 +227,7 @@ def train_recsys_rating(
     trainer: gluon.Trainer,
     num_epochs: int,
     devices: Sequence[mx.Context] | None = None,
-    evaluator: Callable[..., float] | None = None,
+    evaluator: Callable[..., float | None] | None = None,
     **kwargs: Any,
 ) -> list[Epoch]:
     """Train a rating model, show its progress and print the book's two lines.
@@ -264,8 +264,8 @@ def train_recsys_rating(
 
     Notes
     -----
-    The loss that is printed is the mean over the samples of the last epoch; the book
-    prints one that always rounds to 0.000.
+    The loss that is printed is the mean over the samples of an epoch; the book prints
+    one that always rounds to 0.000.
     """
     if evaluator is None:
         raise TypeError("train_recsys_rating needs an evaluator")
@@ -299,11 +299,10 @@ def closing_lines(history: Sequence[Epoch], devices: Sequence[mx.Context]) -> st
     Returns
     -------
     str
-        Two lines: train loss and test RMSE; examples a second and the devices.
+        Two lines: train loss and test RMSE, of the last epoch or of the best one on a
+        validation part; examples a second and the devices.
     """
-    last = history[-1]
     speed = sum(e.examples for e in history) / sum(e.seconds for e in history)
     return (
-        f"train loss {last.train_loss:.3f}, test RMSE {last.test_rmse:.3f}\n"
-        f"{speed:.1f} examples/sec on {list(devices)}"
+        f"{best_epoch(history).summary()}\n{speed:.1f} examples/sec on {list(devices)}"
     )

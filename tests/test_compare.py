@@ -15,7 +15,7 @@ from d2l_autorec.commands.compare import BEGIN, END, MODELS, QUICK_MODELS, main
 from d2l_autorec.errors import DataError
 from d2l_autorec.ratings import Ratings, load_dataset, load_folds_ml100k
 from d2l_autorec.study import Score, estimators
-from d2l_autorec.training import PRESETS
+from d2l_autorec.training import PRESETS, Biases
 
 QUICK = ["--models", "mean,biases,mf", "--seeds", "0-1"]
 
@@ -146,7 +146,7 @@ def test_the_global_mean():
 
 
 def test_biases_are_shrunk_means_of_what_is_left(monkeypatch):
-    monkeypatch.setattr(estimators.Biases, "num_sweeps", 1)
+    monkeypatch.setattr(Biases, "num_sweeps", 1)
     model, _ = fitted(estimators.Biases, Ratings("toy", TOY), TOY)
     x, y = (-2 + 2) / (2 + 10), 0 / (1 + 10)
     a, b = (-2 - x + 0 - y) / (2 + 15), (2 - x) / (1 + 15)
@@ -158,7 +158,7 @@ def test_biases_do_not_move_once_they_have_converged(ratings, monkeypatch):
     train_data = only_run(ratings).train_data
     found = []
     for sweeps in (50, 51):
-        monkeypatch.setattr(estimators.Biases, "num_sweeps", sweeps)
+        monkeypatch.setattr(Biases, "num_sweeps", sweeps)
         model, _ = fitted(estimators.Biases, ratings, train_data)
         found.append(model.predict(ratings.data))
     np.testing.assert_allclose(*found, atol=1e-9)

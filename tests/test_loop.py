@@ -17,10 +17,10 @@ from d2l_autorec import (
     try_all_gpus,
 )
 from d2l_autorec.commands.cli import parse_devices
-from d2l_autorec.curve import Epoch
+from d2l_autorec.curve import Epoch, learning_curve
 from d2l_autorec.errors import DeviceUnavailable, TrainingDiverged
-from d2l_autorec.loop import Step, train_epochs
-from d2l_autorec.training import SeededBatches, stop_early
+from d2l_autorec.loop import Step, closing_lines, train_epochs
+from d2l_autorec.training import SeededBatches, keep_best, stop_early
 
 NUM_ITEMS, NUM_USERS = 23, 17
 
@@ -164,6 +164,44 @@ def test_stopping_early_waits_for_patience():
     scores = [1.0, 0.9, 0.95, 0.91, 0.89, 0.9, 0.9, 0.9, 0.5]
     epochs = [Epoch(i, 0.1, 1.0, score, 1.0, 1) for i, score in enumerate(scores, 1)]
     assert [e.epoch for e in stop_early(epochs, 3)] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("yardstick", "latest", "stopped"),
+    [
+        (2.0, 99, 4),  # from the start on: while the mean is still being found
+        (0.85, 99, 9),  # from the 6th epoch on
+        (0.5, 8, 10),  # never better: from the 8th on
+        (0.5, 99, 11),  # not at all
+    ],
+)
+def test_patience_begins_once_the_yardstick_is_passed(yardstick, latest, stopped):
+    scores = [1.0, 1.2, 1.1, 1.3, 0.9, 0.8, 0.81, 0.82, 0.83, 0.84, 0.85]
+    epochs = [Epoch(i, 0.1, 1.0, score, 1.0, 1) for i, score in enumerate(scores, 1)]
+    assert len(list(stop_early(epochs, 3, yardstick, latest))) == stopped
+
+
+def test_a_network_is_left_at_its_best_epoch():
+    net = gluon.nn.Dense(1, in_units=1)
+    net.initialize(ctx=[mx.cpu(0), mx.cpu(1)])
+
+    def epochs():
+        for number, score in enumerate([0.9, 0.7, 0.8], 1):
+            net.weight.set_data(mx.np.full((1, 1), number))
+            yield Epoch(number, 0.1, 1.0, score, 1.0, 1)
+
+    assert len(list(keep_best(net, epochs()))) == 3
+    assert [w.item() for w in net.weight.list_data()] == [2.0, 2.0]
+
+
+def test_without_a_test_part_there_is_no_number():
+    epoch = Epoch(1, 0.1, None, 0.9, 1.0, 100)
+    lines = closing_lines([epoch, epoch._replace(epoch=2, valid_rmse=0.8)], [])
+    assert lines.startswith("train loss 0.100, test RMSE -\n")
+    axes = learning_curve([epoch], yardstick=0.7).axes
+    assert [ax.get_title() for ax in axes][1] == "validation RMSE"
+    assert axes[1].lines[-1].get_linestyle() == "--"
+    assert len(learning_curve([epoch._replace(valid_rmse=None)]).axes) == 1
 
 
 @pytest.mark.parametrize("given", [{}, {"MXNET_ENGINE_TYPE": "ThreadedEngine"}])

@@ -19,6 +19,7 @@ from d2l_autorec.ratings import (
     COLUMNS,
     Ratings,
     parse_ratings,
+    read_parts,
     read_ratings,
     read_table,
 )
@@ -193,6 +194,49 @@ def test_timestamps_beyond_whole_floats_are_no_integers():
 )
 def test_refusals_name_line_and_value(raw, said):
     assert said in refusal(raw)
+
+
+@pytest.fixture
+def two_files(tmp_path):
+    """Write two files; their paths."""
+
+    def write(train, test):
+        files = tmp_path / "train.csv", tmp_path / "test.csv"
+        for file, text in zip(files, (train, test)):
+            file.write_text(text)
+        return files
+
+    return write
+
+
+def test_a_split_in_two_files_has_the_users_and_items_of_either(two_files):
+    files = two_files("1,10,4,7\n2,11,3,8\n", "1,12,0\n")
+    ratings, train_data, test_data = read_parts(*files, rating_offset=1.0)
+    assert (ratings.name, ratings.rating_offset) == ("train.csv", 1.0)
+    assert ratings.user_ids.tolist() == [1, 2]
+    assert ratings.item_ids.tolist() == [10, 11, 12]
+    assert rows(train_data) == [(1, 10, 5.0), (2, 11, 4.0)]
+    assert rows(test_data) == [(1, 12, 1.0)]
+    assert rows(ratings.data) == rows(train_data) + rows(test_data)
+
+
+def test_ids_of_two_files_are_integers_only_if_they_are_in_both(two_files):
+    ratings, train_data, _ = read_parts(*two_files("1,10,4\n2,11,3\n", "x,10,5\n"))
+    assert ratings.user_ids.tolist() == ["1", "2", "x"]
+    assert rows(train_data)[0] == ("1", 10, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        ("1,1,4\n2,2,3\n", "3,1,5\n2,2,4\n", "test.csv: user 2 rates item 2 again"),
+        ("1,1,4\n2,2,3\n", "3,1,x\n", "test.csv:1: rating 'x'"),
+        ("1,1,4\n", "1,2,3\n", "train.csv: holds 2 ratings and only one user"),
+    ],
+)
+def test_two_files_are_refused_with_what_is_wrong(two_files, train, test, said):
+    with pytest.raises(DataError, match=said):
+        read_parts(*two_files(train, test))
 
 
 def test_refusals_of_columns_and_encodings():

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 from test_checkpoint import CPU, make_run, train
 
-from d2l_autorec import load_model
+from d2l_autorec import evaluate, load_model
 from d2l_autorec._mxnet import autograd, mx
 from d2l_autorec._mxnet import np as mnp
 from d2l_autorec.commands import recommend
@@ -90,6 +91,27 @@ def test_titles_are_kept(model):
     titles = {i.item_id: i.title for i in model.recommend("003", 100, True)}
     assert titles[100] == "The Hundred"
     assert titles[105] is None
+
+
+def test_a_model_is_scored_on_a_table_or_on_ratings_as_its_training_was(model, folder):
+    checkpoint = Checkpoint.open(folder)
+    training = checkpoint.run.train(CPU)
+    training.net = checkpoint.network(CPU)
+    cells = model.run.valid_mat.tocoo()
+    known = (cells.row < 8) & (cells.col < 11)
+    users, items = cells.col[known], cells.row[known]
+    table = pd.DataFrame({"user_id": map(user, users), "item_id": items + 100})
+    error = model.predict(table) - (cells.data[known] - 2)
+    table["rating"] = cells.data[known] - 2.0
+    found = evaluate(model, table)
+    assert found == pytest.approx((np.sqrt(np.mean(error**2)), np.abs(error).mean()))
+    shifted = Ratings("t", table.assign(rating=cells.data[known]), rating_offset=2.0)
+    assert evaluate(model, shifted) == pytest.approx(found)
+    known_mat = csr_matrix((cells.data[known], (items, users)), (9, 12))
+    assert evaluate(training, known_mat) == pytest.approx(found, rel=1e-5)
+    with pytest.raises(DataError, match="unknown user 'nobody'"):
+        evaluate(model, table.assign(user_id="nobody"))
+    assert evaluate(model, table.assign(user_id="nobody"), "item-mean").rmse > 0
 
 
 def test_unknown_ids(model):

@@ -8,8 +8,10 @@ import time
 from collections import Counter
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
+from d2l_autorec import load_model
 from d2l_autorec.commands import cli
 from d2l_autorec.commands.train import main
 from d2l_autorec.fast import SparseStep
@@ -68,6 +70,120 @@ def test_the_json_report_holds_settings_history_and_result(small_data, train, tm
     assert report["note"].endswith("not comparable with the book")
 
 
+@pytest.fixture
+def reported(small_data, train, tmp_path):
+    """Run the command: what it says, and its JSON report."""
+
+    def run(*flags):
+        file = tmp_path / "report.json"
+        code, out, err = train(*SMALL, "--quiet", "--json", file, *flags)
+        assert code == 0, err
+        assert "nan" not in out.lower() + file.read_text().lower()
+        return out.splitlines(), json.loads(file.read_text())
+
+    return run
+
+
+def test_simple_models_are_shown_beside_the_network(reported):
+    lines, report = reported()
+    biases, mean = (report["yardstick"][name] for name in ("biases", "global_mean"))
+    assert report["yardstick"]["part"] == "test"
+    assert lines[3] == (
+        f"test RMSE (MAE): this network {report['test_rmse']:.3f} "
+        f"({report['test_mae']:.3f}), biases {biases['rmse']:.3f} "
+        f"({biases['mae']:.3f}), the mean {mean['rmse']:.3f} ({mean['mae']:.3f})"
+    )
+    worse = report["test_rmse"] - biases["rmse"]
+    assert lines[4].startswith(f"this network is worse than biases by {worse:.3f}; ")
+    assert "--residual" in lines[4]
+
+
+def test_a_network_that_beats_biases_is_not_called_worse(reported, monkeypatch):
+    monkeypatch.setattr("d2l_autorec.training.Biases.at", lambda *_: 99.0)
+    lines, _ = reported()
+    assert "biases 9" in lines[3] and len(lines) == 4
+
+
+def test_with_a_validation_part_the_result_is_the_best_epochs(reported):
+    flags = ["-e", "12", "--lr", "0.3", "--valid-ratio", "0.3"]
+    lines, report = reported(*flags)
+    best = min(report["history"], key=lambda epoch: epoch["valid_rmse"])
+    assert best["epoch"] == report["best_epoch"] < 12, "the toy has to overfit"
+    for name in ("train_loss", "test_rmse", "valid_rmse"):
+        assert report[name] == best[name]
+    assert lines[0].endswith(f"test RMSE {best['test_rmse']:.3f}")
+    # The MAE is of that epoch's parameters: those of a training that ends there.
+    _, shorter = reported(*flags, "-e", best["epoch"])
+    assert shorter["best_epoch"] == best["epoch"]
+    assert report["test_mae"] == pytest.approx(shorter["test_mae"])
+    assert report["valid_mae"] == pytest.approx(shorter["valid_mae"])
+
+
+def test_it_trains_on_all_ratings(reported, tmp_path):
+    lines, report = reported("--test-ratio", "0", "--plot", tmp_path / "curve.png")
+    assert lines[0].endswith("test RMSE -")
+    assert lines[3].startswith("no ratings are held out")
+    assert report["num_test_ratings"] == 0
+    assert report["test_rmse"] is report["test_mae"] is None
+    lines, report = reported("--test-ratio", "0", "--valid-ratio", "0.2")
+    assert lines[3].startswith("best on validation: epoch 3, validation RMSE")
+    assert "test" not in lines[3]
+    assert lines[4].startswith("validation RMSE (MAE): this network ")
+    assert report["yardstick"]["part"] == "validation"
+
+
+def test_a_model_of_all_ratings_serves(small_data, train, tmp_path):
+    flags = ["--quiet", "--save", tmp_path / "m", "--test-ratio", "0"]
+    assert train(*SMALL, *flags)[0] == 0
+    assert len(load_model(tmp_path / "m").recommend(1, 3)) == 3
+    assert train("--resume", tmp_path / "m", "-e", "4")[0] == 0
+
+
+def test_refit_trains_on_the_validation_part_too(reported, tmp_path):
+    more = ["-e", "12", "--lr", "0.3", "--schedule", "cosine"]
+    flags = [*more, "--valid-ratio", "0.3"]
+    _, searched = reported(*flags)
+    lines, report = reported(*flags, "--refit", "--save", tmp_path / "m")
+    best = searched["best_epoch"]
+    assert f"epoch {best}, " in lines[0]
+    assert report["chosen_epoch"] == best
+    assert report["chosen_valid_rmse"] == searched["valid_rmse"]
+    # It is the training that never had a validation part.
+    _, plain = reported(*more, "-e", best)
+    assert report["test_rmse"] == plain["test_rmse"]
+    assert report["num_train_ratings"] == plain["num_train_ratings"]
+    opened = load_model(tmp_path / "m").run
+    assert (opened.valid_mat, opened.recipe.num_epochs) == (None, best)
+
+
+def test_ratings_to_test_on_may_be_a_file(reported, tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [f"{u},{i},{rng.integers(1, 6)}" for u in range(9) for i in range(8)]
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    (tmp_path / "test.csv").write_text("3,new item,4\nnew user,3,2\n")
+    files = ["--ratings", tmp_path / "train.csv"]
+    files += ["--test-ratings", tmp_path / "test.csv"]
+    _, report = reported(*files, "--cold", "3")
+    assert (report["num_train_ratings"], report["num_test_ratings"]) == (72, 2)
+    assert (report["num_users"], report["num_items"]) == (10, 9)
+    assert (report["split_mode"], report["test_ratio"]) == ("given", None)
+    assert report["test_rmse"] == 1.0  # both are cold
+
+
+def test_the_folds_of_ml_100k_are_splits(reported, small_data):
+    lines = (small_data / "ml-100k" / "u.data").read_text().splitlines(keepends=True)
+    for fold in range(1, 6):
+        held = slice(fold * 20, fold * 20 + 20)
+        base, test = lines[: held.start] + lines[held.stop :], lines[held]
+        (small_data / "ml-100k" / f"u{fold}.base").write_text("".join(base))
+        (small_data / "ml-100k" / f"u{fold}.test").write_text("".join(test))
+    _, report = reported("--split-mode", "u2")
+    assert report["num_test_ratings"] == 20
+    assert report["num_train_ratings"] == len(lines) - 20
+    assert (report["split_mode"], report["test_ratio"]) == ("u2", None)
+    assert report["test_rmse"] != reported("--split-mode", "u3")[1]["test_rmse"]
+
+
 def test_the_same_seed_gives_the_same_result(small_data, train):
     def result(seed):
         return train(*SMALL, "--quiet", "--seed", seed)[1].splitlines()[0]
@@ -100,6 +216,7 @@ def plain_rmse(small_folder, tmp_path_factory):
         ["--members", "2"],
         ["--loss", "paper", "--wd", "1e-5"],
         ["--loss", "rmse"],
+        ["--residual"],
         ["--schedule", "cosine"],
         ["--clip"],
         ["--preset", "paper"],
@@ -203,6 +320,15 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--dropout", "1"], "'1' is not from 0 to below 1"),
         (["--seed", "-1"], "'-1' is not a whole number from 0"),
         (["--split-mode", "time"], "invalid choice: 'time'"),
+        (["--split-mode", "u1", "--dataset", "ml-1m"], "is for --dataset ml-100k"),
+        (["--split-mode", "u1", "--ratings", "f"], "is for --dataset ml-100k"),
+        (["--split-mode", "seq-aware", "--test-ratio", "0"], "--test-ratio is not for"),
+        (["--test-ratings", "f"], "that --ratings names: --test-ratings"),
+        (
+            ["--ratings", "f", "--test-ratings", "f", "--test-ratio", "0.2"],
+            "--test-ratings and --test-ratio exclude each other",
+        ),
+        (["--refit"], "--refit needs a validation part"),
         (["--devices", "tpu"], "'tpu' is not cpu, gpu, or a list"),
         (["--optimizer", "adamax2"], "'adamax2' is not one of adadelta, "),
         (["--plot", "nowhere/curve.png"], "nowhere is not a folder"),
@@ -222,6 +348,7 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--cold", "nan"], "'nan' is not a number"),
         (["--pretrain-epochs", "3"], "needs several hidden layers, the first as large"),
         (["--pretrain-epochs", "3", "-k", "8", "4"], "needs several hidden layers"),
+        (["--residual", "--output", "sigmoid"], "the sigmoid output does not fit"),
         (["--optimizer", "rprop"], "rprop needs all rows in one batch"),
         (
             ["--preset", "paper", "--optimizer", "Rprop"],
@@ -296,7 +423,7 @@ def test_without_data_it_trains_on_synthetic_ratings_and_says_so(
     assert "synthetic-100k" in block
     assert "not comparable with the book" in block
     assert "\nsynthetic-100k: 943 users x 1,682 items" in out
-    assert out.splitlines()[-1] == "(synthetic-100k: not comparable with the book)"
+    assert out.splitlines()[-3] == "(synthetic-100k: not comparable with the book)"
     assert json.loads(file.read_text())["dataset"] == "synthetic-100k"
 
 

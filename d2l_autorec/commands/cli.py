@@ -104,11 +104,18 @@ def parsed_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 SEED = Numbers(int, lambda n: 0 <= n < 2**31, "a whole number from 0")
 RATIO = Numbers(float, lambda n: 0 < n < 1, "between 0 and 1")
+SHARE = Numbers(float, lambda n: 0 <= n < 1, "between 0 and 1, or 0")
 
 positive_int = parsed_by(POSITIVE_INT.parse)
 finite_float = parsed_by(FINITE.parse)
 seed = parsed_by(SEED.parse)
 ratio = parsed_by(RATIO.parse)
+share = parsed_by(SHARE.parse)
+
+
+def flags(names: set[str]) -> str:
+    """List flags as they are written."""
+    return ", ".join(sorted("--" + name.replace("_", "-") for name in names))
 
 
 def seeds(text: str) -> list[int]:

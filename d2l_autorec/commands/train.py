@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
@@ -13,18 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..training import PRESETS, Recipe
-from . import cli
+from . import cli, parts
+from .report import report
 
 if TYPE_CHECKING:
     from .._mxnet import mx
     from ..cluster import Team
     from ..curve import Epoch
-    from ..ratings import Ratings
     from ..serving import Checkpoint
-    from ..training import Run
+    from ..training import Run, Training
 
-BOOK = "the book prints train loss 0.000, test RMSE 0.898"
-_BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1, "valid_ratio": None}
 # What may stand beside --resume; the rest is part of the model in the folder.
 _RESUMABLE = {
     *("resume", "num_epochs", "patience", "devices", "kvstore"),
@@ -47,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check_combination(parser, args, given)
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from ..cluster import check_environment, join
-    from ..serving import lock, make_folder
+    from ..serving import Checkpoint, lock, make_folder
 
     if args.kvstore:
         check_environment()
@@ -64,59 +60,103 @@ def main(argv: Sequence[str] | None = None) -> None:
             if args.save:
                 make_folder(args.save, args.overwrite)
             stack.enter_context(lock(args.save or args.resume))
-        run, history = _train(args, given, recipe, devices, team)
-        _report(args, run, history, devices)
+        run, checkpoint = _begin(args, given, recipe)
+        if args.refit:
+            run = _choose_epochs(args, run, devices, team)
+        if args.save:
+            checkpoint = Checkpoint(args.save, run, args.overwrite)
+        training, history = _train(args, run, checkpoint, devices, team)
+        report(args, training, run, history)
 
 
-def _train(
-    args: argparse.Namespace,
-    given: set[str],
-    recipe: Recipe,
-    devices: list[mx.Context],
-    team: Team | None,
-) -> tuple[Run, list[Epoch]]:
-    """Train anew or go on; return what from, and all epochs."""
+def _begin(
+    args: argparse.Namespace, given: set[str], recipe: Recipe
+) -> tuple[Run, Checkpoint | None]:
+    """Say what is trained, and reopen the folder that it goes on from."""
+    if not args.resume:
+        run = _new_run(args, recipe)
+        if not args.quiet:
+            print(_summary(run))
+        return run, None
+    checkpoint = _reopen(args, given)
+    run, past = checkpoint.run, len(checkpoint.history)
+    if not args.quiet:
+        print(_summary(run))
+        if past:
+            print(f"going on after epoch {past} of {run.recipe.num_epochs}")
+    return run, checkpoint
+
+
+def _choose_epochs(
+    args: argparse.Namespace, run: Run, devices: list[mx.Context], team: Team | None
+) -> Run:
+    """Choose the number of epochs on the validation part; return what to train then."""
+    from ..curve import best_epoch, watch
+
+    training = run.train(devices, team=team)
+    _pretrain(args, training)
+    epochs: Iterable[Epoch] = training.epochs()
+    if run.patience:
+        epochs = training.stopped_early(epochs, run.patience)
+    if not args.quiet:
+        epochs = watch(epochs, run.recipe.num_epochs)
+    best = best_epoch(list(epochs))
+    run = run.refit(best)
+    print(
+        f"best on validation: epoch {best.epoch}, validation RMSE "
+        f"{best.valid_rmse:.3f}; that long, on all {run.train_mat.nnz:,} ratings:"
+    )
+    return run
+
+
+def _pretrain(args: argparse.Namespace, training: Training) -> None:
+    """Find the weights to start from, where the recipe asks for it."""
     from tqdm import tqdm
 
-    from ..curve import watch
-    from ..loop import train_recsys_rating
-    from ..serving import Checkpoint
-    from ..training import stop_early
-
-    checkpoint, past = None, []
-    if args.resume:
-        checkpoint = _reopen(args, given)
-        run, past = checkpoint.run, list(checkpoint.history)
-    else:
-        run = _new_run(args, recipe)
-    if args.save:
-        checkpoint = Checkpoint(args.save, run, args.overwrite)
-    if not args.quiet:
-        print(_parts(run))
-        if past:
-            print(f"going on after epoch {len(past)} of {run.recipe.num_epochs}")
-
-    training = run.train(devices, len(past), team)
-    if checkpoint and past:
-        checkpoint.restore(training, devices)
-    if not args.quiet and run.recipe.pretrain_epochs and not past:
+    num_epochs = training.recipe.pretrain_epochs
+    if not args.quiet and num_epochs and not training.trained:
         for _ in tqdm(
             training.pretraining,
-            *("pretraining with one hidden layer", run.recipe.pretrain_epochs),
+            *("pretraining with one hidden layer", num_epochs),
             unit="epoch",
         ):
             pass
     for _ in training.pretraining:  # what is left
         pass
 
+
+def _train(
+    args: argparse.Namespace,
+    run: Run,
+    checkpoint: Checkpoint | None,
+    devices: list[mx.Context],
+    team: Team | None,
+) -> tuple[Training, list[Epoch]]:
+    """Train, or go on; return the training at its best epoch, and all epochs."""
+    from ..curve import watch
+    from ..loop import train_recsys_rating
+    from ..training import keep_best
+
+    past = list(checkpoint.history) if checkpoint else []
+    training = run.train(devices, len(past), team)
+    if checkpoint and past:
+        checkpoint.restore(training, devices)
+    _pretrain(args, training)
+    saves = None if team and team.rank else checkpoint
+
     def hook(epochs: Iterable[Epoch], num_epochs: int) -> Iterable[Epoch]:
         epochs = training.validated(epochs)
-        if checkpoint and not (team and team.rank):
-            epochs = checkpoint.saving(training, epochs, locked=True)
+        if saves:
+            epochs = saves.saving(training, epochs, locked=True)
         epochs = chain(past, epochs)
         if run.patience:
-            epochs = stop_early(epochs, run.patience)
-        return epochs if args.quiet else watch(epochs, num_epochs)
+            epochs = training.stopped_early(epochs, run.patience)
+        if not saves:
+            epochs = keep_best(training.net, epochs)
+        if args.quiet:
+            return epochs
+        biases = run.yardstick and run.yardstick.models["biases"].rmse
+        return watch(epochs, num_epochs, biases)
 
     evaluator, test_iter = training.evaluator()
     try:
@@ -141,57 +181,9 @@ def _train(
             f"interrupted; {len(checkpoint.history)} epochs are saved, go on with "
             f"--resume {checkpoint.directory}"
         ) from None
-    return run, history
-
-
-def _report(
-    args: argparse.Namespace,
-    run: Run,
-    history: list[Epoch],
-    devices: list[mx.Context],
-) -> None:
-    """Print what the result compares with; write the files that were asked for."""
-    from .._mxnet import mx
-    from ..curve import learning_curve
-    from ..serving import save_figure, save_text
-    from ..training import best_epoch
-
-    by_the_book = (
-        run.name == "ml-100k"
-        and run.recipe == Recipe()
-        and dict(run.split) == _BOOK_SPLIT
-    )
-    beside = BOOK if by_the_book else f"{run.name}: {cli.NOT_COMPARABLE}"
-    print(f"({beside})")
-    best = best_epoch(history)
-    if run.valid_mat is not None:
-        print(
-            f"best on validation: epoch {best.epoch}, validation RMSE "
-            f"{best.valid_rmse:.3f}, test RMSE {best.test_rmse:.3f}"
-        )
-    if args.plot:
-        figure = learning_curve(history)
-        figure.suptitle(f"AutoRec on {run.name}, seed {run.seed} ({beside})")
-        save_figure(figure, args.plot)
-    if args.json:
-        report = {
-            "dataset": run.name,
-            "num_users": len(run.user_ids),
-            "num_items": len(run.item_ids),
-            "num_train_ratings": run.train_mat.nnz,
-            "num_test_ratings": run.test_mat.nnz,
-            **run.split,
-            "seed": run.seed,
-            "recipe": asdict(run.recipe),
-            "devices": [str(device) for device in devices],
-            "train_loss": history[-1].train_loss,
-            "test_rmse": history[-1].test_rmse,
-            "best_epoch": best.epoch,
-            "note": beside,
-            "history": [epoch._asdict() for epoch in history],
-            "versions": {"python": platform.python_version(), "mxnet": mx.__version__},
-        }
-        save_text(json.dumps(report, indent=2) + "\n", args.json)
+    if saves:
+        training.net = saves.network(devices)  # of the best epoch, be it of the past
+    return training, history
 
 
 def _given(
@@ -224,54 +216,32 @@ def _recipe(parser: cli.Parser, args: argparse.Namespace, given: set[str]) -> Re
 def _check_combination(
     parser: cli.Parser, args: argparse.Namespace, given: set[str]
 ) -> None:
-    def flags(names: set[str]) -> str:
-        return ", ".join(sorted("--" + name.replace("_", "-") for name in names))
-
-    if args.resume and given - _RESUMABLE:
-        parser.error(
-            f"--resume takes these from the model folder: {flags(given - _RESUMABLE)}"
-        )
-    if args.ratings and (beside := given & {"dataset", "data_dir"}):
-        parser.error(f"--ratings and {flags(beside)} exclude each other")
-    layout = given & {"columns", "encoding", "duplicates", "rating_offset"}
-    if layout and not args.ratings:
-        parser.error(f"only for a file that --ratings names: {flags(layout)}")
+    if args.resume and (beside := given - _RESUMABLE):
+        parser.error(f"--resume takes these from the model folder: {cli.flags(beside)}")
+    parts.check_split(parser, args, given)
     if args.overwrite and not args.save:
         parser.error("--overwrite is for --save")
     if args.patience and not (args.valid_ratio or args.resume):
         parser.error("--patience needs a validation part (--valid-ratio 0.1)")
+    if args.refit and not args.valid_ratio:
+        parser.error("--refit needs a validation part (--valid-ratio 0.1)")
 
 
 def _new_run(args: argparse.Namespace, recipe: Recipe) -> Run:
     """Load and split the ratings that the flags ask for."""
-    from ..data import split_data_ml100k
     from ..loop import seed_everything
-    from ..training import Run, hold_out
+    from ..training import Run
 
-    ratings = _load(args)
+    ratings, pieces = parts.load(args)
     if not args.quiet:
         print(ratings.summary())
     seed_everything(args.seed)
-    train_data, test_data = split_data_ml100k(
-        ratings.data,
-        ratings.num_users,
-        ratings.num_items,
-        args.split_mode,
-        args.test_ratio,
-    )
-    valid_data = None
-    if args.valid_ratio:
-        train_data, valid_data = hold_out(train_data, args.valid_ratio, args.seed)
     return Run.of(
         ratings,
-        train_data,
-        test_data,
-        valid_data,
+        *parts.cut(args, ratings, pieces),
         recipe=recipe,
         seed=args.seed,
-        split={
-            n: getattr(args, n) for n in ("split_mode", "test_ratio", "valid_ratio")
-        },
+        split=parts.described(args),
         patience=args.patience,
     )
 
@@ -307,32 +277,16 @@ def _layers(num_hidden: int | list[int]) -> int | tuple[int, ...]:
     return num_hidden[0] if len(num_hidden) == 1 else tuple(num_hidden)
 
 
-def _parts(run: Run) -> str:
+def _summary(run: Run) -> str:
     line = (
         f"{run.split['split_mode']} split, seed {run.seed}: {run.train_mat.nnz:,} "
-        f"ratings to train on, {run.test_mat.nnz:,} to test on"
+        "ratings to train on"
     )
+    if run.test_mat is not None:
+        line += f", {run.test_mat.nnz:,} to test on"
     if run.valid_mat is not None:
         line += f", {run.valid_mat.nnz:,} to validate on"
     return line
-
-
-def _load(args: argparse.Namespace) -> Ratings:
-    from ..ratings import read_ratings
-    from ..serving import MANIFEST
-
-    if not args.ratings:
-        model = args.save and args.save / MANIFEST
-        return cli.load_ratings(
-            args.dataset, args.data_dir, args.plot, args.json, model
-        )
-    return read_ratings(
-        args.ratings,
-        columns=args.columns,
-        encoding=args.encoding,
-        duplicates=args.duplicates,
-        rating_offset=args.rating_offset,
-    )
 
 
 def _parser() -> cli.Parser:
@@ -343,33 +297,7 @@ def _parser() -> cli.Parser:
     )
     cli.add_data_flags(parser)
     cli.add_ratings_flags(parser)
-    split = parser.add_argument_group("split")
-    split.add_argument(
-        "--split-mode",
-        choices=("random", "seq-aware"),
-        default="random",
-        help="which ratings are held out: a random share, or each user's newest one",
-    )
-    split.add_argument(
-        "--test-ratio",
-        type=cli.ratio,
-        default=0.1,
-        metavar="R",
-        help="share of the ratings that the random split holds out",
-    )
-    split.add_argument(
-        "--valid-ratio",
-        type=cli.ratio,
-        metavar="R",
-        help="share of the training ratings that is set aside to choose the best epoch",
-    )
-    split.add_argument(
-        "--seed",
-        type=cli.seed,
-        default=0,
-        metavar="N",
-        help="of the split, the initial weights, the order and the dropout",
-    )
+    parts.add_split_flags(parser)
     recipe = parser.add_argument_group(
         "recipe", "A flag given beside --preset changes that setting of it."
     )
@@ -386,7 +314,14 @@ def _parser() -> cli.Parser:
         "--patience",
         type=cli.positive_int,
         metavar="N",
-        help="stop after N epochs without a new best on the validation part",
+        help="stop after N epochs without a new best on the validation part, counted "
+        "once the network is better there than biases, or after 500 steps",
+    )
+    recipe.add_argument(
+        "--refit",
+        action="store_true",
+        help="once the best epoch on the validation part is found, train anew on that "
+        "part as well, to that epoch, where a cosine schedule then ends",
     )
     machines = parser.add_argument_group("machines")
     machines.add_argument(

@@ -123,7 +123,6 @@ def predict_cells(
     cells: sp.csr_matrix,
     devices: Sequence[mx.Context],
     batch_size: int = 256,
-    cold: float | None = None,
 ) -> np.ndarray:
     """Reconstruct single cells of the rating matrix.
 
@@ -139,9 +138,6 @@ def predict_cells(
         Where the network's parameters are.
     batch_size : int
         Rows that are dense at a time.
-    cold : float, optional
-        Predict this for items and users without a rating in `train_mat`; by default
-        they get what the network makes of them.
 
     Returns
     -------
@@ -165,10 +161,6 @@ def predict_cells(
                 found.append((asked.data, one(train_mat[share], asked)))
         for place, outputs in found:
             predicted[place] = outputs.asnumpy()
-    if cold is not None:
-        cold_items = np.repeat(np.diff(train_mat.indptr) == 0, np.diff(cells.indptr))
-        ratings_of = np.bincount(train_mat.indices, minlength=train_mat.shape[1])
-        predicted[cold_items | (ratings_of[cells.indices] == 0)] = cold
     return predicted
 
 

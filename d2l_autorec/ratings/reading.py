@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,6 +91,48 @@ def read_ratings(
     return Ratings(path.name, data, rating_offset=rating_offset)
 
 
+def read_parts(
+    path: str | Path, test_path: str | Path, **layout: Any
+) -> tuple[Ratings, pd.DataFrame, pd.DataFrame]:
+    """Read ratings that come as two files, to train on and to test on.
+
+    Parameters
+    ----------
+    path, test_path : path
+        Two files as for `read_ratings`.
+    **layout
+        The other parameters of `read_ratings`, for both files.
+
+    Returns
+    -------
+    ratings : Ratings
+        Those of both files, named after the first; users and items are those of
+        either. Ids are integers if they are in both files.
+    train_data, test_data : pandas.DataFrame
+        Rows of it.
+
+    Raises
+    ------
+    DataError
+        For the first thing wrong, or if both files rate a pair.
+    """
+    parts = [_parse(_read_bytes(Path(p)), str(p), **layout) for p in (path, test_path)]
+    for name in ("user_id", "item_id"):
+        if len({part[name].dtype.kind for part in parts}) > 1:
+            for part in parts:
+                part[name] = part[name].astype(str).astype(object)
+    both = [name for name in COLUMNS if all(name in part for part in parts)]
+    data = pd.concat([part[both] for part in parts], ignore_index=True)
+    if repeat_a_pair(*(pd.factorize(data[name])[0] for name in both[:2])):
+        raise DataError(f"{path} and {test_path}: {first_repeat(data)[1]}")
+    _check_size(data, str(path))
+    ratings = Ratings(
+        Path(path).name, data, rating_offset=layout.get("rating_offset", 0.0)
+    )
+    size = len(parts[0])
+    return ratings, data[:size], data[size:]
+
+
 def read_table(
     path: str | Path, names: Sequence[str], rating_offset: float = 0.0
 ) -> pd.DataFrame:
@@ -149,16 +192,24 @@ def parse_ratings(
     DataError
         For the first thing wrong, with file, line and value.
     """
+    data = _parse(raw, label, columns, encoding, duplicates, rating_offset)
+    _check_size(data, label)
+    return data
+
+
+def _parse(
+    raw: bytes,
+    label: str,
+    columns: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+    duplicates: str = "error",
+    rating_offset: float = 0.0,
+) -> pd.DataFrame:
+    """Parse the text of a ratings file, which may be as small as one rating."""
     if duplicates not in DUPLICATES:
         raise ValueError(f"duplicates is one of {DUPLICATES}, not {duplicates!r}")
     text = _Text.of(raw, label, encoding, COLUMNS, columns)
     data = text.table(rating_offset)
-    for noun in ("user", "item"):
-        if len(data[f"{noun}_id"].cat.categories) < 2:
-            raise DataError(
-                f"{label}: holds {len(data)} ratings and only one {noun}; "
-                "at least two users and two items are needed"
-            )
     if repeat_a_pair(data["user_id"].cat.codes, data["item_id"].cat.codes):
         if duplicates == "error":
             row, repeat = first_repeat(data)
@@ -168,6 +219,15 @@ def parse_ratings(
             )
         data = _without_duplicates(data, duplicates)
     return _with_plain_ids(data)
+
+
+def _check_size(data: pd.DataFrame, label: str) -> None:
+    for noun in ("user", "item"):
+        if data[f"{noun}_id"].nunique() < 2:
+            raise DataError(
+                f"{label}: holds {len(data)} ratings and only one {noun}; "
+                "at least two users and two items are needed"
+            )
 
 
 @dataclass(frozen=True)

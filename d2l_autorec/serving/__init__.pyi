@@ -1,3 +1,4 @@
+from .evaluation import evaluate as evaluate
 from .files import replacing as replacing
 from .files import save_figure as save_figure
 from .files import save_text as save_text

@@ -23,7 +23,7 @@ from ..errors import DataError, ModelError
 from ..fast import members, on_device
 from ..loop import try_all_gpus
 from ..model import AutoRec
-from ..training import Average, Run
+from ..training import Average, Biases, Run, range_of
 from .folder import Checkpoint
 
 
@@ -86,6 +86,7 @@ class Predictor:
 
     def __init__(self, net: AutoRec | Average, run: Run) -> None:
         self.net, self.run = net, run
+        self._biases = Biases(run.train_mat) if run.recipe.residual else None
 
     def recommend(
         self,
@@ -123,7 +124,8 @@ class Predictor:
             return self._best(self._item_means[None], [], n)
         rated = [] if include_rated else self._rated[:, user].indices
         sums = [items @ users[user] for users, items in zip(self._users, self._items)]
-        return self._best(self._outputs(sums), rated, n)
+        levels = self._biases.at(user, slice(None)) if self._biases else None
+        return self._best(self._ratings(sums, levels), rated, n)
 
     def recommend_new(
         self, ratings: Mapping[Any, float], n: int = 10, include_rated: bool = False
@@ -164,9 +166,15 @@ class Predictor:
 
         where :math:`s^2` is the mean squared error on the training ratings. An average
         of several networks is one such model, with their hidden layers side by side.
+        A model of residuals has *r* less a bias of the new user's, estimated as those
+        of the training are.
         """
         rated = self._known(list(ratings), "item", "error")
         given = np.array(list(ratings.values()), float) + self.run.rating_offset
+        levels = None
+        if self._biases:
+            levels = self._biases.of_new_user(rated, given)
+            given = (given - levels[rated]) / self._biases.scale
         if self._by_user:
             row = sp.csr_matrix(
                 (given.astype(np.float32), rated, [0, len(rated)]),
@@ -184,10 +192,11 @@ class Predictor:
                 f"not {self.run.recipe.output}: train with --kind user or with "
                 "--output identity"
             )
-        return self._best(self._outputs(sums), [] if include_rated else rated, n)
+        found = self._ratings(sums, levels)
+        return self._best(found, [] if include_rated else rated, n)
 
     def _estimate(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
-        """Predict a new user's ratings of all items, as `recommend_new` notes."""
+        """Compute the outputs for a new user, as `recommend_new` notes."""
         size = len(self._weights)
         rows = np.hstack(self._weights)[self._user_counts > 0] / size
         mean, rows = rows.mean(axis=0), rows - rows.mean(axis=0)
@@ -197,8 +206,8 @@ class Predictor:
         share = spread.T @ np.linalg.solve(gram, given - hidden @ mean)
         row = (mean + rows.T @ share / np.sqrt(len(rows))).astype(np.float32)
         parts = zip(self._codes, np.split(row, size))
-        ratings: np.ndarray = sum(codes @ part for codes, part in parts)
-        return ratings
+        outputs: np.ndarray = sum(codes @ part for codes, part in parts)
+        return outputs
 
     def predict(self, pairs: Any, unknown: str = "error") -> np.ndarray:
         """Predict single ratings.
@@ -249,7 +258,10 @@ class Predictor:
     @cached_property
     def _codes(self) -> list[np.ndarray]:
         """Last hidden layers, each row with a 1 behind: the items', or the users'."""
-        rows = self.run.recipe.rows(self.run.train_mat)
+        learned = self.run.train_mat
+        if self._biases:
+            learned = self._biases.residuals(learned)
+        rows = self.run.recipe.rows(learned)
         return [_encode(net, rows) for net in members(self.net)]
 
     @cached_property
@@ -260,6 +272,18 @@ class Predictor:
             np.column_stack([d.weight.data().asnumpy(), d.bias.data().asnumpy()])
             for d in layers
         ]
+
+    def _ratings(
+        self, sums: Sequence[np.ndarray], levels: np.ndarray | None
+    ) -> np.ndarray:
+        """Turn products into ratings, not yet clipped: (num_networks, num_cells).
+
+        The levels are the predictions of the biases, if the model has any.
+        """
+        outputs = self._outputs(sums)
+        if self._biases and levels is not None:
+            return self._biases.restore(outputs, levels)
+        return outputs
 
     def _outputs(self, sums: Sequence[np.ndarray]) -> np.ndarray:
         """Turn products into the networks' outputs: shape (num_networks, num_cells)."""
@@ -272,11 +296,16 @@ class Predictor:
         return outputs
 
     def _mean(self, outputs: np.ndarray) -> np.ndarray:
-        """Average over the networks, each clipped first where the recipe says so."""
+        """Average over the networks, clipped where the recipe says so.
+
+        Each network's ratings are clipped first; of residuals, their mean's.
+        """
         act = members(self.net)[0].decoder.act
         if rating_range := getattr(act, "rating_range", None):
             outputs = outputs.clip(*rating_range)
         mean: np.ndarray = outputs.mean(axis=0)
+        if self._biases and self.run.recipe.clip:
+            mean = mean.clip(*range_of(self.run.train_mat))
         return mean
 
     @cached_property
@@ -303,11 +332,12 @@ class Predictor:
 
     @cached_property
     def _noise(self) -> float:
-        """Mean squared error on the training ratings, or a sample if they are many."""
+        """Mean squared error on what was learned, or a sample if that is much."""
         cells = self.run.train_mat.tocoo()
         some = slice(None, None, cells.nnz // 100_000 + 1)
         predicted = self._cells(cells.col[some], cells.row[some])
-        return float(np.mean((predicted - cells.data[some]) ** 2))
+        scale = self._biases.scale if self._biases else 1.0
+        return float(np.mean((predicted - cells.data[some]) ** 2) / scale**2)
 
     def _cells(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Reconstruct single cells, some thousands at a time."""
@@ -318,7 +348,10 @@ class Predictor:
                 np.einsum("ij,ij->i", of_items[items[part]], of_users[users[part]])
                 for of_users, of_items in zip(self._users, self._items)
             ]
-            predictions[part] = self._mean(self._outputs(sums))
+            levels = None
+            if self._biases:
+                levels = self._biases.at(users[part], items[part])
+            predictions[part] = self._mean(self._ratings(sums, levels))
         return predictions
 
     def _known(self, ids: Sequence[Any], noun: str, unknown: str) -> np.ndarray:

@@ -5,14 +5,11 @@ An estimator is given no test ratings, so that nothing it says can depend on the
 References
 ----------
 *Dive into Deep Learning*, "Matrix Factorization" and "AutoRec: Rating Prediction with
-Autoencoders". Y. Koren, "Factor in the Neighbors: Scalable and Accurate Collaborative
-Filtering", ACM TKDD 4(1), 2010. N. Hug, "Surprise: A Python library for recommender
-systems", JOSS 5(52), 2020.
+Autoencoders".
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -37,6 +34,7 @@ from ..training import (
     hold_out,
     stop_early,
 )
+from ..training import Biases as FittedBiases
 
 
 class Estimator(ABC):
@@ -121,53 +119,21 @@ class GlobalMean(Estimator):
 
 
 class Biases(Estimator):
-    r"""The mean and a bias of each user and item, shrunk towards 0.
-
-    Notes
-    -----
-    :math:`\hat r_{ui} = \mu + b_u + b_i`, by alternating least squares as in Koren
-    (2010). Ten sweeps and the regularisation of 10 (items) and 15 (users) are the
-    defaults of Surprise's ``BaselineOnly``; nothing was tuned here.
-    """
+    """The mean and a bias of each user and item: see `training.Biases`."""
 
     title = "biases"
     cold = "the mean and the other's bias"
-    item_reg, user_reg, num_sweeps = 10, 15, 10
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        users, items = self.ratings.indices(train_data)
-        rating = train_data["rating"].to_numpy(np.float64)
-        self.mean = rating.mean()
-        self.user_bias = np.zeros(self.ratings.num_users)
-        for _ in range(self.num_sweeps):
-            self.item_bias = _shrunk_means(
-                items,
-                rating - self.mean - self.user_bias[users],
-                self.ratings.num_items,
-                self.item_reg,
-            )
-            self.user_bias = _shrunk_means(
-                users,
-                rating - self.mean - self.item_bias[items],
-                self.ratings.num_users,
-                self.user_reg,
-            )
+        self.found = FittedBiases(self.ratings.matrix(train_data))
         return iter(())
 
     def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
-        users, items = self.ratings.indices(pairs)
-        return np.asarray(self.mean + self.user_bias[users] + self.item_bias[items])
+        return self.found.at(*self.ratings.indices(pairs))
 
     @property
     def num_parameters(self) -> int:  # noqa: D102
-        return 1 + self.user_bias.size + self.item_bias.size
-
-
-def _shrunk_means(
-    index: np.ndarray, residuals: np.ndarray, size: int, reg: float
-) -> np.ndarray:
-    """Average residuals by index, as if `reg` zeros were among each of them."""
-    return np.bincount(index, residuals, size) / (np.bincount(index, None, size) + reg)
+        return 1 + self.found.user_bias.size + self.found.item_bias.size
 
 
 class BookMF(Estimator):
@@ -205,7 +171,7 @@ class BookMF(Estimator):
         )
         step = Step(self.net, loss, trainer, self.devices)
         batches = SeededBatches(self.batches(train_data, shuffle=True), seed)
-        for epoch in train_epochs(batches, step, self.num_epochs, lambda: math.nan):
+        for epoch in train_epochs(batches, step, self.num_epochs, lambda: None):
             yield epoch.epoch
 
     def batches(self, table: pd.DataFrame, shuffle: bool = False) -> Any:

@@ -221,6 +221,14 @@ def fingerprint(ratings: Ratings) -> str:
     )
 
 
+def _with_all_settings(record: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the settings that came after a record, in which they had no effect."""
+    settings = record["settings"]
+    if "schedule" not in settings:  # of no recipe
+        return record
+    return {**record, "settings": {**asdict(Recipe()), **settings}}
+
+
 class Study:
     """Trainings that have been done, and doing the others.
 
@@ -249,7 +257,7 @@ class Study:
         if file.exists():
             try:
                 content = json.loads(file.read_text(encoding="utf-8"))
-                self.records = content["trainings"]
+                self.records = [*map(_with_all_settings, content["trainings"])]
                 self.superseded = content.get("superseded", [])
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise DataError(f"{file}: is not a study's results: {error}") from None

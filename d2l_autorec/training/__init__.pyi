@@ -1,10 +1,13 @@
 from .batches import SeededBatches as SeededBatches
+from .biases import Biases as Biases
+from .biases import yardstick as yardstick
 from .family import Average as Average
 from .family import DeepAutoRec as DeepAutoRec
 from .losses import MaskedRMSELoss as MaskedRMSELoss
 from .pretraining import pretrain as pretrain
 from .rprop import Rprop as Rprop
 from .run import Run as Run
+from .run import Yardstick as Yardstick
 from .settings import ACTIVATIONS as ACTIVATIONS
 from .settings import FINITE as FINITE
 from .settings import POSITIVE_INT as POSITIVE_INT
@@ -16,6 +19,8 @@ from .settings import Setting as Setting
 from .training import Parts as Parts
 from .training import Training as Training
 from .training import network as network
+from .training import range_of as range_of
 from .validation import best_epoch as best_epoch
 from .validation import hold_out as hold_out
+from .validation import keep_best as keep_best
 from .validation import stop_early as stop_early

@@ -176,6 +176,10 @@ class Recipe:
 
         with `wd` as its :math:`\lambda`, which spares the biases. ``rmse``: the root
         of the mean squared error over the observed cells of a batch.
+    residual : bool
+        Learn what is left of the ratings after the mean and the biases, in units of its
+        standard deviation (see `Biases`); so the scale of the ratings does not matter.
+        Predictions are put back.
     optimizer : str
         Name of an MXNet optimizer, or ``rprop``, upper or lower case.
     lr : float
@@ -197,7 +201,8 @@ class Recipe:
         Hold predictions to the range of the training ratings.
     cold : float, 'mean' or None
         What is predicted for an item or a user without a training rating: this, the
-        mean of the training ratings, or what the network makes of an empty row.
+        mean of the training ratings, or what the network makes of an empty row; with
+        `residual`, None stands for their biases, which are 0 where nothing is known.
 
     Raises
     ------
@@ -241,6 +246,12 @@ class Recipe:
         "squared error over all cells, unobserved ones counting 0; over the observed "
         "ones, with --wd as the paper's lambda; or its root",
         choices=("book", "paper", "rmse"),
+    )
+    residual: bool = _setting(
+        False,
+        "learn what is left of the ratings after the mean and the biases of users and "
+        "items, in units of its standard deviation",
+        also=(False, True),
     )
     optimizer: str = _setting(
         "adam",
@@ -288,7 +299,8 @@ class Recipe:
     cold: float | str | None = _setting(
         None,
         "what to predict for a user or item without a training rating: a number, "
-        "'mean', or 'net' for what the network makes of them (default: net)",
+        "'mean', or 'net' for what the network makes of them, and with --residual for "
+        "their biases (default: net)",
         FINITE,
         words={"mean": "mean", "net": None},
     )
@@ -311,6 +323,11 @@ class Recipe:
             )
         if self.wd is None and self.loss != "paper":
             raise ValueError(f"the {self.loss} loss needs a weight decay (--wd)")
+        if self.residual and self.output != "identity":
+            raise ValueError(
+                f"what residual leaves to learn has no bounds: the {self.output} "
+                "output does not fit (--output identity)"
+            )
         if self.optimizer.lower() == "rprop" and self.batch_size:
             raise ValueError("rprop needs all rows in one batch (--batch-size all)")
 
@@ -331,8 +348,8 @@ class Recipe:
 
     @property
     def scores_by_the_book(self) -> bool:
-        """Whether rows are items, and cold ones get what the network makes of them."""
-        return self.kind == "item" and self.cold is None
+        """Whether the network's own outputs, of rows of items, are the predictions."""
+        return self.kind == "item" and self.cold is None and not self.residual
 
     def penalty(self, train_mat: sp.csr_matrix) -> float:
         r"""Return :math:`\lambda` of the paper's objective.

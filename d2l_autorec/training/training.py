@@ -19,10 +19,15 @@ from ..loop import train_epochs
 from ..model import AutoRec
 from . import rprop  # noqa: F401  registers it
 from .batches import SeededBatches
+from .biases import Biases, yardstick
 from .family import BOUNDED, Average, DeepAutoRec
 from .losses import MaskedRMSELoss
 from .pretraining import pretrain
 from .settings import Recipe
+from .validation import stop_early
+
+# Patience begins after so many steps in any case.
+STEPS_BEFORE_PATIENCE = 500
 
 
 class Team(Protocol):
@@ -56,6 +61,11 @@ class Parts(NamedTuple):
     valid_mat: sp.csr_matrix | None = None
 
 
+def range_of(train_mat: sp.csr_matrix) -> tuple[float, float]:
+    """Return the lowest and the highest rating."""
+    return float(train_mat.data.min()), float(train_mat.data.max())
+
+
 _BOOK = Recipe().activation, Recipe().output, Recipe().input_dropout, None
 
 
@@ -67,7 +77,8 @@ def network(recipe: Recipe, train_mat: sp.csr_matrix) -> AutoRec | Average:
     recipe : Recipe
         With the default structure it is the book's `AutoRec`.
     train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from, whose range is that of bounded predictions.
+        Ratings to learn from, whose range is that of bounded predictions; those of a
+        network of residuals are clipped only as ratings.
 
     Returns
     -------
@@ -75,8 +86,8 @@ def network(recipe: Recipe, train_mat: sp.csr_matrix) -> AutoRec | Average:
     """
     length = recipe.rows(train_mat).shape[1]
     rating_range = None
-    if recipe.clip or recipe.output in BOUNDED:
-        rating_range = float(train_mat.data.min()), float(train_mat.data.max())
+    if (recipe.clip or recipe.output in BOUNDED) and not recipe.residual:
+        rating_range = range_of(train_mat)
     beyond = recipe.activation, recipe.output, recipe.input_dropout, rating_range
 
     def one() -> AutoRec:
@@ -113,6 +124,10 @@ class Training:
     ----------
     net : AutoRec or Average
         Initialized on the devices.
+    biases : Biases or None
+        What the network leaves out, if it learns residuals.
+    rows : scipy.sparse.csr_matrix
+        What it learns from, laid out as its inputs.
     loss : callable
         For `step`.
     trainer : mxnet.gluon.Trainer
@@ -121,6 +136,8 @@ class Training:
         Trains on a batch.
     batches : SeededBatches
         Of the rows of the training matrix.
+    steps_per_epoch : float
+        In the mean.
     pretraining : iterator of Epoch
         What comes before, with one hidden layer.
     """
@@ -136,7 +153,12 @@ class Training:
     ) -> None:
         self.recipe, self.parts, self.devices = recipe, parts, list(devices)
         self.seed, self.trained, self.team = seed, trained, team
-        self.net = network(recipe, parts.train_mat)
+        train_mat = parts.train_mat
+        self.net = network(recipe, train_mat)
+        self.biases = Biases(train_mat) if recipe.residual else None
+        if self.biases:
+            train_mat = self.biases.residuals(train_mat)
+        self.rows = rows = recipe.rows(train_mat)
         # One layer as in the book; through several, weights that small pass nothing on.
         shallow = isinstance(recipe.num_hidden, int)
         start = mx.init.Normal(0.01) if shallow else mx.init.Xavier()
@@ -144,8 +166,8 @@ class Training:
         self.pretraining: Iterator[Epoch] = iter(())
         if recipe.pretrain_epochs and not trained:
             self.pretraining = self._pretrain()
-        rows = recipe.rows(parts.train_mat)
         batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
+        self.steps_per_epoch = rows.shape[0] / batch_size
         self.trainer = self._trainer(rows, batch_size)
         rmse_loss = recipe.loss == "rmse"
         self.loss = MaskedRMSELoss() if rmse_loss else gluon.loss.L2Loss()
@@ -172,7 +194,7 @@ class Training:
         Yields
         ------
         Epoch
-            Without a test part its test RMSE is NaN.
+            Without a test part its test RMSE is None.
         """
         for _ in self.pretraining:
             pass
@@ -203,7 +225,28 @@ class Training:
                 epoch = epoch._replace(valid_rmse=self.rmse(self.parts.valid_mat))
             yield epoch
 
-    def evaluator(self) -> tuple[Callable[..., float], Iterable[Any]]:
+    def stopped_early(self, epochs: Iterable[Epoch], patience: int) -> Iterator[Epoch]:
+        """Stop when the validation RMSE no longer gets better.
+
+        Parameters
+        ----------
+        epochs : iterable of Epoch
+            Of this training, from the first one on, with their `valid_rmse`.
+        patience : int
+            Epochs without a new best, counted once the network is better than biases,
+            or after `STEPS_BEFORE_PATIENCE`.
+
+        Yields
+        ------
+        Epoch
+        """
+        train_mat, _, valid_mat = self.parts
+        assert valid_mat is not None
+        biases = yardstick(train_mat, valid_mat)["biases"].rmse
+        latest = math.ceil(STEPS_BEFORE_PATIENCE / self.steps_per_epoch)
+        return stop_early(epochs, patience, biases, latest)
+
+    def evaluator(self) -> tuple[Callable[..., float | None], Iterable[Any]]:
         """Say how `train_recsys_rating` is to score.
 
         Returns
@@ -212,13 +255,14 @@ class Training:
             The book's, and batches of the training matrix, as far as they will do: not
             where rows are users, or cold ones get a prediction of their own.
         """
-        if type(self.net) is AutoRec and self.recipe.scores_by_the_book:
+        book = type(self.net) is AutoRec and self.recipe.scores_by_the_book
+        if book and self.parts.test_mat is not None:
             return evaluator, row_batches(self.parts.train_mat, 1024)
         return lambda net, rows, held_out, devices: self.rmse(held_out), ()
 
-    def rmse(self, held_out: sp.csr_matrix | None) -> float:
-        """Score held-out ratings; without any, the RMSE is NaN."""
-        return math.nan if held_out is None else rmse(*self.predict(held_out))
+    def rmse(self, held_out: sp.csr_matrix | None) -> float | None:
+        """Score held-out ratings, if there are any."""
+        return None if held_out is None else rmse(*self.predict(held_out))
 
     def predict(self, cells: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Predict the ratings of cells, by the recipe's rule for cold ones.
@@ -233,12 +277,22 @@ class Training:
         predictions, values : numpy.ndarray, shape (num_cells,)
             The predictions, and what `cells` stores there, in the same order.
         """
-        train_mat, cold = self.parts.train_mat, self.recipe.cold
-        if cold == "mean":
-            cold = float(train_mat.data.mean())
-        assert not isinstance(cold, str)
-        rows, cells = self.recipe.rows(train_mat), self.recipe.rows(cells)
-        found = predict_cells(self.net, rows, cells, self.devices, cold=cold)
+        recipe, train_mat = self.recipe, self.parts.train_mat
+        cells = recipe.rows(cells)
+        found = predict_cells(self.net, self.rows, cells, self.devices)
+        if recipe.cold is None and self.biases is None:
+            return found, cells.data
+        cold = _cold_cells(self.rows, cells)
+        if self.biases:
+            found[cold] = 0
+            at = cells.tocoo()
+            pair = (at.row, at.col) if recipe.kind == "user" else (at.col, at.row)
+            found = self.biases.restore(found, self.biases.at(*pair))
+            if recipe.clip:
+                found = found.clip(*range_of(train_mat))
+        if recipe.cold is not None:
+            mean = recipe.cold == "mean"
+            found[cold] = float(train_mat.data.mean()) if mean else recipe.cold
         return found, cells.data
 
     def _trainer(self, rows: sp.csr_matrix, batch_size: int) -> gluon.Trainer:
@@ -278,6 +332,13 @@ class Training:
             team=self.team,
         )
         yield from shallow.epochs()
-        rows = recipe.rows(self.parts.train_mat)
         for deep, trained in zip(members(self.net), members(shallow.net)):
-            pretrain(deep, trained, rows, self.devices, self.seed)
+            pretrain(deep, trained, self.rows, self.devices, self.seed)
+
+
+def _cold_cells(rows: sp.csr_matrix, cells: sp.csr_matrix) -> np.ndarray:
+    """Mark the cells, in their order, whose row or column has no rating in `rows`."""
+    cold_rows = np.repeat(np.diff(rows.indptr) == 0, np.diff(cells.indptr))
+    ratings_of = np.bincount(rows.indices, minlength=rows.shape[1])
+    cold: np.ndarray = cold_rows | (ratings_of[cells.indices] == 0)
+    return cold

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ..curve import Epoch
+from ..curve import best_epoch as best_epoch
 from ..errors import DataError
+
+if TYPE_CHECKING:
+    from .._mxnet import gluon
 
 
 def hold_out(
@@ -46,7 +51,12 @@ def hold_out(
     return data[~held], data[held]
 
 
-def stop_early(epochs: Iterable[Epoch], patience: int) -> Iterator[Epoch]:
+def stop_early(
+    epochs: Iterable[Epoch],
+    patience: int,
+    yardstick: float = math.inf,
+    latest: int = 0,
+) -> Iterator[Epoch]:
     """Stop a training when its validation RMSE no longer gets better.
 
     Parameters
@@ -55,37 +65,51 @@ def stop_early(epochs: Iterable[Epoch], patience: int) -> Iterator[Epoch]:
         With `valid_rmse`.
     patience : int
         Epochs in a row without a new best before it stops.
+    yardstick : float
+        They count from the first epoch that is below this on: while a network is still
+        finding the mean, its RMSE swings.
+    latest : int
+        They count from this epoch on in any case.
 
     Yields
     ------
     Epoch
         The same ones, as long as it goes on.
     """
-    best, since = math.inf, 0
+    best, since, counting = math.inf, 0, False
     for epoch in epochs:
         yield epoch
         assert epoch.valid_rmse is not None
+        counting |= epoch.valid_rmse < yardstick or epoch.epoch >= latest
         if epoch.valid_rmse < best:
             best, since = epoch.valid_rmse, 0
-        else:
+        elif counting:
             since += 1
         if since == patience:
             return
 
 
-def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """Choose the epoch to predict with.
+def keep_best(net: gluon.Block, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
+    """Leave a network, after its training, as it was after its best epoch.
 
     Parameters
     ----------
-    history : sequence of Epoch
-        Of a training.
+    net : mxnet.gluon.Block
+        That is trained.
+    epochs : iterable of Epoch
+        Of its training; without `valid_rmse`, nothing is changed.
 
-    Returns
-    -------
+    Yields
+    ------
     Epoch
-        With the lowest validation RMSE; without a validation part, the last one.
+        The same ones.
     """
-    if history[-1].valid_rmse is None:
-        return history[-1]
-    return min(history, key=lambda epoch: epoch.valid_rmse or 0.0)
+    best, kept = math.inf, {}
+    parameters = net.collect_params()
+    for epoch in epochs:
+        if epoch.valid_rmse is not None and epoch.valid_rmse < best:
+            best = epoch.valid_rmse
+            kept = {n: p.data(p.list_ctx()[0]).copy() for n, p in parameters.items()}
+        yield epoch
+    for name, values in kept.items():
+        parameters[name].set_data(values)

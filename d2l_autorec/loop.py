@@ -172,7 +172,7 @@ def train_epochs(
     train_iter: Iterable[Any],
     step: Step,
     num_epochs: int,
-    evaluate: Callable[[], float],
+    evaluate: Callable[[], float] | None,
     trained: int = 0,
 ) -> Iterator[Epoch]:
     """Train, and hand out control after each epoch.
@@ -187,8 +187,9 @@ def train_epochs(
         Trains on a batch.
     num_epochs : int
         Passes over `train_iter`, those that lie behind included.
-    evaluate : callable
-        Gives the RMSE on the test part as things stand.
+    evaluate : callable or None
+        Gives the RMSE on the test part as things stand; None where there is none, which
+        makes that RMSE NaN.
     trained : int
         Epochs that an earlier training did.
 
@@ -199,7 +200,7 @@ def train_epochs(
     Raises
     ------
     TrainingDiverged
-        If the loss becomes NaN or infinite.
+        If the loss or the RMSE becomes NaN or infinite.
     """
     for epoch in range(trained + 1, num_epochs + 1):
         start = time.perf_counter()
@@ -207,12 +208,27 @@ def train_epochs(
             step(batch)
         train_loss, examples = step.finish()
         seconds = time.perf_counter() - start
-        if not math.isfinite(train_loss):
-            raise TrainingDiverged(
-                f"the training loss is {train_loss} in epoch {epoch}; "
-                "a lower learning rate (--lr) may help"
-            )
-        yield Epoch(epoch, train_loss, evaluate(), None, seconds, examples)
+        check_finite("training loss", train_loss, epoch)
+        test_rmse = math.nan
+        if evaluate:
+            test_rmse = evaluate()
+            check_finite("test RMSE", test_rmse, epoch)
+        yield Epoch(epoch, train_loss, test_rmse, None, seconds, examples)
+
+
+def check_finite(what: str, value: float, epoch: int) -> None:
+    """Check what an epoch came to.
+
+    Raises
+    ------
+    TrainingDiverged
+        If it is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise TrainingDiverged(
+            f"the {what} is {value} in epoch {epoch}; a lower learning rate (--lr) may "
+            "help"
+        )
 
 
 def train_recsys_rating(
@@ -256,7 +272,7 @@ def train_recsys_rating(
     Raises
     ------
     TrainingDiverged
-        If the loss becomes NaN or infinite.
+        If the loss or the RMSE becomes NaN or infinite.
 
     Notes
     -----

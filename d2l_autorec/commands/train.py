@@ -309,8 +309,8 @@ def _layers(num_hidden: int | list[int]) -> int | tuple[int, ...]:
 
 def _parts(run: Run) -> str:
     line = (
-        f"{run.split['split_mode']} split, seed {run.seed}: {run.train_mat.nnz:,} "
-        f"ratings to train on, {run.test_mat.nnz:,} to test on"
+        f"{run.split.get('split_mode', 'own')} split, seed {run.seed}: "
+        f"{run.train_mat.nnz:,} ratings to train on, {run.test_mat.nnz:,} to test on"
     )
     if run.valid_mat is not None:
         line += f", {run.valid_mat.nnz:,} to validate on"

@@ -54,6 +54,8 @@ class FusedAdam(mx.optimizer.Adam):
             self.epsilon,
             self.rescale_grad,
         )
+        if {array.shape for array in (grad, *state)} != {weight.shape}:
+            raise ValueError(f"gradient and state are not shaped like {weight.shape}")
         arrays = (view(a).ravel() for a in (weight, grad, *state))
         _update(*arrays, *map(np.float32, settings))
 

@@ -17,6 +17,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import autograd, gluon, mx, npx, one_at_a_time
+from ..data import checked
+from ..errors import DataError
 from ..model import AutoRec
 from .arrays import dense, observed_cells, on_device, row_bounds, view, view_grad
 from .compiled import num_threads, parallel
@@ -131,7 +133,14 @@ def predict_cells(
     -------
     numpy.ndarray of float32, shape (num_cells,)
         In the order in which the cells are stored.
+
+    Raises
+    ------
+    DataError
+        If an index lies outside its matrix, or the shapes differ.
     """
+    if checked(cells).shape != checked(train_mat).shape:
+        raise DataError(f"cells of {cells.shape} in a matrix of {train_mat.shape}")
     rows = np.flatnonzero(np.diff(cells.indptr))
     predicted = np.empty(cells.nnz, np.float32)
     # Each cell holds its place in the answer: a batch lists its cells by column.
@@ -200,6 +209,8 @@ def _decode(
     except gluon.parameter.DeferredInitializationError:
         layer(hidden)  # Gluon learns the layer's width from its first input
     parameters = (p.data(hidden.ctx) for p in (layer.weight, layer.bias))
+    if cells.shape != (len(hidden), layer.weight.shape[0]):  # the loop would not notice
+        raise DataError(f"cells of {cells.shape} in {layer.weight.shape[0]} outputs")
     outputs = np.empty(cells.nnz, np.float32)
     _outputs_at(*map(view, (hidden, *parameters)), *_shares(cells), outputs)
     return on_device(outputs, hidden.ctx)

@@ -9,7 +9,7 @@ for a user-based model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,13 +126,16 @@ class Predictor:
         return self._best(self._outputs(sums), rated, n)
 
     def recommend_new(
-        self, ratings: Mapping[Any, float], n: int = 10, include_rated: bool = False
+        self,
+        ratings: Mapping[Any, float] | Iterable[tuple[Any, float]],
+        n: int = 10,
+        include_rated: bool = False,
     ) -> list[Recommendation]:
         r"""Recommend items to someone who was not in the training.
 
         Parameters
         ----------
-        ratings : mapping
+        ratings : mapping, or iterable of (item_id, rating)
             Raw item id to the rating that the new user gave it, in the unit of the
             ratings file.
         n, include_rated
@@ -146,7 +149,8 @@ class Predictor:
         Raises
         ------
         DataError
-            If an item has no training rating.
+            If an item has no training rating, or occurs twice, or a rating is not a
+            finite, positive float32 with the offset of the training added.
         ModelError
             If the model is item-based and its output is not the identity.
 
@@ -165,8 +169,8 @@ class Predictor:
         where :math:`s^2` is the mean squared error on the training ratings. An average
         of several networks is one such model, with their hidden layers side by side.
         """
-        rated = self._known(list(ratings), "item", "error")
-        given = np.array(list(ratings.values()), float) + self.run.rating_offset
+        pairs = list(ratings.items() if isinstance(ratings, Mapping) else ratings)
+        rated, given = self._new_row(pairs)
         if self._by_user:
             row = sp.csr_matrix(
                 (given.astype(np.float32), rated, [0, len(rated)]),
@@ -185,6 +189,27 @@ class Predictor:
                 "--output identity"
             )
         return self._best(self._outputs(sums), [] if include_rated else rated, n)
+
+    def _new_row(
+        self, pairs: Sequence[tuple[Any, float]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Check a new user's ratings; return their items' indices, and them shifted."""
+        item_ids = [item_id for item_id, _ in pairs]
+        rated = self._known(item_ids, "item", "error")
+        given = np.array([rating for _, rating in pairs], float)
+        given += self.run.rating_offset
+        with np.errstate(over="ignore"):
+            single = given.astype(np.float32)
+        for place, (item_id, rating) in enumerate(pairs):
+            if not 0 < single[place] < np.inf:
+                raise DataError(
+                    f"rating {rating} of item {item_id!r} is not a finite, positive "
+                    f"float32, with the {self.run.rating_offset:g} of the training "
+                    "added"
+                )
+            if rated[place] in rated[:place]:
+                raise DataError(f"item {item_id!r} is rated more than once")
+        return rated, given
 
     def _estimate(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
         """Predict a new user's ratings of all items, as `recommend_new` notes."""
@@ -264,6 +289,8 @@ class Predictor:
     def _outputs(self, sums: Sequence[np.ndarray]) -> np.ndarray:
         """Turn products into the networks' outputs: shape (num_networks, num_cells)."""
         outputs: np.ndarray = np.stack(sums)
+        if not np.isfinite(outputs).all():
+            raise ModelError(f"{self.run.name}: the model predicts no finite numbers")
         if self.run.recipe.output != "identity":
             decoder = members(self.net)[0].decoder
             device = decoder.weight.list_ctx()[0]
@@ -344,9 +371,10 @@ class Predictor:
             "user": pd.Index(self.run.user_ids),
             "item": pd.Index(self.run.item_ids),
         }
-        # This makes pandas build its tables now: at the first look-up, several threads
-        # might do so at once, which spoils them.
-        assert all(index.is_unique for index in indices.values())
+        for index in indices.values():
+            # This makes pandas build its tables now: at the first look-up, several
+            # threads might do so at once, which spoils them.
+            index.is_unique  # noqa: B018
         return indices
 
     def _best(

@@ -5,8 +5,13 @@ from .losses import MaskedRMSELoss as MaskedRMSELoss
 from .pretraining import pretrain as pretrain
 from .rprop import Rprop as Rprop
 from .run import Run as Run
+from .run import check_ids as check_ids
+from .run import check_ratings as check_ratings
 from .settings import ACTIVATIONS as ACTIVATIONS
 from .settings import FINITE as FINITE
+from .settings import NON_NEGATIVE as NON_NEGATIVE
+from .settings import NON_NEGATIVE_INT as NON_NEGATIVE_INT
+from .settings import POSITIVE as POSITIVE
 from .settings import POSITIVE_INT as POSITIVE_INT
 from .settings import PRESETS as PRESETS
 from .settings import SETTINGS as SETTINGS
@@ -16,6 +21,7 @@ from .settings import Setting as Setting
 from .training import Parts as Parts
 from .training import Training as Training
 from .training import network as network
+from .training import parameter_shapes as parameter_shapes
 from .validation import best_epoch as best_epoch
 from .validation import hold_out as hold_out
 from .validation import stop_early as stop_early

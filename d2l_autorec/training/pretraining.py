@@ -8,7 +8,6 @@ Networks", NIPS 2006.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -68,7 +67,7 @@ def pretrain(
     )
     step = Step(net.deeper, gluon.loss.L2Loss(), between, devices)
     batches = SeededBatches(loader, seed)
-    for _ in train_epochs(batches, step, NUM_EPOCHS, lambda: math.nan):
+    for _ in train_epochs(batches, step, NUM_EPOCHS, None):
         pass
     for layer, trained in (
         (net.encoder, shallow.encoder),

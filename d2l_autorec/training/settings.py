@@ -13,6 +13,7 @@ Autoencoders Meet Collaborative Filtering", WWW 2015.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ class Numbers:
         return (
             isinstance(value, kinds)
             and not isinstance(value, bool)
+            and abs(value) <= sys.float_info.max  # a whole number may be larger
             and self.fits(value)
         )
 
@@ -73,8 +75,9 @@ class Numbers:
         return number
 
 
-POSITIVE_INT = Numbers(int, lambda n: n > 0, "a whole number from 1")
-NON_NEGATIVE_INT = Numbers(int, lambda n: n >= 0, "a whole number from 0")
+# MXNet's whole numbers end at 2**31 - 1.
+POSITIVE_INT = Numbers(int, lambda n: 0 < n < 2**31, "a whole number from 1")
+NON_NEGATIVE_INT = Numbers(int, lambda n: 0 <= n < 2**31, "a whole number from 0")
 POSITIVE = Numbers(float, lambda n: 0 < n < math.inf, "a number above 0")
 NON_NEGATIVE = Numbers(float, lambda n: 0 <= n < math.inf, "a number from 0")
 FINITE = Numbers(float, lambda n: abs(n) < math.inf, "a number")
@@ -311,6 +314,8 @@ class Recipe:
             )
         if self.wd is None and self.loss != "paper":
             raise ValueError(f"the {self.loss} loss needs a weight decay (--wd)")
+        if self.optimizer.lower() == "groupadagrad":
+            raise ValueError("groupadagrad takes matrices alone, and biases are none")
         if self.optimizer.lower() == "rprop" and self.batch_size:
             raise ValueError("rprop needs all rows in one batch (--batch-size all)")
 

@@ -56,6 +56,7 @@ class Forgery:
         directory = Path(directory)
         self.manifest = json.loads((directory / "model.json").read_text())
         del self.manifest["sha256"]
+        self._signed = dict(self.manifest["files"])
         self.raw = {
             kind: (directory / KINDS[kind].format(digest[:16])).read_bytes()
             for kind, digest in self.manifest["files"].items()
@@ -86,9 +87,9 @@ class Forgery:
         for kind, content in self.raw.items():
             digest = hashlib.sha256(content).hexdigest()
             (directory / KINDS[kind].format(digest[:16])).write_bytes(content)
-            if isinstance(manifest.get("files"), dict):
-                if manifest["files"].get(kind) == self.manifest["files"].get(kind):
-                    manifest["files"][kind] = digest
+            files = manifest.get("files")
+            if isinstance(files, dict) and files.get(kind) == self._signed[kind]:
+                files[kind] = digest  # else it is forged itself
         (directory / "model.json").write_text(signed(manifest))
         return directory
 
@@ -116,10 +117,7 @@ def forge(forgery, draw):
 def _forge_json(value, draw):
     """Change something somewhere in a nest of dicts and lists."""
     while True:
-        if isinstance(value, dict):
-            places = list(value)
-        else:
-            places = list(range(len(value)))
+        places = [*value] if isinstance(value, dict) else [*range(len(value))]
         if not places:
             return
         place = draw.choice(places)
@@ -158,9 +156,9 @@ def _forge_array(arrays, draw):
     elif array.size:
         odd = NUMBERS if array.dtype.kind == "f" else INDICES
         for _ in range(draw.choice((1, 1, 5))):
-            array.flat[draw.randrange(array.size)] = np.array(
-                draw.choice(odd)
-            ).astype(array.dtype)
+            array.flat[draw.randrange(array.size)] = np.array(draw.choice(odd)).astype(
+                array.dtype
+            )
         arrays[name] = array
 
 
@@ -300,8 +298,7 @@ def campaign(num_folders, batch):
             worker = subprocess.run(
                 [sys.executable, __file__, "--work", root]
                 + [str(first), str(min(last, num_folders + 4))],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 text=True,
             )
             lines = [json.loads(line) for line in worker.stdout.splitlines()]

@@ -188,6 +188,10 @@ class Checkpoint:
         manifest = read_manifest(directory)
         checkpoint = cls(directory, _read_run(directory, manifest), overwrite=True)
         checkpoint.history, checkpoint._digests = manifest["history"], manifest["files"]
+        with blaming(directory / MANIFEST):
+            for epoch in checkpoint.history:
+                if (epoch.valid_rmse is None) != (checkpoint.run.valid_mat is None):
+                    raise ValueError(f"history: epoch {epoch.epoch}: valid_rmse")
         for kind in ("last", "best"):
             checkpoint._parameters(kind)
         checkpoint._optimizer_state()
@@ -468,7 +472,7 @@ def _matrices(
     wanted = {f"{name}.{part}" for name in names for part in _PARTS}
     if arrays.keys() != wanted or not names <= matrices.keys() or len(names) < 2:
         raise ValueError(f"holds {', '.join(arrays)}, which are not the ratings")
-    for name in names:
+    for name in sorted(names):
         parts = [arrays[f"{name}.{part}"] for part in _PARTS]
         if any(p.ndim != 1 or p.dtype.kind != k for p, k in zip(parts, "fii")):
             raise ValueError(f"{name}: its arrays are not of a matrix in format csr")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import re
 import reprlib
@@ -18,7 +19,7 @@ from .. import __version__
 from .._mxnet import mx
 from ..curve import Epoch
 from ..errors import ModelError
-from ..training import FINITE, NON_NEGATIVE, POSITIVE, Numbers, Recipe, Run
+from ..training import Numbers, Recipe, Run
 from .reading import LARGEST_MANIFEST, blaming, read_file
 
 FORMAT = 1
@@ -35,12 +36,13 @@ KINDS = {
 OF_A_RUN = ("name", "rating_offset", "split", "seed", "patience")
 _FIELDS = {"format", "versions", *OF_A_RUN, "recipe", "history", "files"}
 _COUNT = Numbers(int, lambda n: 0 <= n < 2**63, "a whole number from 0")
+_MEASURE = Numbers(float, lambda n: 0 <= n < math.inf, "a number from 0")
 _EPOCH = {
     "epoch": _COUNT,
-    "train_loss": FINITE,
-    "test_rmse": NON_NEGATIVE,
-    "valid_rmse": NON_NEGATIVE,
-    "seconds": POSITIVE,
+    "train_loss": _MEASURE,
+    "test_rmse": _MEASURE,
+    "valid_rmse": _MEASURE,
+    "seconds": Numbers(float, lambda n: 0 < n < math.inf, "a number above 0"),
     "examples": _COUNT,
 }
 

@@ -9,10 +9,11 @@ for a user-based model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,8 @@ from ..loop import try_all_gpus
 from ..model import AutoRec
 from ..training import Average, Run
 from .folder import Checkpoint
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Recommendation(NamedTuple):
@@ -69,6 +72,20 @@ def load_model(directory: str | Path) -> Predictor:
     return Predictor(checkpoint.network(try_all_gpus()[:1]), checkpoint.run)
 
 
+def _finitely(function: _Function) -> _Function:
+    """Let a prediction be an error where numbers get too large, and no warning."""
+
+    @functools.wraps(function)
+    def predict(*args: Any, **kwargs: Any) -> Any:
+        with np.errstate(over="ignore", invalid="ignore"):
+            try:
+                return function(*args, **kwargs)
+            except np.linalg.LinAlgError as error:
+                raise ModelError("the model predicts no finite numbers") from error
+
+    return predict  # type: ignore[return-value]
+
+
 class Predictor:
     """Predicts ratings with a trained AutoRec.
 
@@ -87,6 +104,7 @@ class Predictor:
     def __init__(self, net: AutoRec | Average, run: Run) -> None:
         self.net, self.run = net, run
 
+    @_finitely
     def recommend(
         self,
         user_id: Any,
@@ -125,6 +143,7 @@ class Predictor:
         sums = [items @ users[user] for users, items in zip(self._users, self._items)]
         return self._best(self._outputs(sums), rated, n)
 
+    @_finitely
     def recommend_new(
         self,
         ratings: Mapping[Any, float] | Iterable[tuple[Any, float]],
@@ -225,6 +244,7 @@ class Predictor:
         ratings: np.ndarray = sum(codes @ part for codes, part in parts)
         return ratings
 
+    @_finitely
     def predict(self, pairs: Any, unknown: str = "error") -> np.ndarray:
         """Predict single ratings.
 
@@ -290,7 +310,7 @@ class Predictor:
         """Turn products into the networks' outputs: shape (num_networks, num_cells)."""
         outputs: np.ndarray = np.stack(sums)
         if not np.isfinite(outputs).all():
-            raise ModelError(f"{self.run.name}: the model predicts no finite numbers")
+            raise ModelError("the model predicts no finite numbers")
         if self.run.recipe.output != "identity":
             decoder = members(self.net)[0].decoder
             device = decoder.weight.list_ctx()[0]

@@ -88,6 +88,8 @@ class Run:
         for name, matrix in self.parts._asdict().items():
             if matrix is not None or name != "valid_mat":
                 check_ratings(name, matrix, shape)
+        if self.patience and self.valid_mat is None:
+            raise ValueError(f"patience={self.patience} needs a validation part")
 
     @classmethod
     def of(

@@ -78,9 +78,11 @@ class Numbers:
 # MXNet's whole numbers end at 2**31 - 1.
 POSITIVE_INT = Numbers(int, lambda n: 0 < n < 2**31, "a whole number from 1")
 NON_NEGATIVE_INT = Numbers(int, lambda n: 0 <= n < 2**31, "a whole number from 0")
-POSITIVE = Numbers(float, lambda n: 0 < n < math.inf, "a number above 0")
-NON_NEGATIVE = Numbers(float, lambda n: 0 <= n < math.inf, "a number from 0")
-FINITE = Numbers(float, lambda n: abs(n) < math.inf, "a number")
+# It reads others as float32, and refuses what that cannot hold, once scheduled or
+# divided by the number of ratings, too.
+POSITIVE = Numbers(float, lambda n: 1e-20 < n <= 1e38, "a number above 0")
+NON_NEGATIVE = Numbers(float, lambda n: n == 0 or POSITIVE.fits(n), "a number from 0")
+FINITE = Numbers(float, lambda n: abs(n) <= 1e38, "a number")
 DROPOUT = Numbers(float, lambda n: 0 <= n < 1, "from 0 to below 1")
 
 

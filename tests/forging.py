@@ -8,6 +8,7 @@ import argparse
 import collections
 import contextlib
 import copy
+import gc
 import hashlib
 import io
 import json
@@ -245,6 +246,8 @@ def work(root, first, last):
 
     from d2l_autorec.commands import recommend, train  # noqa: F401
 
+    gc.collect()
+    gc.freeze()  # MXNet collects garbage with each training
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", DeprecationWarning)  # MXNet's
 
@@ -311,6 +314,7 @@ def campaign(num_folders, batch):
                     failures.append((number, name, ending))
                     ending = "traceback"
                 counts[whose, name, ending] += 1
+            print(f"up to {lines[-1][0] if lines else first}", file=sys.stderr)
             if not lines:
                 sys.exit(worker.stderr)
             if worker.returncode:

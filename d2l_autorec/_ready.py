@@ -85,6 +85,11 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory() -> int:
+    """Return how many bytes of memory this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 @contextmanager
 def _defaults(**settings: str) -> Iterator[None]:
     """Set variables that are not set, and take them back: children inherit none."""

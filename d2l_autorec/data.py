@@ -253,11 +253,44 @@ def row_batches(
         Batches of shape (batch_size, num_users), each a float32 array, or a
         scipy.sparse.csr_matrix if `sparse`.
     """
+    inter_mat = checked(inter_mat)
 
     def take(rows: list[int]) -> Any:
         return inter_mat[rows] if sparse else dense(inter_mat[rows])
 
     return _batches(inter_mat.shape[0], take, batch_size, shuffle)
+
+
+def checked(matrix: Any) -> Any:
+    """Check that a sparse matrix can be walked: compiled code does not look again.
+
+    SciPy's own follows any index, and an index outside the matrix is one outside its
+    memory.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix or csc_matrix
+        Of any values.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix or csc_matrix
+        The same one.
+
+    Raises
+    ------
+    DataError
+        If it is no such matrix, or its indices do not lie within its shape.
+    """
+    if not sp.issparse(matrix) or matrix.format not in ("csr", "csc"):
+        raise DataError(f"a sparse matrix in CSR format is needed, not {type(matrix)}")
+    try:
+        matrix.check_format(full_check=True)
+    except ValueError as error:
+        raise DataError(f"not a matrix of shape {matrix.shape}: {error}") from None
+    if (onp.diff(matrix.indptr) < 0).any():  # SciPy looks only where values are
+        raise DataError(f"not a matrix of shape {matrix.shape}: indptr decreases")
+    return matrix
 
 
 def dense(rows: sp.csr_matrix) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import gluon, mx
+from .data import checked
 
 
 class Accuracy(NamedTuple):
@@ -125,7 +126,7 @@ def evaluator(
     """
     if isinstance(test_data, mx.nd.NDArray):
         test_data = test_data.asnumpy()
-    test_data = sp.csr_matrix(test_data)
+    test_data = checked(sp.csr_matrix(test_data))
     predictions, stop = [onp.empty(0)], 0
     for outputs in reconstruct(network, inter_matrix, devices):
         start, stop = stop, stop + len(outputs)

@@ -201,7 +201,7 @@ def train_epochs(
     Raises
     ------
     TrainingDiverged
-        If the loss becomes NaN or infinite.
+        If the loss or the RMSE becomes NaN or infinite.
     """
     for epoch in range(trained + 1, num_epochs + 1):
         start = time.perf_counter()
@@ -211,12 +211,25 @@ def train_epochs(
         finally:  # what an interrupted epoch has learned is not lost, either
             train_loss, examples = step.finish()
         seconds = time.perf_counter() - start
-        if not math.isfinite(train_loss):
-            raise TrainingDiverged(
-                f"the training loss is {train_loss} in epoch {epoch}; "
-                "a lower learning rate (--lr) may help"
-            )
-        yield Epoch(epoch, train_loss, evaluate(), None, seconds, examples)
+        check_finite("training loss", train_loss, epoch)
+        test_rmse = evaluate()
+        check_finite("test RMSE", test_rmse, epoch)
+        yield Epoch(epoch, train_loss, test_rmse, None, seconds, examples)
+
+
+def check_finite(what: str, value: float | None, epoch: int) -> None:
+    """Check what an epoch came to, if there is something to check.
+
+    Raises
+    ------
+    TrainingDiverged
+        If it is NaN or infinite.
+    """
+    if value is not None and not math.isfinite(value):
+        raise TrainingDiverged(
+            f"the {what} is {value} in epoch {epoch}; a lower learning rate (--lr) may "
+            "help"
+        )
 
 
 def train_recsys_rating(
@@ -260,7 +273,7 @@ def train_recsys_rating(
     Raises
     ------
     TrainingDiverged
-        If the loss becomes NaN or infinite.
+        If the loss or the RMSE becomes NaN or infinite.
 
     Notes
     -----

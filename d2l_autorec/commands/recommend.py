@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.new_user, ("item_id", "rating"), rating_offset=model.run.rating_offset
         )
         items = _raw_ids(table["item_id"], model.run.item_ids)
-        given = dict(zip(items, table["rating"] - model.run.rating_offset))
+        given = zip(items, table["rating"] - model.run.rating_offset)
         best = model.recommend_new(given, args.n, args.include_rated)
         whom = f"the new user of {args.new_user}"
     else:

@@ -279,8 +279,8 @@ def _layers(num_hidden: int | list[int]) -> int | tuple[int, ...]:
 
 def _summary(run: Run) -> str:
     line = (
-        f"{run.split['split_mode']} split, seed {run.seed}: {run.train_mat.nnz:,} "
-        "ratings to train on"
+        f"{run.split.get('split_mode', 'own')} split, seed {run.seed}: "
+        f"{run.train_mat.nnz:,} ratings to train on"
     )
     if run.test_mat is not None:
         line += f", {run.test_mat.nnz:,} to test on"

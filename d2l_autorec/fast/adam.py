@@ -58,6 +58,8 @@ class FusedAdam(mx.optimizer.Adam):
         ):
             super().update(index, weight, grad, state)
             return
+        if {array.shape for array in (grad, *state)} != {weight.shape}:
+            raise ValueError(f"gradient and state are not shaped like {weight.shape}")
         arrays = (view(a).ravel() for a in (weight, grad, *state))
         # Before another thread wakes up, a small one is done.
         size = num_threads() if weight.size > 2**14 else 1

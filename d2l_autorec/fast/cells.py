@@ -16,6 +16,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import autograd, gluon, mx, npx, one_at_a_time
+from ..data import checked
+from ..errors import DataError
 from ..model import AutoRec
 from .arrays import dense, observed_cells, on_device, row_bounds, view, view_grad
 from .compiled import in_shares
@@ -24,6 +26,7 @@ from .products import (
     add_rows,
     add_to_rows,
     by_columns,
+    check_fit,
     dot_rows,
     product,
 )
@@ -143,7 +146,14 @@ def predict_cells(
     -------
     numpy.ndarray of float32, shape (num_cells,)
         In the order in which the cells are stored.
+
+    Raises
+    ------
+    DataError
+        If an index lies outside its matrix, or the shapes differ.
     """
+    if checked(cells).shape != checked(train_mat).shape:
+        raise DataError(f"cells of {cells.shape} in a matrix of {train_mat.shape}")
     rows = np.flatnonzero(np.diff(cells.indptr))
     predicted = np.empty(cells.nnz, np.float32)
     # Each cell holds its place in the answer: a batch lists its cells by column.
@@ -203,6 +213,7 @@ def activate(layer: gluon.nn.Dense, outputs: mx.np.ndarray) -> mx.np.ndarray:
 def decode(layer: gluon.nn.Dense, hidden: mx.np.ndarray, cells: Cells) -> mx.np.ndarray:
     """Compute a layer's outputs at some cells, short of its activation."""
     parameters = (p.data(hidden.ctx) for p in (layer.weight, layer.bias))
+    check_fit(cells, len(hidden), layer.weight.shape[0])
     outputs = np.empty(cells.ratings.size, np.float32)
     arrays = map(view, (hidden, *parameters))
     in_shares(_outputs_at, cells.num_shares, cells, *arrays, outputs)

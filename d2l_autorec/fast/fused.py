@@ -20,7 +20,15 @@ from .adam import FusedAdam, Rates, adam
 from .arrays import on_device, state_of, view, view_grad
 from .cells import activate, decode, is_known, members
 from .compiled import in_shares
-from .products import Cells, add_rows, add_to_rows, by_columns, dot_rows, product
+from .products import (
+    Cells,
+    add_rows,
+    add_to_rows,
+    by_columns,
+    check_fit,
+    dot_rows,
+    product,
+)
 from .rows import add_up, corrupted, deepen, initialized, is_layerwise
 from .step import SparseStep
 
@@ -90,7 +98,7 @@ class FusedStep(SparseStep):
         optimizer.rescale_grad = self.trainer._scale / (samples * mean_over)
         cells = by_columns(batch)
         for net in members(self.net):
-            self._total += self._train(net, cells, samples) / mean_over
+            self._total += self._train(net, cells) / mean_over
         # What is left: those that have a gradient.
         self.trainer.step(samples * mean_over, ignore_stale_grad=True)
         self._samples += samples
@@ -104,12 +112,12 @@ class FusedStep(SparseStep):
         self._taken = set()
         return super().finish()
 
-    def _train(self, net: AutoRec, cells: Cells, samples: int) -> float:
+    def _train(self, net: AutoRec, cells: Cells) -> float:
         """Update the large weights; find the others' gradients, and the losses' sum."""
         with autograd.train_mode():
             inputs = cells._replace(ratings=corrupted(net, cells.ratings))
         encoder = self._encoder(net, len(cells.starts) - 1)
-        shape = cells.num_shares, samples, encoder.weight.shape[1]
+        shape = cells.num_shares, cells.num_rows, encoder.weight.shape[1]
         parts = view(self._array("parts", shape))
         in_shares(add_up, cells.num_shares, inputs, encoder.weight, parts)
         sums = self._array("sums", shape[1:])
@@ -118,6 +126,8 @@ class FusedStep(SparseStep):
         with autograd.record():
             hidden = deepen(net, sums)
         initialized(net.decoder, hidden)
+        for layer in (encoder, net.decoder):
+            check_fit(cells, len(hidden), layer.weight.shape[0])
         total, errors = 0.0, None
         if not self._is_squared(net.decoder):
             total, errors = self._losses(net.decoder, cells, hidden)

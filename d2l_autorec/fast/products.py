@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from ..data import checked
+from ..errors import DataError
 from .compiled import compiled, num_threads
 
 # Sums may be taken in any order, as in a matrix product.
@@ -35,12 +37,15 @@ class Cells(NamedTuple):
     ratings : numpy.ndarray of float32, shape (num_ratings,)
     bounds : numpy.ndarray of int, shape (num_threads + 1,)
         First column of each thread's share of the work.
+    num_rows : int
+        Of the batch.
     """
 
     starts: np.ndarray
     rows: np.ndarray
     ratings: np.ndarray
     bounds: np.ndarray
+    num_rows: int
 
     @property
     def num_shares(self) -> int:
@@ -59,14 +64,34 @@ def by_columns(rows: sp.csr_matrix | sp.csc_matrix) -> Cells:
     Returns
     -------
     Cells
+
+    Raises
+    ------
+    DataError
+        If an index does not lie within the shape.
     """
-    cells = rows.tocsc()
+    cells = checked(rows).tocsc()
     size = num_threads()
     cost = cells.indptr + _COLUMN * np.arange(len(cells.indptr))
     bounds = cost.searchsorted(np.arange(size + 1) * cost[-1] // size)
     bounds[0], bounds[-1] = 0, cells.shape[1]
     ratings = cells.data.astype(np.float32, copy=False)
-    return Cells(cells.indptr, cells.indices, ratings, bounds)
+    return Cells(cells.indptr, cells.indices, ratings, bounds, cells.shape[0])
+
+
+def check_fit(cells: Cells, num_rows: int, num_columns: int) -> None:
+    """Check that ratings have the shape of the arrays that are walked with them.
+
+    Raises
+    ------
+    DataError
+        If not, which the loops would not notice.
+    """
+    shape = cells.num_rows, len(cells.starts) - 1
+    if shape != (num_rows, num_columns):
+        raise DataError(
+            f"ratings of shape {shape} for {(num_rows, num_columns)} outputs"
+        )
 
 
 @product

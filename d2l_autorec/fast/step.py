@@ -9,6 +9,7 @@ from typing import Any
 import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
+from ..data import checked
 from ..loop import Losses, Step
 from .arrays import dense, row_bounds
 from .cells import backward_at, members
@@ -44,7 +45,7 @@ class SparseStep(Step):
 
     def backward(self, batch: sp.csr_matrix) -> Losses:
         """Compute the losses of a batch's ratings, and the gradients on each device."""
-        parts = []
+        parts, batch = [], checked(batch)
         for device, (start, stop) in zip(self.devices, self.bounds(batch.shape[0])):
             share, loss = batch[start:stop], self.loss
             if not share.nnz:

@@ -2,11 +2,11 @@ from .evaluation import evaluate as evaluate
 from .files import replacing as replacing
 from .files import save_figure as save_figure
 from .files import save_text as save_text
-from .folder import FORMAT as FORMAT
-from .folder import MANIFEST as MANIFEST
 from .folder import Checkpoint as Checkpoint
 from .folder import lock as lock
 from .folder import make_folder as make_folder
+from .manifest import FORMAT as FORMAT
+from .manifest import MANIFEST as MANIFEST
 from .predictor import Predictor as Predictor
 from .predictor import Recommendation as Recommendation
 from .predictor import load_model as load_model

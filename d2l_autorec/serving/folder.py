@@ -3,7 +3,7 @@
 ``model.json`` says what the model is and lists its other files by the SHA-256 of their
 content, which is also in their names. A save writes new files beside the old ones and
 then replaces ``model.json``: a kill at any moment leaves the old model or the new one.
-Nothing in the folder is code, and nothing is read before its checksum is right.
+Nothing in the folder is code, and nothing of it is used before all of it is checked.
 """
 
 from __future__ import annotations
@@ -13,42 +13,52 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
-import platform
 import re
-import zipfile
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from .. import __version__
 from .._mxnet import gluon, mx
 from ..curve import Epoch
 from ..errors import ModelError
 from ..fast import dense
+from ..loop import check_finite
 from ..model import AutoRec
-from ..training import Average, Recipe, Run, Training, best_epoch, network
+from ..training import (
+    Average,
+    Run,
+    Training,
+    best_epoch,
+    check_ids,
+    check_ratings,
+    network,
+    parameter_shapes,
+)
+from .manifest import (
+    KINDS,
+    MANIFEST,
+    OF_A_RUN,
+    check_ours,
+    manifest_text,
+    read_manifest,
+)
+from .reading import blaming, parse_json, parse_npz, parse_parameters, read_signed
 
-FORMAT = 1
-MANIFEST = "model.json"
 _UNFINISHED = ".saving"
-# What goes into which file; the last and the best epoch may share one.
-_KINDS = {
-    "ids": "ids-{}.json",
-    "ratings": "ratings-{}.npz",
-    "optimizer": "optimizer-{}.npz",
-    "last": "parameters-{}.params",
-    "best": "parameters-{}.params",
-}
 _OURS = re.compile(
     r"(ids|ratings|optimizer|parameters)-[0-9a-f]{16}\.(json|npz|params)|"
     + re.escape(_UNFINISHED)
 )
+_PARTS = ("data", "indices", "indptr")  # of a matrix
+# What changes of an optimizer's numbers, besides num_update; the recipe says the rest.
+_MOVING = ("rescale_grad", "m_schedule", "cur_lr", "last_lr")
 
 
 def make_folder(directory: str | Path, overwrite: bool = False) -> None:
@@ -69,6 +79,7 @@ def make_folder(directory: str | Path, overwrite: bool = False) -> None:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     if (directory / MANIFEST).exists():
+        check_ours(directory)
         if not overwrite:
             raise ModelError(
                 f"{directory}: holds a model; go on with it (--resume {directory}), "
@@ -104,7 +115,9 @@ def lock(directory: str | Path) -> Iterator[None]:
     try:
         handle = os.open(directory, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
-        raise _no_model(directory) from None
+        raise ModelError(
+            f"{directory}: holds no model (train with --save {directory})"
+        ) from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,6 +163,7 @@ class Checkpoint:
         self.directory, self.run = Path(directory), run
         self.history: list[Epoch] = []
         self._digests: dict[str, str] = {}
+        self._found = _files(self.directory)
 
     @classmethod
     def open(cls, directory: str | Path) -> Checkpoint:
@@ -171,16 +185,16 @@ class Checkpoint:
             version's format.
         """
         directory = Path(directory)
-        manifest = _read_manifest(directory)
-        try:
-            for kind, digest in manifest["files"].items():
-                _check(directory / _KINDS[kind].format(digest[:16]), digest)
-            run = _read_run(directory, manifest)
-            checkpoint = cls(directory, run, overwrite=True)
-            checkpoint.history = [Epoch(**epoch) for epoch in manifest["history"]]
-        except (TypeError, ValueError, LookupError, zipfile.BadZipFile) as error:
-            raise ModelError(f"{directory}: does not fit together: {error}") from error
-        checkpoint._digests = manifest["files"]
+        manifest = read_manifest(directory)
+        checkpoint = cls(directory, _read_run(directory, manifest), overwrite=True)
+        checkpoint.history, checkpoint._digests = manifest["history"], manifest["files"]
+        with blaming(directory / MANIFEST):
+            for epoch in checkpoint.history:
+                if (epoch.valid_rmse is None) != (checkpoint.run.valid_mat is None):
+                    raise ValueError(f"history: epoch {epoch.epoch}: valid_rmse")
+        for kind in ("last", "best"):
+            checkpoint._parameters(kind)
+        checkpoint._optimizer_state()
         return checkpoint
 
     def network(self, devices: Sequence[mx.Context]) -> AutoRec | Average:
@@ -201,6 +215,7 @@ class Checkpoint:
             If the parameters do not have the shapes that the recipe asks for.
         """
         net = network(self.run.recipe, self.run.train_mat)
+        net.initialize(mx.init.Zero(), list(devices))
         self._load_parameters(net, "best", devices)
         return net
 
@@ -220,13 +235,10 @@ class Checkpoint:
             If parameters or optimizer state do not have the shapes they should.
         """
         self._load_parameters(training.net, "last", devices)
-        with np.load(self._path("optimizer")) as state:
-            try:
-                _restore_optimizer(training.trainer, dict(state))
-            except (LookupError, ValueError) as error:
-                raise ModelError(
-                    f"{self._path('optimizer')}: does not fit: {error}"
-                ) from error
+        state = self._optimizer_state()
+        with blaming(self._path("optimizer")):
+            most_steps = len(self.history) * max(self.run.train_mat.shape)
+            _restore_optimizer(training.trainer, state, most_steps)
 
     def saving(
         self, training: Training, epochs: Iterable[Epoch], locked: bool = False
@@ -250,9 +262,12 @@ class Checkpoint:
         Raises
         ------
         ModelError
-            If another training saves to this folder.
+            If another training saves to this folder, or has done so since it was
+            opened.
         """
         with nullcontext() if locked else lock(self.directory):
+            if self._found != _files(self.directory):
+                raise ModelError(f"{self.directory}: another training has saved to it")
             for epoch in epochs:
                 self.save(training, epoch)
                 yield epoch
@@ -269,10 +284,17 @@ class Checkpoint:
 
         Raises
         ------
+        TrainingDiverged
+            If a number of it is no longer finite.
         OSError
             If the folder cannot be written, or the disk is full; the model that was
             there is left as it was.
         """
+        state = _optimizer_state(training.trainer)
+        for name, array in (_parameters(training.net) | state).items():
+            check_finite(
+                f"largest of {name}", np.abs(array).max(initial=0), epoch.epoch
+            )
         _remove_old(self.directory)
         self.history.append(epoch)
         try:
@@ -286,31 +308,33 @@ class Checkpoint:
             digests["last"] = self._put(
                 "last", lambda f: _write_parameters(f, training.net)
             )
-            state = _optimizer_state(training.trainer)
             digests["optimizer"] = self._put(
                 "optimizer", lambda f: _write_arrays(f, state)
             )
             if best_epoch(self.history) is epoch:
                 digests["best"] = digests["last"]
-            text = _manifest_text(self.run, self.history, digests)
+            text = manifest_text(self.run, self.history, digests)
             self._put(None, lambda f: _write_text(f, text))
         except BaseException:
             self.history.pop()
             raise
-        self._digests = digests
+        self._digests = self._found = digests
 
     def _path(self, kind: str) -> Path:
-        return self.directory / _KINDS[kind].format(self._digests[kind][:16])
+        return self.directory / KINDS[kind].format(self._digests[kind][:16])
 
     def _put(self, kind: str | None, write: Callable[[Path], None]) -> str:
         """Write a file and name it by its content, or as the manifest."""
         unfinished = self.directory / _UNFINISHED
         try:
+            # Something else may bear its name: what a link leads to is not ours.
+            unfinished.unlink(missing_ok=True)
+            os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL, 0o666))
             write(unfinished)
             _sync(unfinished)
             digest = _sha256(unfinished)
             if kind:
-                name = _KINDS[kind].format(digest[:16])
+                name = KINDS[kind].format(digest[:16])
                 os.replace(unfinished, self.directory / name)
             else:
                 # The other files' names are on disk before the manifest is.
@@ -327,80 +351,31 @@ class Checkpoint:
     def _load_parameters(
         self, net: AutoRec | Average, kind: str, devices: Sequence[mx.Context]
     ) -> None:
+        found = self._parameters(kind)
+        for name, parameter in net._collect_params_with_prefix().items():
+            parameter.set_data(mx.np.array(found[name]))
         row = self.run.recipe.rows(self.run.train_mat)[:1]
-        try:
-            net.load_parameters(str(self._path(kind)), ctx=list(devices))
-            net(dense(row, devices[0])).wait_to_read()
-        except (AssertionError, ValueError, mx.MXNetError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"{self._path(kind)}: does not fit: {reason}") from error
+        net(dense(row, devices[0])).wait_to_read()
 
+    def _parameters(self, kind: str) -> dict[str, np.ndarray]:
+        """Read parameters whose names and shapes are those of the recipe."""
+        run, file = self.run, self._path(kind)
+        row = run.item_ids if run.recipe.kind == "user" else run.user_ids
+        with blaming(file):
+            found = parse_parameters(read_signed(file, self._digests[kind]))
+            known = set()
+            for name, shape in parameter_shapes(run.recipe, len(row)):
+                if name not in found or found[name].shape != shape:
+                    raise ValueError(f"{name} has not the shape of the recipe, {shape}")
+                known.add(name)
+            if unknown := found.keys() - known:
+                raise ValueError(f"{min(unknown)!r} is not in the recipe")
+        return found
 
-def _manifest_text(
-    run: Run, history: Sequence[Epoch], digests: Mapping[str, str]
-) -> str:
-    return _signed(
-        {
-            "format": FORMAT,
-            "versions": {
-                "d2l_autorec": __version__,
-                "python": platform.python_version(),
-                "mxnet": mx.__version__,
-                "numpy": np.__version__,
-            },
-            "name": run.name,
-            "rating_offset": run.rating_offset,
-            "split": dict(run.split),
-            "seed": run.seed,
-            "patience": run.patience,
-            "recipe": asdict(run.recipe),
-            "history": [epoch._asdict() for epoch in history],
-            "files": dict(digests),
-        }
-    )
-
-
-def _signed(manifest: Mapping[str, Any]) -> str:
-    """Write the manifest with its own checksum, always in the same way."""
-    text = json.dumps(manifest)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return json.dumps({**manifest, "sha256": digest}, indent=1) + "\n"
-
-
-def _read_manifest(directory: Path) -> dict[str, Any]:
-    file = directory / MANIFEST
-    try:
-        text = file.read_bytes().decode("ascii")
-        manifest = json.loads(text)
-        version, writer = manifest["format"], manifest["versions"]["d2l_autorec"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise _no_model(directory) from None
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise ModelError(f"{file}: is damaged: not a model's description") from None
-    if version != FORMAT:
-        raise ModelError(
-            f"{directory}: is in format {version!r}, written by d2l_autorec {writer}; "
-            f"d2l_autorec {__version__} reads format {FORMAT}: use that version, or "
-            "train again"
-        )
-    # Writing it again has to give the very same bytes.
-    unsigned = {key: value for key, value in manifest.items() if key != "sha256"}
-    if text != _signed(unsigned):
-        raise ModelError(f"{file}: is damaged: its checksum is not right")
-    return unsigned
-
-
-def _no_model(directory: Path) -> ModelError:
-    return ModelError(f"{directory}: holds no model (train with --save {directory})")
-
-
-def _check(file: Path, digest: str) -> None:
-    try:
-        found = _sha256(file)
-    except FileNotFoundError:
-        raise ModelError(f"{file}: is missing") from None
-    if found != digest:
-        raise ModelError(f"{file}: is damaged: its SHA-256 is not in {MANIFEST}")
+    def _optimizer_state(self) -> dict[str, np.ndarray]:
+        file = self._path("optimizer")
+        with blaming(file):
+            return parse_npz(read_signed(file, self._digests["optimizer"]))
 
 
 def _sha256(file: Path) -> str:
@@ -417,14 +392,21 @@ def _remove_old(directory: Path) -> None:
     This comes before a save, not after it, so that someone who is just reading the
     model has an epoch's time for it.
     """
-    try:
-        files = _read_manifest(directory)["files"]
-    except ModelError:
+    if not (files := _files(directory)):
         return
-    needed = {_KINDS[kind].format(digest[:16]) for kind, digest in files.items()}
+    needed = {KINDS[kind].format(digest[:16]) for kind, digest in files.items()}
     for entry in directory.iterdir():
         if _OURS.fullmatch(entry.name) and entry.name not in needed:
             entry.unlink()
+
+
+def _files(directory: Path) -> dict[str, str]:
+    """Find the checksums of the model in a folder, if there is one."""
+    try:
+        files: dict[str, str] = read_manifest(directory)["files"]
+    except ModelError:
+        return {}
+    return files
 
 
 def _sync(path: Path) -> None:
@@ -449,47 +431,54 @@ def _rating_arrays(run: Run) -> dict[str, np.ndarray]:
     arrays = {}
     for name in ("train_mat", "test_mat", "valid_mat"):
         if (matrix := getattr(run, name)) is not None:
-            for part in ("data", "indices", "indptr"):
+            for part in _PARTS:
                 arrays[f"{name}.{part}"] = getattr(matrix, part)
     return arrays
 
 
 def _read_run(directory: Path, manifest: Mapping[str, Any]) -> Run:
+    files = manifest["files"]
+
     def path(kind: str) -> Path:
-        return directory / _KINDS[kind].format(manifest["files"][kind][:16])
+        return directory / KINDS[kind].format(files[kind][:16])
 
-    ids = json.loads(path("ids").read_text(encoding="utf-8"))
-    user_ids, item_ids = (_id_array(ids[key]) for key in ("users", "items"))
-    with np.load(path("ratings")) as arrays:
-        matrices = {
-            name: sp.csr_matrix(
-                tuple(
-                    arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr")
-                ),
-                shape=(len(item_ids), len(user_ids)),
-            )
-            if f"{name}.data" in arrays
-            else None
-            for name in ("train_mat", "test_mat", "valid_mat")
-        }
-    return Run(
-        name=manifest["name"],
-        user_ids=user_ids,
-        item_ids=item_ids,
-        titles={i: t for i, t in zip(ids["items"], ids["titles"]) if t is not None},
-        rating_offset=manifest["rating_offset"],
-        recipe=_recipe(**manifest["recipe"]),
-        seed=manifest["seed"],
-        split=manifest["split"],
-        patience=manifest["patience"],
-        **matrices,
-    )
+    with blaming(path("ids")):
+        ids = parse_json(read_signed(path("ids"), files["ids"]))
+        user_ids, item_ids = (_id_array(ids[key]) for key in ("users", "items"))
+        check_ids("users", user_ids)
+        check_ids("items", item_ids)
+        if len(ids["titles"]) != len(item_ids):
+            raise ValueError("titles: are not as many as the items")
+        titles = {i: t for i, t in zip(ids["items"], ids["titles"]) if t is not None}
+    with blaming(path("ratings")):
+        arrays = parse_npz(read_signed(path("ratings"), files["ratings"]))
+        matrices = _matrices(arrays, (len(item_ids), len(user_ids)))
+    with blaming(directory / MANIFEST):
+        return Run(
+            user_ids=user_ids,
+            item_ids=item_ids,
+            titles=titles,
+            recipe=manifest["recipe"],
+            **{name: manifest[name] for name in OF_A_RUN},
+            **matrices,
+        )
 
 
-def _recipe(num_hidden: Any, **settings: Any) -> Recipe:
-    # JSON has lists for tuples.
-    layers = tuple(num_hidden) if isinstance(num_hidden, list) else num_hidden
-    return Recipe(num_hidden=layers, **settings)
+def _matrices(
+    arrays: Mapping[str, np.ndarray], shape: tuple[int, int]
+) -> dict[str, Any]:
+    matrices: dict[str, Any] = dict.fromkeys(("train_mat", "test_mat", "valid_mat"))
+    names = {name.partition(".")[0] for name in arrays}
+    wanted = {f"{name}.{part}" for name in names for part in _PARTS}
+    if arrays.keys() != wanted or not names <= matrices.keys() or len(names) < 2:
+        raise ValueError(f"holds {', '.join(arrays)}, which are not the ratings")
+    for name in sorted(names):
+        parts = [arrays[f"{name}.{part}"] for part in _PARTS]
+        if any(p.ndim != 1 or p.dtype.kind != k for p, k in zip(parts, "fii")):
+            raise ValueError(f"{name}: its arrays are not of a matrix in format csr")
+        matrices[name] = sp.csr_matrix(tuple(parts), shape, copy=True)
+        check_ratings(name, matrices[name], shape)
+    return matrices
 
 
 def _id_array(ids: list[Any]) -> np.ndarray:
@@ -516,9 +505,14 @@ def _write_parameters(file: Path, net: gluon.Block) -> None:
     # MXNet says nothing when the last bytes of a file find no room.
     try:
         net.save_parameters(str(file))
-        mx.nd.load(str(file))
-    except mx.MXNetError as error:
+        parse_parameters(file.read_bytes())
+    except (mx.MXNetError, ValueError, struct.error) as error:
         raise OSError(errno.ENOSPC, "could not be written whole", str(file)) from error
+
+
+def _parameters(net: gluon.Block) -> dict[str, np.ndarray]:
+    found = net._collect_params_with_prefix().items()
+    return {name: parameter.list_data()[0].asnumpy() for name, parameter in found}
 
 
 def _updaters(trainer: gluon.Trainer) -> list[Any]:
@@ -537,31 +531,67 @@ def _optimizer_state(trainer: gluon.Trainer) -> dict[str, np.ndarray]:
     updater = _updaters(trainer)[0]
     arrays = {
         f"state.{index}.{number}": leaf.asnumpy()
-        for index, state in updater.states.items()
+        for index, state in sorted(updater.states.items())
         for number, leaf in enumerate(_leaves(state))
     }
+    numbers = _numbers(updater.optimizer).items()
+    return {**arrays, **{f"number.{name}": np.array(value) for name, value in numbers}}
+
+
+def _restore_optimizer(
+    trainer: gluon.Trainer, saved: Mapping[str, np.ndarray], most_steps: int
+) -> None:
     numbers = {
-        f"number.{name}": np.array(value)
-        for name, value in vars(updater.optimizer).items()
-        if isinstance(value, (int, float)) and name != "begin_num_update"
+        name.partition(".")[2]: array.item()
+        for name, array in saved.items()
+        if name.startswith("number.")
     }
-    return {**arrays, **numbers}
-
-
-def _restore_optimizer(trainer: gluon.Trainer, saved: Mapping[str, np.ndarray]) -> None:
     for updater, device in zip(_updaters(trainer), trainer._contexts):
         optimizer = updater.optimizer
-        for key, value in saved.items():
-            if key.startswith("number."):
-                setattr(optimizer, key.partition(".")[2], value.item())
+        _check_numbers(optimizer, numbers, most_steps)
+        vars(optimizer).update(numbers)
         # Each parameter's count of steps starts here.
         optimizer.begin_num_update = optimizer.num_update
+        unused = saved.keys() - {f"number.{name}" for name in numbers}
         for index, parameter in enumerate(trainer._params):
             weight = parameter.data(device).as_nd_ndarray()  # as an updater has it
             state = optimizer.create_state_multi_precision(index, weight)
             for number, leaf in enumerate(_leaves(state)):
-                leaf[:] = saved[f"state.{index}.{number}"]
+                name = f"state.{index}.{number}"
+                if name not in unused or saved[name].shape != leaf.shape:
+                    raise ValueError(f"{name} has not the shape {leaf.shape}")
+                leaf[:] = saved[name]
+                unused.remove(name)
             updater.states[index], updater.states_synced[index] = state, True
+        if unused:
+            raise ValueError(f"{min(unused)} is not of {type(optimizer).__name__}")
+
+
+def _check_numbers(optimizer: Any, saved: Mapping[str, Any], most_steps: int) -> None:
+    """Check the numbers of a state against those of an optimizer that is to have it."""
+    usual = _numbers(optimizer)
+    if missing := usual.keys() - saved.keys():
+        raise ValueError(f"number.{min(missing)} is missing")
+    for name, value in saved.items():
+        if name == "num_update":
+            fits = type(value) is int and 0 <= value <= most_steps
+        elif name in _MOVING:
+            fits = name in vars(optimizer) and value >= 0
+        else:
+            fits = name in usual and math.isclose(value, usual[name])
+        if not fits:
+            raise ValueError(
+                f"number.{name}={value!r} is not of {type(optimizer).__name__} as the "
+                "recipe sets it"
+            )
+
+
+def _numbers(optimizer: Any) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in vars(optimizer).items()
+        if isinstance(value, (int, float)) and name != "begin_num_update"
+    }
 
 
 def _leaves(state: Any) -> Iterator[Any]:

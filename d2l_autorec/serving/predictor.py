@@ -9,10 +9,11 @@ for a user-based model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,8 @@ from ..loop import try_all_gpus
 from ..model import AutoRec
 from ..training import Average, Biases, Run, range_of
 from .folder import Checkpoint
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Recommendation(NamedTuple):
@@ -69,6 +72,20 @@ def load_model(directory: str | Path) -> Predictor:
     return Predictor(checkpoint.network(try_all_gpus()[:1]), checkpoint.run)
 
 
+def _finitely(function: _Function) -> _Function:
+    """Let a prediction be an error where numbers get too large, and no warning."""
+
+    @functools.wraps(function)
+    def predict(*args: Any, **kwargs: Any) -> Any:
+        with np.errstate(over="ignore", invalid="ignore"):
+            try:
+                return function(*args, **kwargs)
+            except np.linalg.LinAlgError as error:
+                raise ModelError("the model predicts no finite numbers") from error
+
+    return predict  # type: ignore[return-value]
+
+
 class Predictor:
     """Predicts ratings with a trained AutoRec.
 
@@ -88,6 +105,7 @@ class Predictor:
         self.net, self.run = net, run
         self._biases = Biases(run.train_mat) if run.recipe.residual else None
 
+    @_finitely
     def recommend(
         self,
         user_id: Any,
@@ -127,14 +145,18 @@ class Predictor:
         levels = self._biases.at(user, slice(None)) if self._biases else None
         return self._best(self._ratings(sums, levels), rated, n)
 
+    @_finitely
     def recommend_new(
-        self, ratings: Mapping[Any, float], n: int = 10, include_rated: bool = False
+        self,
+        ratings: Mapping[Any, float] | Iterable[tuple[Any, float]],
+        n: int = 10,
+        include_rated: bool = False,
     ) -> list[Recommendation]:
         r"""Recommend items to someone who was not in the training.
 
         Parameters
         ----------
-        ratings : mapping
+        ratings : mapping, or iterable of (item_id, rating)
             Raw item id to the rating that the new user gave it, in the unit of the
             ratings file.
         n, include_rated
@@ -148,7 +170,8 @@ class Predictor:
         Raises
         ------
         DataError
-            If an item has no training rating.
+            If an item has no training rating, or occurs twice, or a rating is not a
+            finite, positive float32 with the offset of the training added.
         ModelError
             If the model is item-based and its output is not the identity.
 
@@ -169,8 +192,8 @@ class Predictor:
         A model of residuals has *r* less a bias of the new user's, estimated as those
         of the training are.
         """
-        rated = self._known(list(ratings), "item", "error")
-        given = np.array(list(ratings.values()), float) + self.run.rating_offset
+        pairs = list(ratings.items() if isinstance(ratings, Mapping) else ratings)
+        rated, given = self._new_row(pairs)
         levels = None
         if self._biases:
             levels = self._biases.of_new_user(rated, given)
@@ -195,6 +218,27 @@ class Predictor:
         found = self._ratings(sums, levels)
         return self._best(found, [] if include_rated else rated, n)
 
+    def _new_row(
+        self, pairs: Sequence[tuple[Any, float]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Check a new user's ratings; return their items' indices, and them shifted."""
+        item_ids = [item_id for item_id, _ in pairs]
+        rated = self._known(item_ids, "item", "error")
+        given = np.array([rating for _, rating in pairs], float)
+        given += self.run.rating_offset
+        with np.errstate(over="ignore"):
+            single = given.astype(np.float32)
+        for place, (item_id, rating) in enumerate(pairs):
+            if not 0 < single[place] < np.inf:
+                raise DataError(
+                    f"rating {rating} of item {item_id!r} is not a finite, positive "
+                    f"float32, with the {self.run.rating_offset:g} of the training "
+                    "added"
+                )
+            if rated[place] in rated[:place]:
+                raise DataError(f"item {item_id!r} is rated more than once")
+        return rated, given
+
     def _estimate(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
         """Compute the outputs for a new user, as `recommend_new` notes."""
         size = len(self._weights)
@@ -209,6 +253,7 @@ class Predictor:
         outputs: np.ndarray = sum(codes @ part for codes, part in parts)
         return outputs
 
+    @_finitely
     def predict(self, pairs: Any, unknown: str = "error") -> np.ndarray:
         """Predict single ratings.
 
@@ -288,6 +333,8 @@ class Predictor:
     def _outputs(self, sums: Sequence[np.ndarray]) -> np.ndarray:
         """Turn products into the networks' outputs: shape (num_networks, num_cells)."""
         outputs: np.ndarray = np.stack(sums)
+        if not np.isfinite(outputs).all():
+            raise ModelError("the model predicts no finite numbers")
         if self.run.recipe.output != "identity":
             decoder = members(self.net)[0].decoder
             device = decoder.weight.list_ctx()[0]
@@ -377,9 +424,10 @@ class Predictor:
             "user": pd.Index(self.run.user_ids),
             "item": pd.Index(self.run.item_ids),
         }
-        # This makes pandas build its tables now: at the first look-up, several threads
-        # might do so at once, which spoils them.
-        assert all(index.is_unique for index in indices.values())
+        for index in indices.values():
+            # This makes pandas build its tables now: at the first look-up, several
+            # threads might do so at once, which spoils them.
+            index.is_unique  # noqa: B018
         return indices
 
     def _best(

@@ -8,6 +8,8 @@ from .pretraining import pretrain as pretrain
 from .rprop import Rprop as Rprop
 from .run import Run as Run
 from .run import Yardstick as Yardstick
+from .run import check_ids as check_ids
+from .run import check_ratings as check_ratings
 from .settings import ACTIVATIONS as ACTIVATIONS
 from .settings import FINITE as FINITE
 from .settings import POSITIVE_INT as POSITIVE_INT
@@ -19,6 +21,7 @@ from .settings import Setting as Setting
 from .training import Parts as Parts
 from .training import Training as Training
 from .training import network as network
+from .training import parameter_shapes as parameter_shapes
 from .training import range_of as range_of
 from .validation import best_epoch as best_epoch
 from .validation import hold_out as hold_out

@@ -13,6 +13,7 @@ Autoencoders Meet Collaborative Filtering", WWW 2015.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ class Numbers:
         return (
             isinstance(value, kinds)
             and not isinstance(value, bool)
+            and abs(value) <= sys.float_info.max  # a whole number may be larger
             and self.fits(value)
         )
 
@@ -73,11 +75,14 @@ class Numbers:
         return number
 
 
-POSITIVE_INT = Numbers(int, lambda n: n > 0, "a whole number from 1")
-NON_NEGATIVE_INT = Numbers(int, lambda n: n >= 0, "a whole number from 0")
-POSITIVE = Numbers(float, lambda n: 0 < n < math.inf, "a number above 0")
-NON_NEGATIVE = Numbers(float, lambda n: 0 <= n < math.inf, "a number from 0")
-FINITE = Numbers(float, lambda n: abs(n) < math.inf, "a number")
+# MXNet's whole numbers end at 2**31 - 1.
+POSITIVE_INT = Numbers(int, lambda n: 0 < n < 2**31, "a whole number from 1")
+NON_NEGATIVE_INT = Numbers(int, lambda n: 0 <= n < 2**31, "a whole number from 0")
+# It reads others as float32, and refuses what that cannot hold, once scheduled or
+# divided by the number of ratings, too.
+POSITIVE = Numbers(float, lambda n: 1e-20 < n <= 1e38, "a number above 0")
+NON_NEGATIVE = Numbers(float, lambda n: n == 0 or POSITIVE.fits(n), "a number from 0")
+FINITE = Numbers(float, lambda n: abs(n) <= 1e38, "a number")
 DROPOUT = Numbers(float, lambda n: 0 <= n < 1, "from 0 to below 1")
 
 
@@ -328,6 +333,8 @@ class Recipe:
                 f"what residual leaves to learn has no bounds: the {self.output} "
                 "output does not fit (--output identity)"
             )
+        if self.optimizer.lower() == "groupadagrad":
+            raise ValueError("groupadagrad takes matrices alone, and biases are none")
         if self.optimizer.lower() == "rprop" and self.batch_size:
             raise ValueError("rprop needs all rows in one batch (--batch-size all)")
 

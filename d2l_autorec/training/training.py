@@ -11,11 +11,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
+from .._ready import memory
 from ..curve import Epoch
-from ..data import row_batches
+from ..data import checked, row_batches
+from ..errors import DataError
 from ..evaluators import evaluator, rmse
 from ..fast import FASTER, FusedStep, SparseStep, members, predict_cells
-from ..loop import train_epochs
+from ..loop import check_finite, train_epochs
 from ..model import AutoRec
 from . import rprop  # noqa: F401  registers it
 from .batches import SeededBatches
@@ -83,8 +85,15 @@ def network(recipe: Recipe, train_mat: sp.csr_matrix) -> AutoRec | Average:
     Returns
     -------
     AutoRec or Average
+
+    Raises
+    ------
+    DataError
+        If its parameters would not fit into the memory of this machine.
     """
-    length = recipe.rows(train_mat).shape[1]
+    rows = recipe.rows(checked(train_mat))
+    _check_size(recipe, rows)
+    length = rows.shape[1]
     rating_range = None
     if (recipe.clip or recipe.output in BOUNDED) and not recipe.residual:
         rating_range = range_of(train_mat)
@@ -100,6 +109,50 @@ def network(recipe: Recipe, train_mat: sp.csr_matrix) -> AutoRec | Average:
     with mx.name.NameManager():
         nets = [one() for _ in range(recipe.members)]
     return nets[0] if len(nets) == 1 else Average(nets)
+
+
+def parameter_shapes(
+    recipe: Recipe, num_inputs: int
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """List the parameters of `network`, without making it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The settings.
+    num_inputs : int
+        Length of a row.
+
+    Yields
+    ------
+    name : str
+        As Gluon saves it.
+    shape : tuple of int
+    """
+    layers = recipe.num_hidden
+    sizes = [num_inputs, *([layers] if isinstance(layers, int) else layers), num_inputs]
+    names = ["encoder", *(f"deeper.{i}" for i in range(len(sizes) - 3)), "decoder"]
+    for member in range(recipe.members):
+        whose = f"{member}." if recipe.members > 1 else ""
+        for name, before, after in zip(names, sizes, sizes[1:]):
+            yield f"{whose}{name}.weight", (after, before)
+            yield f"{whose}{name}.bias", (after,)
+
+
+def _check_size(recipe: Recipe, rows: sp.csr_matrix) -> None:
+    """Check, before anything is allocated, that it would fit into the memory."""
+    one = parameter_shapes(replace(recipe, members=1), rows.shape[1])
+    num_values = recipe.members * sum(math.prod(shape) for _, shape in one)
+    batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
+    for what, size in (
+        ("the parameters", 4 * num_values),
+        (f"a batch of {batch_size:,} rows", 4 * batch_size * rows.shape[1]),
+    ):
+        if size > memory():
+            raise DataError(
+                f"{what} would take {size / 2**30:,.0f} GiB; this machine has "
+                f"{memory() / 2**30:,.0f}"
+            )
 
 
 class Training:
@@ -151,6 +204,9 @@ class Training:
         trained: int = 0,
         team: Team | None = None,
     ) -> None:
+        for part in parts:
+            if part is not None:
+                checked(part)
         self.recipe, self.parts, self.devices = recipe, parts, list(devices)
         self.seed, self.trained, self.team = seed, trained, team
         train_mat = parts.train_mat
@@ -222,7 +278,9 @@ class Training:
         """
         for epoch in epochs:
             if self.parts.valid_mat is not None:
-                epoch = epoch._replace(valid_rmse=self.rmse(self.parts.valid_mat))
+                valid_rmse = self.rmse(self.parts.valid_mat)
+                check_finite("validation RMSE", valid_rmse, epoch.epoch)
+                epoch = epoch._replace(valid_rmse=valid_rmse)
             yield epoch
 
     def stopped_early(self, epochs: Iterable[Epoch], patience: int) -> Iterator[Epoch]:

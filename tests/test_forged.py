@@ -1,0 +1,410 @@
+"""A model folder from a stranger: one line that says what is wrong, and never a crash.
+
+Folders are forged and then signed anew, so that no checksum gives them away.
+"""
+
+import copy
+import io
+import os
+import random
+import re
+import zipfile
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from forging import Forgery, calls, forge, outcome, write_questions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_checkpoint import CPU, content, make_run, train
+
+from d2l_autorec import evaluators
+from d2l_autorec._mxnet import gluon
+from d2l_autorec._mxnet import np as mnp
+from d2l_autorec.commands import recommend
+from d2l_autorec.commands import train as command
+from d2l_autorec.data import row_batches
+from d2l_autorec.errors import DataError, ModelError, TrainingDiverged
+from d2l_autorec.fast import predict_cells
+from d2l_autorec.serving import Checkpoint, load_model
+from d2l_autorec.training import Parts, Recipe, Run, Training, network
+
+NUM_FORGED = int(os.environ.get("D2L_AUTOREC_FORGED", 15))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("honest")
+    train(directory / "m", make_run(valid=True))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def honest(folder):
+    return Forgery(folder / "m")
+
+
+@settings(max_examples=NUM_FORGED, deadline=None, database=None, derandomize=True)
+@given(seed=st.integers(0, 2**32))
+def test_a_forged_folder_is_used_or_refused(tmp_path_factory, honest, seed):
+    directory = tmp_path_factory.mktemp("forged")
+    forgery = copy.deepcopy(honest)
+    forge(forgery, random.Random(seed))
+    forgery.write(directory / "m")
+    for _, call in calls(directory / "m", *write_questions(directory)):
+        assert outcome(call) in ("fine", "refused")
+
+
+def manifest(*path, value):
+    def change(forgery):
+        place = forgery.manifest
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+
+    return change
+
+
+def ids(key, value):
+    return lambda forgery: forgery.put("ids", {**forgery.ids(), key: value})
+
+
+def array(kind, name, change):
+    def forged(forgery):
+        arrays = forgery.arrays(kind)
+        arrays[name] = change(arrays[name])
+        forgery.put(kind, arrays)
+
+    return forged
+
+
+def element(kind, name, value, dtype=None):
+    def change(array):
+        array = array.astype(dtype or array.dtype)
+        array.flat[3] = value
+        return array
+
+    return array(kind, name, change)
+
+
+def parameters(place, value):
+    def change(forgery):
+        raw = bytearray(forgery.raw["best"])
+        raw[place : place + len(value)] = value
+        forgery.put("best", raw)
+
+    return change
+
+
+def packed(forgery):
+    """Ratings that unpack to a thousand times what they are."""
+    with zipfile.ZipFile(found := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("train_mat.data.npy", bytes(10**7))
+    forgery.put("ratings", found.getvalue())
+
+
+FORGED = {
+    # name: what is forged, and what the message has to say
+    "index above": (element("ratings", "train_mat.indices", 10**6), "train_mat"),
+    "index far above": (element("ratings", "test_mat.indices", 10**9), "test_mat"),
+    "index below": (element("ratings", "train_mat.indices", -5), "train_mat"),
+    "index far below": (element("ratings", "valid_mat.indices", -(10**9)), "valid_mat"),
+    "large index": (
+        element("ratings", "train_mat.indices", 2**40, np.int64),
+        "train_mat",
+    ),
+    "indptr": (element("ratings", "train_mat.indptr", 10**9), "train_mat"),
+    "falling indptr": (element("ratings", "train_mat.indptr", 0), "train_mat"),
+    "not sorted": (
+        array("ratings", "train_mat.indices", lambda a: a[::-1].copy()),
+        "train_mat: its indices are not sorted",
+    ),
+    "NaN": (element("ratings", "train_mat.data", np.nan), "train_mat.data"),
+    "rating of 0": (element("ratings", "train_mat.data", 0), "train_mat: a rating"),
+    "float64": (
+        array("ratings", "train_mat.data", lambda a: a.astype(np.float64)),
+        "train_mat: holds no ratings in float32",
+    ),
+    "objects": (
+        array("ratings", "train_mat.data", lambda a: a.astype(object)),
+        "train_mat.data: is no array of numbers",
+    ),
+    "bomb": (packed, "ratings-.*unpacks to more than it is"),
+    "no units": (manifest("recipe", "num_hidden", value=[]), r"num_hidden=\(\)"),
+    "text for units": (manifest("recipe", "num_hidden", value="x"), "num_hidden='x'"),
+    "many units": (manifest("recipe", "num_hidden", value=10**9), "encoder.weight"),
+    "all units": (manifest("recipe", "num_hidden", value=2**63), "num_hidden"),
+    "members": (manifest("recipe", "members", value=2**31 - 1), "0.encoder.weight"),
+    "optimizer": (manifest("recipe", "optimizer", value="x"), "optimizer='x'"),
+    "new setting": (manifest("recipe", "new", value=1), "'new'"),
+    "no recipe": (manifest("recipe", value=None), "recipe"),
+    "text for a seed": (manifest("seed", value="x"), "seed='x'"),
+    "seed below 0": (manifest("seed", value=-1), "seed=-1"),
+    "no split": (manifest("split", value=None), "split=None"),
+    "offset": (manifest("rating_offset", value=1e400), "rating_offset=inf"),
+    "name": (manifest("name", value="\ud800"), "name"),
+    "patience": (manifest("patience", value=0), "patience=0"),
+    "another field": (manifest("more", value=1), "'more'"),
+    "no history": (manifest("history", value=[]), "history"),
+    "loss": (manifest("history", 0, "train_loss", value=float("nan")), "train_loss"),
+    "epochs": (manifest("history", 1, "epoch", value=7), "epoch 2 is called 7"),
+    "RMSE": (manifest("history", 0, "valid_rmse", value=None), "valid_rmse"),
+    "long history": (
+        lambda f: f.manifest["history"].append(f.manifest["history"][1] | {"epoch": 3}),
+        "more epochs",
+    ),
+    "checksum": (manifest("files", "ids", value="../../etc"), "ids has no SHA-256"),
+    "users": (ids("users", [1, 2]), "ratings-.*_mat: not a matrix"),
+    "user twice": (ids("users", ["a"] * 12), "users: an id occurs twice"),
+    "nested ids": (ids("users", [["a"]] * 12), "users"),
+    "large ids": (ids("items", [2**70] * 9), "ids-"),
+    "half a character": (ids("users", [f"{n}\ud800" for n in range(12)]), "users"),
+    "titles": (ids("titles", []), "titles"),
+    "deep ids": (lambda f: f.put("ids", b"[" * 99999), "ids-"),
+    # MXNet's own reader ends the process over some of these.
+    "no parameters": (lambda f: f.put("best", b""), "parameters-"),
+    "other magic": (parameters(0, b"\0"), "no file of MXNet's"),
+    "count": (parameters(16, b"\xff" * 8), "parameters-"),
+    "storage type": (parameters(28, b"\x01"), "array 0 is no dense"),
+    "axes": (parameters(32, b"\xff\xff\xff\x7f"), "array 0 is no dense"),
+    "shape": (parameters(36, b"\xff" * 7 + b"\x7f"), "array 0 has a shape"),
+    "negative shape": (parameters(36, b"\xff" * 8), "array 0 has a shape"),
+    "device": (parameters(52, b"\x02"), "array 0 is not in float32, on a CPU"),
+    "dtype": (parameters(60, b"\x07"), "array 0 is not in float32, on a CPU"),
+    "NaN parameter": (parameters(64, b"\0\0\xc0\x7f"), "encoder.weight: .* not finite"),
+    "cut short": (lambda f: f.put("best", f.raw["best"][:-3]), "parameters-"),
+}
+
+
+@pytest.mark.parametrize("change, said", FORGED.values(), ids=FORGED)
+def test_what_is_forged_is_named(tmp_path, honest, change, said):
+    forgery = copy.deepcopy(honest)
+    change(forgery)
+    forgery.write(tmp_path / "m")
+    with pytest.raises(ModelError, match=said) as caught:
+        load_model(tmp_path / "m")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+STATES = {
+    "another optimizer": (manifest("recipe", "optimizer", value="sgd"), "number"),
+    "attribute": (
+        lambda f: f.put("optimizer", {**f.arrays("optimizer"), "number.update": 3}),
+        "number.update=3",
+    ),
+    "steps": (array("optimizer", "number.num_update", lambda a: a + 10**9), "update"),
+    "rate": (array("optimizer", "number.beta1", lambda a: a + 1e300), "beta1"),
+    "shape": (array("optimizer", "state.0.0", lambda a: a[:1]), "state.0.0"),
+    "one more": (
+        lambda f: f.put("optimizer", {**f.arrays("optimizer"), "state.9.0": 3.0}),
+        "state.9.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("change, said", STATES.values(), ids=STATES)
+def test_a_state_of_another_optimizer_is_not_restored(tmp_path, honest, change, said):
+    forgery = copy.deepcopy(honest)
+    change(forgery)
+    forgery.write(tmp_path / "m")
+    with pytest.raises(ModelError, match=said):
+        command.main(["--resume", str(tmp_path / "m"), "-e", "3", "--quiet"])
+
+
+@pytest.mark.parametrize("name", ["model.json", "ids", "parameters"])
+def test_a_pipe_is_not_waited_for(tmp_path, honest, name):
+    directory = honest.write(tmp_path / "m")
+    file = next(directory.glob(f"{name}*"))
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ModelError, match=f"{file.name}: is no regular file"):
+        load_model(directory)
+
+
+def test_a_description_without_an_end_is_not_read(tmp_path, honest):
+    file = honest.write(tmp_path / "m") / "model.json"
+    os.truncate(file, 2**40)  # which takes no room on the disk
+    with pytest.raises(ModelError, match="has 1,099,511,627,776 bytes, and may have"):
+        load_model(tmp_path / "m")
+
+
+# What trains or saves.
+
+
+def test_a_training_that_diverges_leaves_the_good_model(tmp_path, small_data):
+    argv = ["--dataset", "ml-100k", "-k", "2", "-e", "1", "--quiet"]
+    command.main([*argv, "--save", str(tmp_path / "m")])
+    before = content(tmp_path / "m")
+    for saving in (["--save", str(tmp_path / "m"), "--overwrite"], []):
+        with pytest.raises(TrainingDiverged, match="in epoch 1; a lower learning rate"):
+            command.main([*argv, *saving, "--lr", "1e38"])
+    assert content(tmp_path / "m") == before
+
+
+@pytest.mark.parametrize("what", ["parameter", "state"])
+def test_what_is_not_finite_is_not_saved(tmp_path, what):
+    run = make_run()
+    train(tmp_path, run)
+    before = content(tmp_path)
+    training = run.train(CPU)
+    epoch = next(training.epochs())
+    if what == "parameter":
+        training.net.decoder.bias.data()[3] = np.nan
+    else:
+        training.trainer._updaters[0].states[0][0][0] = np.inf
+    with pytest.raises(TrainingDiverged, match="in epoch 1"):
+        Checkpoint(tmp_path, run, overwrite=True).save(training, epoch)
+    assert content(tmp_path) == before
+
+
+def test_the_model_json_of_another_program_is_left_alone(tmp_path):
+    (tmp_path / "model.json").write_text('{"format": 1, "weights": []}')
+    for overwrite in (False, True):
+        with pytest.raises(ModelError, match=r"holds a model\.json that is no model's"):
+            Checkpoint(tmp_path, make_run(), overwrite)
+    assert (tmp_path / "model.json").read_text() == '{"format": 1, "weights": []}'
+
+
+def test_what_a_link_leads_to_is_not_overwritten(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / ".saving").symlink_to(tmp_path / "thesis.tex")
+    train(tmp_path / "m", make_run())
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+    Checkpoint.open(tmp_path / "m")
+
+
+def test_a_folder_that_another_training_saved_to_is_left_alone(tmp_path):
+    train(tmp_path, make_run(num_epochs=1))
+    opened = Checkpoint.open(tmp_path)
+    new = Checkpoint(tmp_path, make_run(), overwrite=True)
+    train(tmp_path, make_run(lr=0.1), overwrite=True)
+    before = content(tmp_path)
+    for late in (opened, new):
+        training = late.run.train(CPU)
+        with pytest.raises(ModelError, match="another training has saved to it"):
+            next(late.saving(training, training.epochs()))
+    assert content(tmp_path) == before
+
+
+def test_groupadagrad_is_refused_before_a_training(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--optimizer", "GroupAdaGrad"])
+    assert ended.value.code == 2
+    assert "groupadagrad takes matrices alone" in capsys.readouterr().err
+
+
+def test_what_no_machine_holds_is_refused_before_it_is_made(monkeypatch):
+    parts = make_run().parts
+    for sizes in ({"num_hidden": 2**31 - 1}, {"members": 2**31 - 1}):
+        with pytest.raises(DataError, match="the parameters would take"):
+            network(Recipe(**sizes), parts.train_mat)
+    monkeypatch.setattr("d2l_autorec.training.training.memory", lambda: 400)
+    with pytest.raises(DataError, match="a batch of 9 rows would take"):
+        network(Recipe(num_hidden=1, batch_size=None), parts.train_mat)
+
+
+# New users.
+
+
+def test_an_item_that_a_new_user_rates_twice_is_named(folder, tmp_path):
+    model = load_model(folder / "m")
+    with pytest.raises(DataError, match="item 101 is rated more than once"):
+        model.recommend_new([(101, 1.0), (102, 2.0), (101, 3.0)])
+    assert model.recommend_new([(101, 1.0)]) == model.recommend_new({101: 1.0})
+    (tmp_path / "new.csv").write_text("item_id,rating\n101,1\n102,2\n101,3\n")
+    with pytest.raises(DataError, match="item 101 is rated more than once"):
+        recommend.main(
+            ["--model", str(folder / "m"), "--new-user", str(tmp_path / "new.csv")]
+        )
+
+
+@pytest.mark.parametrize("rating", [-2.0, 1e39, float("nan")])
+def test_a_new_users_rating_is_one_that_float32_holds(folder, rating):
+    said = re.escape(f"rating {rating} of item 101 is not a finite, positive float32")
+    with pytest.raises(DataError, match=said):
+        load_model(folder / "m").recommend_new({101: rating})
+
+
+def test_predictions_that_are_not_finite_are_an_error(folder):
+    model = load_model(folder / "m")
+    model.net.decoder.weight.set_data(model.net.decoder.weight.data() * 0 + 3e38)
+    for call in (
+        lambda: model.recommend("003"),
+        lambda: model.predict([("003", 101)]),
+        lambda: model.recommend_new({101: 1.0}),
+    ):
+        with pytest.raises(ModelError, match="no finite numbers"):
+            call()
+
+
+# What Python is given.
+
+
+def outside(index=10**6):
+    """Ratings with an index outside their shape, which SciPy does not look for."""
+    matrix = make_run().train_mat.copy()
+    matrix.indices[3] = index
+    return matrix
+
+
+ENTRANCES = {
+    "Training": lambda run, bad: Training(run.recipe, Parts(bad), CPU),
+    "held out": lambda run, bad: Training(run.recipe, Parts(run.train_mat, bad), CPU),
+    "network": lambda run, bad: network(Recipe(kind="user"), bad),
+    "SparseStep": lambda run, bad: run.train(CPU).step(bad),
+    "predict_cells": lambda run, bad: predict_cells(None, run.train_mat, bad, CPU),
+    "rows": lambda run, bad: predict_cells(None, bad, run.train_mat, CPU),
+    "batches": lambda run, bad: row_batches(bad, 4),
+    "evaluator": lambda run, bad: evaluators.evaluator(None, [], bad, CPU),
+}
+
+
+@pytest.mark.parametrize("enter", ENTRANCES.values(), ids=ENTRANCES)
+def test_no_matrix_comes_in_with_an_index_outside_it(enter):
+    for index in (12, 10**9, -1):
+        with pytest.raises(DataError, match=r"not a matrix of shape \(9, 12\)"):
+            enter(make_run(), outside(index))
+    falling = sp.csr_matrix((9, 12), dtype=np.float32)
+    falling.indptr[4] = 10**6
+    with pytest.raises(DataError, match="indptr"):
+        enter(make_run(), falling)
+    if enter is not ENTRANCES["evaluator"]:  # it takes dense ones, too
+        with pytest.raises(DataError, match="CSR"):
+            enter(make_run(), np.ones((9, 12)))
+
+
+def test_cells_beyond_the_networks_outputs_are_refused():
+    run = make_run()
+    net = network(Recipe(num_hidden=2), run.train_mat)
+    net.initialize(ctx=CPU)
+    wide = sp.csr_matrix(np.ones((9, 500), np.float32))
+    with pytest.raises(DataError, match="cells of"):
+        predict_cells(net, run.train_mat, wide, CPU)
+    net.encoder = gluon.nn.Dense(2, in_units=500)  # so that it takes such rows
+    net.decoder(mnp.zeros((1, 2)))
+    net.encoder.initialize(ctx=CPU)
+    with pytest.raises(DataError, match=r"\(9, 500\) for cells of \(9, 12\)"):
+        predict_cells(net, wide, wide, CPU)
+
+
+def test_a_run_is_checked():
+    run = make_run()
+    fields = {name: getattr(run, name) for name in run.__dataclass_fields__}
+    for name, value in {
+        **{"name": 3, "titles": {100: 3}, "rating_offset": np.inf, "recipe": {}},
+        **{"seed": 2**31, "split": [], "patience": 2, "user_ids": run.user_ids[:-1]},
+        **{"item_ids": np.array([1] * 9), "train_mat": outside(), "test_mat": None},
+        "valid_mat": run.test_mat * 0,
+    }.items():
+        with pytest.raises(ValueError, match=name if "ids" not in name else "."):
+            Run(**{**fields, name: value})
+
+
+def test_numbers_that_mxnet_cannot_take_are_refused():
+    for unfit in (
+        *({"lr": 1e300}, {"lr": 1e-300}, {"wd": 10**400}, {"wd": 1e-300}),
+        *({"num_hidden": 2**31}, {"num_epochs": 2**31}, {"cold": 10**400}),
+    ):
+        with pytest.raises(ValueError, match=next(iter(unfit))):
+            Recipe(**unfit)

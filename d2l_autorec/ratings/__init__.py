@@ -1,7 +1,7 @@
 """Ratings: the table of who rated what, reading it from files, and the data sets."""
 
 from .datasets import ARCHIVES, NAMES, load_dataset, load_folds_ml100k, locate
-from .reading import DUPLICATES, parse_ratings, read_ratings, read_table
+from .reading import DUPLICATES, parse_ratings, read_parts, read_ratings, read_table
 from .synthetic import SYNTHETIC, synthetic_ratings
 from .table import COLUMNS, Ratings
 
@@ -16,6 +16,7 @@ __all__ = [
     "load_folds_ml100k",
     "locate",
     "parse_ratings",
+    "read_parts",
     "read_ratings",
     "read_table",
     "synthetic_ratings",

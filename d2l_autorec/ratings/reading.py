@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -88,6 +89,47 @@ def read_ratings(
         _read_bytes(path), str(path), columns, encoding, duplicates, rating_offset
     )
     return Ratings(path.name, data, rating_offset=rating_offset)
+
+
+def read_parts(
+    path: str | Path, test_path: str | Path, **layout: Any
+) -> tuple[Ratings, pd.DataFrame, pd.DataFrame]:
+    """Read ratings whose test part is a file of its own.
+
+    Parameters
+    ----------
+    path, test_path : path
+        Of the training part and of the test part.
+    **layout
+        As for `read_ratings`, of both.
+
+    Returns
+    -------
+    ratings : Ratings
+        All of them, named after the first file: a user or an item of either file is
+        one of them.
+    train_data, test_data : pandas.DataFrame
+        The two parts of its data.
+
+    Raises
+    ------
+    DataError
+        As for `read_ratings`, and for a pair of user and item that is in both files.
+    """
+    parts = [read_ratings(file, **layout) for file in (path, test_path)]
+    tables = [part.data for part in parts]
+    for column in ("user_id", "item_id"):
+        if len({table[column].dtype.kind for table in tables}) > 1:
+            # In one file all ids are integers, written as such; in the other not.
+            tables = [t.assign(**{column: t[column].map(str)}) for t in tables]
+    data = pd.concat(tables, ignore_index=True)
+    if data.duplicated(["user_id", "item_id"]).any():
+        _, repeat = first_repeat(data)
+        raise DataError(f"{test_path}: {repeat} of {path}")
+    if len(tables[0].columns) != len(tables[1].columns):  # timestamps in one alone
+        data = data.drop(columns="timestamp")
+    ratings = Ratings(parts[0].name, data, rating_offset=parts[0].rating_offset)
+    return ratings, data[: len(tables[0])], data[len(tables[0]) :]
 
 
 def read_table(

@@ -2,18 +2,19 @@
 
 from .adam import FASTER
 from .arrays import dense, on_device, row_bounds
-from .cells import members, outputs_at, predict_cells
+from .boltzmann import Boltzmann
+from .cells import members, predict_cells
 from .factors import Factors
 from .step import SparseStep
 
 __all__ = [
     "FASTER",
+    "Boltzmann",
     "Factors",
     "SparseStep",
     "dense",
     "members",
     "on_device",
-    "outputs_at",
     "predict_cells",
     "row_bounds",
 ]

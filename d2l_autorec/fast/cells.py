@@ -200,33 +200,9 @@ def _decode(
     except gluon.parameter.DeferredInitializationError:
         layer(hidden)  # Gluon learns the layer's width from its first input
     parameters = (p.data(hidden.ctx) for p in (layer.weight, layer.bias))
-    inputs, weight, bias = map(view, (hidden, *parameters))
-    return on_device(outputs_at(inputs, weight, bias, cells), hidden.ctx)
-
-
-def outputs_at(
-    hidden: np.ndarray, weight: np.ndarray, bias: np.ndarray, cells: sp.csc_matrix
-) -> np.ndarray:
-    """Compute a dense layer's outputs at some cells.
-
-    Parameters
-    ----------
-    hidden : numpy.ndarray of float32, shape (batch_size, num_hidden)
-        What the layer is given.
-    weight : numpy.ndarray of float32, shape (num_users, num_hidden)
-    bias : numpy.ndarray of float32, shape (num_users,)
-        The layer's parameters.
-    cells : scipy.sparse.csc_matrix, shape (batch_size, num_users)
-        The cells are those that it stores.
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (num_cells,)
-        In the order in which the cells are stored.
-    """
     outputs = np.empty(cells.nnz, np.float32)
-    _outputs_at(hidden, weight, bias, *_shares(cells), outputs)
-    return outputs
+    _outputs_at(*map(view, (hidden, *parameters)), *_shares(cells), outputs)
+    return on_device(outputs, hidden.ctx)
 
 
 def _decode_backward(

@@ -14,10 +14,36 @@ from .._mxnet import one_at_a_time, openmp
 _process = os.getpid()
 
 
-def parallel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a loop over `numba.prange` when it is first called.
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a loop when it is first called.
 
     The machine code is kept for other processes, where there is a folder to write to.
+
+    Parameters
+    ----------
+    **options
+        As for `numba.njit`.
+
+    Returns
+    -------
+    callable
+        A decorator.
+    """
+
+    def decorate(loop: Callable[..., Any]) -> Callable[..., Any]:
+        found: Callable[..., Any]
+        try:
+            found = numba.njit(cache=True, **options)(loop)
+        except RuntimeError:  # no folder
+            found = numba.njit(**options)(loop)
+        return found
+
+    return decorate
+
+
+def parallel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a loop over `numba.prange` as `compiled` does, for several threads.
+
     In a forked process the loop is compiled without threads: Numba's are often those of
     OpenMP as well, which would end it.
 
@@ -33,10 +59,7 @@ def parallel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     """
 
     def decorate(loop: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            threaded = numba.njit(parallel=True, cache=True, **options)(loop)
-        except RuntimeError:  # no folder
-            threaded = numba.njit(parallel=True, **options)(loop)
+        threaded = compiled(parallel=True, **options)(loop)
         # In a cache it would be taken for the other one.
         serial = numba.njit(**options)(loop)
 

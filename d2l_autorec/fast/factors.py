@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from .compiled import parallel
+from .compiled import compiled, parallel
 
 
 class Factors:
@@ -66,28 +66,31 @@ class Factors:
         items: np.ndarray,
         ratings: np.ndarray,
         lr: float,
-        wd: float,
+        user_wd: np.ndarray,
+        item_wd: np.ndarray,
     ) -> None:
         r"""Take a step of stochastic gradient descent at each rating, in their order.
 
         A model's step at a rating is down the gradient of
 
-        .. math:: \frac{1}{2} w_{mu} w_{mi} \left( (r_{ui} - \hat r_{ui})^2 + \lambda
-                  (b_u^2 + b_i^2 + \|p_u\|^2 + \|q_i\|^2) \right)
+        .. math:: \frac{1}{2} w_{mu} w_{mi} \left( (r_{ui} - \hat r_{ui})^2
+                  + \lambda_u (b_u^2 + \|p_u\|^2)
+                  + \lambda_i (b_i^2 + \|q_i\|^2) \right)
 
         Parameters
         ----------
         users, items : numpy.ndarray of int64, shape (num_ratings,)
             Indices.
-        ratings : numpy.ndarray of float32, shape (num_ratings,)
+        ratings : numpy.ndarray of float, shape (num_ratings,)
             Ratings.
         lr : float
             Length of a step.
-        wd : float
-            :math:`\lambda`.
+        user_wd, item_wd : numpy.ndarray, shapes (num_users,), (num_items,)
+            :math:`\lambda_u` and :math:`\lambda_i`.
         """
-        settings = (np.float32(lr), np.float32(wd))
-        _descend(users, items, ratings, *self._arrays, *settings)
+        penalties = (wd.astype(np.float32) for wd in (user_wd, item_wd))
+        ratings = ratings.astype(np.float32, copy=False)
+        _descend(users, items, ratings, *self._arrays, np.float32(lr), *penalties)
 
     def are_finite(self) -> bool:
         """Tell whether the models have not diverged."""
@@ -111,12 +114,24 @@ class Factors:
         return predictions
 
 
-_compiled = parallel(fastmath={"reassoc", "contract"}, error_model="numpy")
+# Sums may be taken in any order, as in a matrix product.
+_OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 
 
-@_compiled
+@parallel(**_OPTIONS)
 def _descend(  # type: ignore[no-untyped-def]
-    users, items, ratings, user_weight, item_weight, user_bias, item_bias, p, q, lr, wd
+    users,
+    items,
+    ratings,
+    user_weight,
+    item_weight,
+    user_bias,
+    item_bias,
+    p,
+    q,
+    lr,
+    user_wd,
+    item_wd,
 ):
     for m in numba.prange(len(user_weight)):
         for n in range(len(ratings)):
@@ -129,19 +144,20 @@ def _descend(  # type: ignore[no-untyped-def]
             for k in range(p.shape[2]):
                 product += p[m, user, k] * q[m, item, k]
             error -= product
-            user_bias[m, user] += step * (error - wd * user_bias[m, user])
-            item_bias[m, item] += step * (error - wd * item_bias[m, item])
+            wd_u, wd_i = user_wd[user], item_wd[item]
+            user_bias[m, user] += step * (error - wd_u * user_bias[m, user])
+            item_bias[m, item] += step * (error - wd_i * item_bias[m, item])
             for k in range(p.shape[2]):
                 before = p[m, user, k]
-                p[m, user, k] += step * (error * q[m, item, k] - wd * before)
-                q[m, item, k] += step * (error * before - wd * q[m, item, k])
+                p[m, user, k] += step * (error * q[m, item, k] - wd_u * before)
+                q[m, item, k] += step * (error * before - wd_i * q[m, item, k])
 
 
-@_compiled
+@compiled(**_OPTIONS)
 def _predict(  # type: ignore[no-untyped-def]
     users, items, user_weight, item_weight, user_bias, item_bias, p, q, predictions
 ):
-    for n in numba.prange(len(users)):
+    for n in range(len(users)):
         user, item = users[n], items[n]
         total, weights = np.float32(0), np.float32(0)
         for m in range(len(user_weight)):

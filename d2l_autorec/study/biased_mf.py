@@ -31,7 +31,9 @@ class BiasedMF(Estimator):
     num_factors : int
         Rank.
     wd : float
-        Penalty: see `Factors.step`.
+        Penalty of what belongs to a user or an item, which is divided by the root of
+        the number of its ratings: with :math:`\lambda` over that root, see
+        `Factors.step`.
     lr : float
         Length of a step, which falls to 0 along half a cosine.
     num_epochs : int
@@ -44,8 +46,8 @@ class BiasedMF(Estimator):
     """
 
     num_factors: int = 50
-    wd: float = 0.05
-    lr: float = 0.01
+    wd: float = 1.0
+    lr: float = 0.02
     num_epochs: int = 40
 
     title = "BiasedMF"
@@ -87,15 +89,21 @@ class BiasedMF(Estimator):
         users, items = self.ratings.indices(train_data)
         rating = train_data["rating"].to_numpy(np.float64)
         self.mean, self.unit = rating.mean(), rating.std() or 1.0
-        rating = ((rating - self.mean) / self.unit).astype(np.float32)
+        rating = (rating - self.mean) / self.unit
         self.factors = Factors(self.num_factors, *weights, rng)
+        counts = (
+            np.bincount(users, minlength=self.ratings.num_users),
+            np.bincount(items, minlength=self.ratings.num_items),
+        )
         # What is never trained says nothing.
-        self.factors.user_factors[:, _absent(users, self.ratings.num_users)] = 0
-        self.factors.item_factors[:, _absent(items, self.ratings.num_items)] = 0
+        self.factors.user_factors[:, counts[0] == 0] = 0
+        self.factors.item_factors[:, counts[1] == 0] = 0
+        penalties = [self.wd / np.sqrt(count.clip(1)) for count in counts]
         for epoch in range(self.num_epochs):
             lr = self.lr * (1 + math.cos(math.pi * epoch / self.num_epochs)) / 2
             order = rng.permutation(len(rating))
-            self.factors.step(users[order], items[order], rating[order], lr, self.wd)
+            drawn = (users[order], items[order], rating[order])
+            self.factors.step(*drawn, lr, *penalties)
             if not self.factors.are_finite():
                 raise TrainingDiverged(
                     f"{self.title}: epoch {epoch + 1} diverged; try a smaller lr than "
@@ -114,7 +122,3 @@ class BiasedMF(Estimator):
     @property
     def num_ticks(self) -> int:  # noqa: D102
         return self.num_epochs
-
-
-def _absent(index: np.ndarray, size: int) -> np.ndarray:
-    return np.asarray(np.bincount(index, minlength=size) == 0)

@@ -45,7 +45,7 @@ class BiasedMF(Estimator):
     the settings do not depend on the scale.
     """
 
-    num_factors: int = 50
+    num_factors: int = 100
     wd: float = 1.0
     lr: float = 0.02
     num_epochs: int = 40

@@ -35,7 +35,7 @@ MODELS = {
 # Other names for some of them.
 ALIASES = {"autorec": "book", "autorec-best": "best"}
 # Settings that are chosen on a validation part unless they are given.
-TUNED = {"biased-mf": {"num_factors": "5/20/100", "wd": "0.02/0.05/0.1"}}
+TUNED = {"biased-mf": {"num_factors": "20/100", "wd": "0.7/1/1.5"}}
 
 
 class Contender(NamedTuple):

@@ -42,9 +42,12 @@ class LLORMA(BiasedMF):
     In the paper, local models are without a mean and biases.
     """
 
-    num_factors: int = 10
+    num_factors: int = 15
+    wd: float = 0.2
+    lr: float = 0.05
+    num_epochs: int = 30
     num_anchors: int = 50
-    width: float = 1.5
+    width: float = 2.5
 
     title = "LLORMA"
 

@@ -167,10 +167,10 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         **{"max_steps": 3, "batch_size": 64, "lr": 0.05, "momentum": 0.9},
     }
     user_rbm = {**item_rbm, "kind": "user"}
-    mf = {"model": "BiasedMF", "num_factors": 50, "lr": 0.01, "num_epochs": 40}
+    mf = {"model": "BiasedMF", "num_factors": 200, "lr": 0.02, "num_epochs": 40}
     llorma = {
-        **{"model": "LLORMA", "num_factors": 10, "lr": 0.01, "num_epochs": 40},
-        **{"num_anchors": 50, "width": 1.5},
+        **{"model": "LLORMA", "num_factors": 15, "lr": 0.05, "num_epochs": 30},
+        **{"num_anchors": 50, "width": 2.5},
     }
     found = {
         "item": Experiment("I-AutoRec", "a, b, c", 0.831, paper, (150, 200, 300)),
@@ -190,8 +190,8 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
         "i-rbm": Experiment("I-RBM", "a, c", 0.854, None, (0.001,), other=item_rbm),
         "u-rbm": Experiment("U-RBM", "a, c", 0.881, None, (0.001,), other=user_rbm),
-        "mf": Experiment("BiasedMF", "c", 0.845, None, (0.05,), other=mf),
-        "llorma": Experiment("LLORMA", "c", 0.833, None, (0.05,), 2, other=llorma),
+        "mf": Experiment("BiasedMF", "c", 0.845, None, (0.8, 1.0, 1.25), other=mf),
+        "llorma": Experiment("LLORMA", "c", 0.833, None, (0.2,), 2, other=llorma),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
     }
     for units in HIDDEN_UNITS:

@@ -162,11 +162,15 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
     user = replace(paper, kind="user", lr=0.001, num_epochs=80)
     linear = replace(rprop, activation="identity")
     deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
+    rbm = {"model": "RBM", "max_steps": 1, "lr": 0.2, "momentum": 0.9}
     item_rbm = {
-        **{"model": "RBM", "kind": "item", "num_hidden": 100, "num_epochs": 50},
-        **{"max_steps": 3, "batch_size": 64, "lr": 0.05, "momentum": 0.9},
+        **{**rbm, "kind": "item", "num_hidden": 200, "num_epochs": 45},
+        "batch_size": 64,
     }
-    user_rbm = {**item_rbm, "kind": "user"}
+    user_rbm = {
+        **{**rbm, "kind": "user", "num_hidden": 100, "num_epochs": 30},
+        "batch_size": 32,
+    }
     mf = {"model": "BiasedMF", "num_factors": 200, "lr": 0.02, "num_epochs": 40}
     llorma = {
         **{"model": "LLORMA", "num_factors": 15, "lr": 0.05, "num_epochs": 30},
@@ -188,8 +192,8 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         ),
         "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
         "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
-        "i-rbm": Experiment("I-RBM", "a, c", 0.854, None, (0.001,), other=item_rbm),
-        "u-rbm": Experiment("U-RBM", "a, c", 0.881, None, (0.001,), other=user_rbm),
+        "i-rbm": Experiment("I-RBM", "a, c", 0.854, None, (0.02, 0.04), other=item_rbm),
+        "u-rbm": Experiment("U-RBM", "a, c", 0.881, None, (0.02,), other=user_rbm),
         "mf": Experiment("BiasedMF", "c", 0.845, None, (0.8, 1.0, 1.25), other=mf),
         "llorma": Experiment("LLORMA", "c", 0.833, None, (0.2,), 2, other=llorma),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),

@@ -54,11 +54,11 @@ class RBM(Estimator):
     kind: str = "item"
     num_hidden: int = 100
     num_epochs: int = 30
-    max_steps: int = 3
-    batch_size: int = 64
-    lr: float = 0.1
+    max_steps: int = 1
+    batch_size: int = 32
+    lr: float = 0.2
     momentum: float = 0.9
-    wd: float = 0.01
+    wd: float = 0.02
 
     cold = "from what is known of the other: near its mean"
 

@@ -139,7 +139,7 @@ def test_neighborhoods_are_around_training_ratings():
 def test_where_no_neighborhood_reaches_the_model_for_all_predicts():
     data = random_table()
     model = fitted(LLORMA, data, num_anchors=3, width=1e-3, num_epochs=2)
-    same = {"num_factors": 15, "wd": 0.2, "lr": 0.05, "num_epochs": 2}
+    same = {"num_factors": 20, "wd": 0.25, "lr": 0.05, "num_epochs": 2}
     whole = fitted(BiasedMF, data, **same)
     far = np.isnan(model.factors.predict(*model.ratings.indices(data)))
     assert 0 < far.sum() < len(data)

@@ -42,10 +42,10 @@ class LLORMA(BiasedMF):
     In the paper, local models are without a mean and biases.
     """
 
-    num_factors: int = 15
-    wd: float = 0.2
+    num_factors: int = 20
+    wd: float = 0.25
     lr: float = 0.05
-    num_epochs: int = 30
+    num_epochs: int = 24
     num_anchors: int = 50
     width: float = 2.5
 

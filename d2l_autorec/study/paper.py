@@ -173,7 +173,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
     }
     mf = {"model": "BiasedMF", "num_factors": 200, "lr": 0.02, "num_epochs": 40}
     llorma = {
-        **{"model": "LLORMA", "num_factors": 15, "lr": 0.05, "num_epochs": 30},
+        **{"model": "LLORMA", "num_factors": 20, "lr": 0.05, "num_epochs": 24},
         **{"num_anchors": 50, "width": 2.5},
     }
     found = {
@@ -195,7 +195,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         "i-rbm": Experiment("I-RBM", "a, c", 0.854, None, (0.02, 0.04), other=item_rbm),
         "u-rbm": Experiment("U-RBM", "a, c", 0.881, None, (0.02,), other=user_rbm),
         "mf": Experiment("BiasedMF", "c", 0.845, None, (0.8, 1.0, 1.25), other=mf),
-        "llorma": Experiment("LLORMA", "c", 0.833, None, (0.2,), 2, other=llorma),
+        "llorma": Experiment("LLORMA", "c", 0.833, None, (0.25,), 2, other=llorma),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
     }
     for units in HIDDEN_UNITS:

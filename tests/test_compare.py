@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,8 +10,8 @@ import pytest
 
 from d2l_autorec import study, try_all_gpus
 from d2l_autorec.commands import cli
-from d2l_autorec.commands.compare import BEGIN, END, MODELS, QUICK_MODELS, main
-from d2l_autorec.errors import DataError
+from d2l_autorec.commands.compare import BEGIN, END, QUICK_MODELS, main
+from d2l_autorec.errors import DataError, TrainingDiverged
 from d2l_autorec.ratings import Ratings, load_dataset, load_folds_ml100k
 from d2l_autorec.study import Score, estimators
 from d2l_autorec.training import PRESETS, Biases
@@ -25,7 +24,16 @@ def ratings(small_data):
     return load_dataset("ml-100k")
 
 
-@pytest.fixture(params=MODELS)
+# Each model once, those that take long made short; a preset is like another.
+SHORT = {
+    "biased-mf": "biased-mf:num_factors=3:wd=1:num_epochs=5",
+    "llorma": "llorma:num_anchors=3:num_epochs=3",
+    "rbm": "rbm:num_hidden=3:num_epochs=3",
+}
+CONTENDERS = [SHORT.get(name, name) for name in study.MODELS if name != "paper"]
+
+
+@pytest.fixture(params=CONTENDERS)
 def model_class(request, monkeypatch):
     """Each of the models; smaller and shorter than they are."""
     monkeypatch.setattr(estimators.BookMF, "num_epochs", 4)
@@ -40,10 +48,7 @@ def model_class(request, monkeypatch):
         )
         monkeypatch.setitem(PRESETS, name, small)
     monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "max_epochs", 6)
-    found = getattr(estimators, MODELS[request.param])
-    if found is estimators.BookAutoRec:
-        return partial(found, recipe=PRESETS["book"])
-    return found
+    return study.Contender.parse(request.param).make
 
 
 def only_run(ratings, seed=0):
@@ -123,10 +128,11 @@ def test_epochs_count_up_once_the_settings_are_chosen(model_class, ratings):
 def test_every_model_can_be_compared():
     concrete = {
         name
-        for name, found in vars(estimators).items()
-        if isinstance(found, type) and issubclass(found, estimators.Estimator)
+        for name in study.__all__
+        if isinstance(found := getattr(study, name), type)
+        and issubclass(found, study.Estimator)
     }
-    assert set(MODELS.values()) == concrete - {"Estimator"}
+    assert set(study.MODELS.values()) == concrete - {"Estimator", "GridSearch"}
 
 
 # What each model is.
@@ -306,6 +312,146 @@ def test_one_run_has_no_deviation_and_without_mf_there_is_no_difference():
     ]
 
 
+# Models by name, with their settings.
+
+
+def test_settings_are_read_in_the_kind_of_the_setting():
+    (make,) = study.Contender.parse(
+        "best:num_hidden=20x10x20:lr=1e-3:clip=false:cold=net:kind=user:wd=none"
+    ).candidates.values()
+    recipe = make(None, []).recipe
+    assert recipe == replace(
+        PRESETS["best"],
+        **{"num_hidden": (20, 10, 20), "lr": 0.001, "clip": False, "cold": None},
+        kind="user",
+    )
+    (make,) = study.Contender.parse(
+        "rbm:num_hidden=7:kind=user:wd=0"
+    ).candidates.values()
+    model = make(None, [])
+    assert (model.num_hidden, model.kind, model.wd) == (7, "user", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("svd", "'svd' is not one of mean, biases, mf, biased-mf, "),
+        ("book:layers=2", "book has no setting 'layers'; it has num_hidden, kind, "),
+        ("mean:wd=1", "mean has no setting 'wd'"),
+        ("book:num_hidden=0", "book:num_hidden='0' is not a whole number from 1"),
+        ("book:num_hidden=2/", "book:num_hidden='' is not a whole number from 1"),
+        ("book:clip=1", "book:clip='1' is not one of"),
+        ("book:optimizer=x", "book:optimizer='x' is not one of adadelta"),
+        ("book:wd=none", "the book loss needs a weight decay"),
+        ("rbm:kind=all", "rbm:kind='all' is not one of item, user"),
+        ("llorma:width=wide", "llorma:width='wide' is not a number from 0"),
+        ("biased-mf:num_factors=1.5", "'1.5' is not a whole number from 1"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        study.Contender.parse(text)
+
+
+def test_a_grid_has_a_candidate_for_each_combination():
+    found = study.Contender.parse("book:lr=0.1/0.2:wd=0/1").candidates
+    assert list(found) == [
+        *("lr=0.1, wd=0", "lr=0.1, wd=1", "lr=0.2, wd=0", "lr=0.2, wd=1")
+    ]
+    # What is tuned by default is no longer, once it is given.
+    assert len(study.Contender.parse("biased-mf").candidates) > 1
+    tuned = study.Contender.parse("biased-mf:wd=1:num_factors=2").candidates
+    assert list(tuned) == ["num_factors=2, wd=1"]
+
+
+class Guess(estimators.Estimator):
+    """Predicts what it was made with, and remembers what it was trained on."""
+
+    title, cold, num_parameters = "guess", "the guess", 1
+    guess = 0.0
+
+    def fit(self, train_data, seed):
+        self.trained = len(train_data)
+        if self.guess > 90:
+            raise TrainingDiverged("away")
+        yield 1
+
+    def predict(self, pairs):
+        return np.full(len(pairs), self.guess)
+
+
+def test_a_grid_search_chooses_on_a_tenth_and_trains_on_all():
+    data = pd.DataFrame({"user_id": range(40), "item_id": 1, "rating": 3.0})
+    guesses = {str(value): Guess(None, []) for value in (99.0, 1.0, 2.5, 4.0)}
+    for name, model in guesses.items():
+        model.guess = float(name)
+    search = study.GridSearch(None, [], guesses)
+    assert search.title == "guess"
+    assert list(search.fit(data, 0)) == [0, 0, 0, 1]
+    assert search.chosen == "2.5"
+    assert search.errors == {"99.0": np.inf, "1.0": 2.0, "2.5": 0.5, "4.0": 1.0}
+    assert [m.trained for m in guesses.values()] == [36, 36, 40, 36]
+    assert search.predict(data).tolist() == [2.5] * 40
+
+
+# Rankings.
+
+
+def test_rankings_are_those_of_the_formula():
+    test_data = table(
+        *[("a", item, rating) for item, rating in zip("pqrs", (5.0, 1.0, 4.0, 2.0))],
+        *[("b", item, 4.0) for item in "pq"],
+        ("c", "p", 1.0),  # none of whose items is relevant
+    )
+    predictions = np.array([1.0, 4.0, 3.0, 2.0, 1.0, 2.0, 5.0])
+    found = study.ranking(predictions, test_data, 3.0, 0)
+    # a: relevant are places 2 and 4 of 4; b: both of 2.
+    gain = (1 / np.log2(3) + 1 / np.log2(5)) / (1 + 1 / np.log2(3))
+    assert found["NDCG@10"] == pytest.approx((gain + 1) / 2)
+    assert found["recall@10"] == 1
+    assert found["precision@10"] == pytest.approx((2 / 4 + 1) / 2)
+
+
+def test_only_ten_places_count():
+    items = [("a", item, 5.0) for item in range(15)]
+    items += [("a", item, 1.0) for item in range(15, 20)]
+    best_last = study.ranking(np.arange(20.0), table(*items), 3.0, 0)
+    assert best_last["recall@10"] == pytest.approx(5 / 15)
+    assert best_last["precision@10"] == pytest.approx(5 / 10)
+    ideal = (1 / np.log2(np.arange(2, 12))).sum()
+    gain = (1 / np.log2(np.arange(7, 12))).sum()
+    assert best_last["NDCG@10"] == pytest.approx(gain / ideal)
+    best_first = study.ranking(-np.arange(20.0), table(*items), 3.0, 0)
+    assert best_first["NDCG@10"] == best_first["precision@10"] == 1
+
+
+def test_equal_predictions_have_no_order_of_their_own():
+    rows = [("a", n, 5.0 if n < 10 else 1.0) for n in range(1000)]
+    found = study.ranking(np.zeros(1000), table(*rows), 3.0, 0)
+    assert found["precision@10"] < 0.5
+
+
+# Folds.
+
+
+def test_each_rating_is_held_out_once(ratings):
+    runs = list(study.make_splits(ratings, "4-fold", [3]))
+    assert [run.name for run in runs] == [f"fold {n}, seed 3" for n in (1, 2, 3, 4)]
+    tested = pd.concat([run.test_data for run in runs])
+    pd.testing.assert_frame_equal(tested.sort_index(), ratings.data)
+    assert max(len(r.test_data) for r in runs) - min(len(r.test_data) for r in runs) < 2
+    assert all(len(r.train_data) + len(r.test_data) == len(ratings.data) for r in runs)
+    again = list(study.make_splits(ratings, "4-fold", [3]))
+    assert all(a.test_data.equals(b.test_data) for a, b in zip(runs, again))
+    (other, *_) = study.make_splits(ratings, "4-fold", [4])
+    assert not other.test_data.equals(runs[0].test_data)
+
+
+def test_fewer_ratings_than_folds_are_refused():
+    with pytest.raises(DataError, match="3 ratings are too few for 4 folds"):
+        list(study.make_splits(Ratings("toy", TOY), "4-fold", [0]))
+
+
 # The command.
 
 
@@ -333,8 +479,9 @@ def test_it_prints_the_table_and_what_it_stands_for(small_data, command):
         assert f"\n| {name} " in out
     assert "0/2 |" in out or "1/2 |" in out or "2/2 |" in out
     assert "No prediction is clipped" in out
-    assert "Cold in the test part" in out
-    assert "- seed 1: " in out
+    assert "Won: the runs, of all, in which a model's RMSE is below that of MF" in out
+    assert "No user or item of a test part is cold." in out
+    assert ": 0 users" not in out
     assert "Not comparable with the table" in out
     assert "7/7" in err
 
@@ -349,16 +496,65 @@ def test_the_same_seeds_give_the_same_table(small_data, command):
 def test_every_model_meets_the_same_runs(small_data, command, monkeypatch):
     met = []
 
-    def score(model, run, tick):
+    def score(model, run, tick, ranked):
         met.append((type(model).__name__, run.name, run.seed, id(run)))
         return Score(1.0, 1.0, [1.0], 0.0, 1)
 
     monkeypatch.setattr(study, "score", score)
     monkeypatch.setattr(study, "book_protocol", lambda *_: {"averaged": 1, "pooled": 1})
     assert command("--seeds", "3,5", "--quiet")[0] == 0
-    assert [m[0] for m in met] == [MODELS[name] for name in QUICK_MODELS] * 2
+    names = [study.ALIASES.get(name, name) for name in QUICK_MODELS]
+    assert [m[0] for m in met] == [study.MODELS[name] for name in names] * 2
     assert [m[1:3] for m in met] == [("seed 3", 3)] * 5 + [("seed 5", 5)] * 5
     assert len({m[3] for m in met[:5]}) == len({m[3] for m in met[5:]}) == 1
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Ratings of 20 users, and held-out ones, of one user more."""
+    rng = np.random.default_rng(0)
+    rows = [(u, i, rng.integers(1, 6)) for u in range(20) for i in range(10)]
+    held_out = [*rows[::7], ("new", 3, 4)]
+    paths = tmp_path / "mine.csv", tmp_path / "held-out.csv"
+    for path, part in zip(paths, (set(rows) - set(held_out), held_out)):
+        lines = ("{},{},{}\n".format(*row) for row in sorted(part, key=str))
+        path.write_text("user,item,rating\n" + "".join(lines))
+    return paths
+
+
+def test_ratings_of_ones_own_are_cross_validated(files, command, tmp_path):
+    report = tmp_path / "report.json"
+    code, out, _ = command(
+        *("--ratings", files[0], "--splits", "3-fold", "--models", "biases,mf"),
+        *("--ranking", "--json", report),
+    )
+    assert code == 0
+    assert "\nmine.csv, 3-fold split, seed 0:\n" in out
+    header = next(line for line in out.split("\n") if line.startswith("| model"))
+    assert "NDCG@10 |" in header
+    assert "protocol TestRatings" in out
+    assert "the book trains its MF" not in out
+    assert f"--ratings {files[0]} --splits 3-fold --seeds 0 --ranking" in out
+    scores = json.loads(report.read_text())["models"]["biases"]["scores"]
+    assert len(scores) == 3
+    assert set(scores[0]["ranking"]) == {"NDCG@10", "recall@10", "precision@10"}
+
+
+def test_the_test_part_may_be_a_file(files, command):
+    code, out, _ = command(
+        *("--ratings", files[0], "--test-ratings", files[1]),
+        *("--models", "mean,book:num_hidden=3:num_epochs=2/3"),
+    )
+    assert code == 0
+    assert f"mine.csv, tested on {files[1]}, seed 0:" in out
+    assert "- seed 0: 1 users (new); 1 ratings" in out
+    assert "\n| AutoRec (book), num_hidden=3, num_epochs=2/3 |" in out
+    chosen = "chosen on a tenth of the training ratings, then trained again on all"
+    assert re.search(rf"num_hidden=3, num_epochs=[23]; {chosen}", out)
+    tested = pd.read_csv(files[1])["rating"]
+    mean = pd.read_csv(files[0])["rating"].mean()
+    error = np.sqrt(np.mean((tested - mean) ** 2))
+    assert re.search(rf"\| global mean +\| +{error:.3f} \|", out)
 
 
 def test_quiet_shows_no_progress(small_data, command):
@@ -485,15 +681,24 @@ def test_the_chart_shows_every_run_and_every_mean():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--models", "svd"], "'svd' is not one of mean, biases, mf, autorec"),
+        (["--models", "svd"], "'svd' is not one of mean, biases, mf, biased-mf"),
         (["--models", ""], "'' is not one of"),
         (["--seeds", "4-0"], "'4-0' counts down"),
         (["--seeds", "x"], "'x' is not a seed or a range"),
         (["--seeds", "0-"], "'0-' is not a seed or a range"),
         (["--seeds", "-1"], "'-1' is not a seed or a range"),
-        (["--splits", "u1"], "invalid choice: 'u1'"),
+        (["--splits", "u1"], "'u1' is not random, seq-aware, u1-u5, or such as"),
+        (["--splits", "1-fold"], "'1-fold' is not random"),
         (["--plot", "chart.txt"], "does not end in .png, .svg or .pdf"),
         (["--json", "no/such/folder/r.json"], "no/such/folder is not a folder"),
+        (["--models", "book:lr=0"], "book:lr='0' is not a number above 0"),
+        (["--ratings", "r.csv", "--dataset", "ml-1m"], "--ratings excludes --dataset"),
+        (["--test-ratings", "r.csv"], "--test-ratings is for a file that --ratings"),
+        (["--duplicates", "last"], "--duplicates is for a file that --ratings names"),
+        (
+            ["--ratings", "r", "--test-ratings", "t", "--splits", "5-fold"],
+            "--test-ratings is the test part",
+        ),
         (["--markdown", "no/such/folder/r.md"], "no/such/folder is not a folder"),
     ],
 )

@@ -15,6 +15,7 @@ from d2l_autorec.training import PRESETS
 
 TINY = replace(PRESETS["paper"], num_hidden=3, num_epochs=2)
 ITEM = Experiment("I-AutoRec", "a", 0.831, TINY, (1.0, 50.0))
+MF = {"model": "BiasedMF", "num_factors": 2, "lr": 0.01, "num_epochs": 1}
 
 
 def silent(share, before):
@@ -207,14 +208,13 @@ def tiny_study(monkeypatch):
     def experiments(quick, cold):
         return {
             "item": replace(ITEM, cold=cold),
-            "mf": Experiment("BiasedMF", "c", 0.845, None, (1e-5,)),
+            "mf": Experiment("BiasedMF", "c", 0.845, None, (0.1,), other=MF),
             "hidden-2": Experiment(
                 "2 hidden units", "figure", None, replace(TINY, num_hidden=2), (1.0,), 1
             ),
         }
 
     monkeypatch.setattr(command, "experiments", experiments)
-    monkeypatch.setattr("d2l_autorec.study.BookMF.num_epochs", 1)
 
 
 def test_the_command_writes_table_records_and_plot(tiny_study, tmp_path, capsys):

@@ -5,26 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
+from ..study import ALIASES, MODELS
 from . import cli
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..ratings import Ratings
     from ..study import Estimator, Score
 
-# What --models calls them, and their classes.
-MODELS = {
-    "mean": "GlobalMean",
-    "biases": "Biases",
-    "mf": "BookMF",
-    "autorec": "BookAutoRec",
-    "autorec-early": "EarlyStoppedAutoRec",
-    "autorec-best": "BestAutoRec",
-}
-# What is compared without --models: the last one takes ten times as long as the rest.
-QUICK_MODELS = list(MODELS)[:-1]
+# What is compared without --models: the rest takes ten times as long, or more.
+QUICK_MODELS = ["mean", "biases", "mf", "autorec", "autorec-early"]
+_LAYOUT = ("columns", "encoding", "duplicates", "rating_offset")
 BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
 
 
@@ -36,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv : sequence of str, optional
         By default the process's own arguments.
     """
-    args = _parser().parse_args(argv)
-    seeds = args.seeds or ([0] if args.splits == "u1-u5" else list(range(5)))
+    parser = _parser()
+    args = parser.parse_args(argv)
+    _check_combination(parser, args)
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from tqdm import tqdm
@@ -47,38 +46,51 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..loop import try_all_gpus
     from ..serving import save_figure, save_text
 
-    ratings = cli.load_ratings(
-        args.dataset, args.data_dir, args.markdown, args.plot, args.json
-    )
+    try:
+        contenders = {text: study.Contender.parse(text) for text in args.models}
+    except ValueError as error:
+        parser.error(f"argument --models: {error}")
+    ratings, parts = _load(args)
     if not args.quiet:
         print(ratings.summary())
     devices = try_all_gpus()
     models: dict[str, Estimator] = {
-        name: getattr(study, MODELS[name])(ratings, devices) for name in args.models
+        name: contender.make(ratings, devices) for name, contender in contenders.items()
     }
-    titles = {name: model.title for name, model in models.items()}
+    titles = {
+        name: ", ".join(filter(None, [model.title, contenders[name].given]))
+        for name, model in models.items()
+    }
 
     scores: dict[str, list[Score]] = {name: [] for name in models}
     runs, cold, protocol = [], [], None
-    mf = models.get("mf") if "timestamp" in ratings.data else None
-    num_runs = len(seeds) * (5 if args.splits == "u1-u5" else 1)
+    # Other data have no figures of the book to compare with.
+    mf = models.get("mf") if ratings.name == "ml-100k" else None
+    num_folds = _num_folds(args.splits)
+    fixed = parts or num_folds > 1  # whatever the seed
+    seeds = args.seeds or list(range(1 if fixed else 5))
+    num_runs = len(seeds) * num_folds
+    if parts:
+        splits = iter([study.Split(f"seed {n}", n, *parts) for n in seeds])
+    else:
+        splits = study.make_splits(ratings, args.splits, seeds, args.data_dir)
     with tqdm(
         total=num_runs * len(models) + (mf is not None),
         unit="model",
         disable=args.quiet,
     ) as bar:
-        for run in study.make_splits(ratings, args.splits, seeds, args.data_dir):
+        for run in splits:
             runs.append(run.name)
             cold.append({**run.cold(), "ratings": run.num_cold_ratings()})
             for name, model in models.items():
-                doing = f"{run.name}, {model.title}"
+                doing = f"{run.name}, {titles[name]}"
                 bar.set_postfix_str(doing)
 
                 def tick(epoch: int, doing: str = doing) -> None:
                     at = f"epoch {epoch}" if epoch else "preparing"
                     bar.set_postfix_str(f"{doing}, {at}")
 
-                scores[name].append(study.score(model, run, tick))
+                scores[name].append(study.score(model, run, tick, args.ranking))
                 bar.update()
         if isinstance(mf, study.BookMF):
             bar.set_postfix_str("the book's own protocol for its MF")
@@ -86,12 +98,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             bar.update()
 
     noun = "seeds" if len(seeds) > 1 else "seed"
-    where = f"{ratings.name}, {args.splits} split, {noun} {study.span(seeds)}"
+    split = f"tested on {args.test_ratings}" if parts else f"{args.splits} split"
+    where = f"{ratings.name}, {split}, {noun} {study.span(seeds)}"
     report = "\n\n".join(
         [
             f"{where}:",
             study.results_table(scores, titles),
-            _notes(scores, models, dict(zip(runs, cold))),
+            _notes(scores, models, titles, dict(zip(runs, cold))),
             *([_protocol_note(protocol, seeds[0])] if protocol else []),
             _provenance(ratings.name, args, seeds),
         ]
@@ -110,36 +123,88 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         found = {
             "dataset": ratings.name,
-            "splits": args.splits,
+            "splits": args.test_ratings or args.splits,
             "seeds": seeds,
-            "clipped": [name for name in models if name == "autorec-best"],
+            "clipped": [name for name, model in models.items() if model.clips],
             "runs": [{"name": n, "cold": c} for n, c in zip(runs, cold)],
             "models": {
                 name: {
-                    "title": model.title,
+                    "title": titles[name],
                     "cold": model.cold,
                     "scores": [s._asdict() for s in scores[name]],
                 }
                 for name, model in models.items()
             },
             "book_protocol": protocol,
-            "versions": {"python": platform.python_version(), "mxnet": mx.__version__},
+            "versions": {
+                "d2l_autorec": __version__,
+                "python": platform.python_version(),
+                "mxnet": mx.__version__,
+            },
         }
         save_text(json.dumps(found, indent=2, default=_plain) + "\n", args.json)
 
 
+def _check_combination(parser: cli.Parser, args: argparse.Namespace) -> None:
+    if args.ratings and (args.dataset or args.data_dir):
+        parser.error("--ratings excludes --dataset and --data-dir")
+    for flag in ("test_ratings", *_LAYOUT):
+        given = getattr(args, flag) != parser.get_default(flag)
+        if given and not args.ratings:
+            flag = flag.replace("_", "-")
+            parser.error(f"--{flag} is for a file that --ratings names")
+    if args.test_ratings and args.splits != parser.get_default("splits"):
+        parser.error("--test-ratings is the test part: --splits cannot choose another")
+
+
+def _load(
+    args: argparse.Namespace,
+) -> tuple[Ratings, tuple[pd.DataFrame, pd.DataFrame] | None]:
+    """Load the ratings; and their parts, if the test part is a file of its own."""
+    from ..ratings import read_parts, read_ratings
+
+    if not args.ratings:
+        files = args.markdown, args.plot, args.json
+        return cli.load_ratings(args.dataset, args.data_dir, *files), None
+    layout = {name: getattr(args, name) for name in _LAYOUT}
+    if args.test_ratings:
+        ratings, *parts = read_parts(args.ratings, args.test_ratings, **layout)
+        return ratings, (parts[0], parts[1])
+    return read_ratings(args.ratings, **layout), None
+
+
+def _num_folds(splits: str) -> int:
+    """Count the runs that each seed makes."""
+    if splits.endswith("-fold"):
+        return int(splits[: -len("-fold")])
+    return 5 if splits == "u1-u5" else 1
+
+
 def _notes(
-    scores: dict[str, list[Score]],
-    models: dict[str, Estimator],
-    cold: dict[str, dict[str, Any]],
+    scores: Mapping[str, list[Score]],
+    models: Mapping[str, Estimator],
+    titles: Mapping[str, str],
+    cold: Mapping[str, dict[str, Any]],
 ) -> str:
     """Say what the numbers stand for, and what happened to cold users and items."""
+    clipped = [titles[name] for name, model in models.items() if model.clips]
     lines = [
         "RMSE and MAE are pooled over all held-out ratings of a run, mean ± standard "
-        f"deviation over the runs. No prediction is clipped to the rating scale"
-        f"{', but for those of AutoRec (best)' if 'autorec-best' in scores else ''}. "
+        "deviation over the runs. No prediction is clipped to the rating scale"
+        f"{', but for those of ' + _listed(clipped) if clipped else ''}. "
         "Seconds are of training alone."
     ]
+    if "mf" in models:
+        lines.append(
+            "Won: the runs, of all, in which a model's RMSE is below that of "
+            f"{titles['mf']}."
+        )
+    if any(s.ranking for found in scores.values() for s in found):
+        lines.append(
+            "NDCG, recall and precision rank the held-out items of each user (protocol "
+            "TestRatings of Bellogín et al., 2011); relevant are those rated at least "
+            "the mean of the training ratings, and counted are users who have some."
+        )
     if "autorec-early" in scores:
         epochs = ", ".join(str(len(s.curve)) for s in scores["autorec-early"])
         line = (
@@ -151,16 +216,30 @@ def _notes(
             won = sum(early.rmse < book.rmse for early, book in pairs)
             line += f"; below the book's AutoRec in {won} of {len(pairs)} runs"
         lines.append(line + ".")
+    lines += [
+        f"{titles[name]}: {chosen}; chosen on a tenth of the training ratings, then "
+        "trained again on all of them."
+        for name, found in scores.items()
+        if (chosen := " | ".join(s.chosen for s in found if s.chosen))
+    ]
+    affected = {run: found for run, found in cold.items() if found["ratings"]}
+    if not affected:
+        return "\n".join([*lines, "No user or item of a test part is cold."])
     lines.append("Cold in the test part (no training rating), and scored all the same:")
-    for run, found in cold.items():
+    for run, found in affected.items():
         counted = ", ".join(
             f"{len(found[noun])} {noun}{_named(found[noun])}"
             for noun in ("users", "items")
+            if found[noun]
         )
         lines.append(f"- {run}: {counted}; {found['ratings']} ratings")
     lines.append("What the models predict there:")
-    lines += [f"- {model.title}: {model.cold}" for model in models.values()]
+    lines += [f"- {titles[name]}: {model.cold}" for name, model in models.items()]
     return "\n".join(lines)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _named(ids: Sequence[Any]) -> str:
@@ -182,8 +261,21 @@ def _protocol_note(protocol: dict[str, float], seed: int) -> str:
 def _provenance(dataset: str, args: argparse.Namespace, seeds: Sequence[int]) -> str:
     from ..study import provenance, span
 
-    flags = ["--dataset", dataset, "--splits", args.splits]
+    flags = ["--dataset", dataset]
+    if args.ratings:
+        flags = ["--ratings", args.ratings]
+    for name in _LAYOUT:
+        value = getattr(args, name)
+        if value != _parser().get_default(name):
+            shown = ",".join(value) if name == "columns" else str(value)
+            flags += [f"--{name.replace('_', '-')}", shown]
+    if args.test_ratings:
+        flags += ["--test-ratings", args.test_ratings]
+    else:
+        flags += ["--splits", args.splits]
     flags += ["--seeds", span(seeds)]
+    if args.ranking:
+        flags.append("--ranking")
     if args.models != QUICK_MODELS:
         flags += ["--models", ",".join(args.models)]
     return f"{provenance('compare', flags)}."
@@ -205,12 +297,15 @@ def _plain(value: Any) -> Any:
 
 
 def _models(text: str) -> list[str]:
-    names = list(dict.fromkeys(text.split(",")))
-    if unknown := [name for name in names if name not in MODELS]:
+    return list(dict.fromkeys(text.split(",")))
+
+
+def _splits(text: str) -> str:
+    if not re.fullmatch(r"random|seq-aware|u1-u5|([2-9]|[1-9]\d+)-fold", text):
         raise argparse.ArgumentTypeError(
-            f"{unknown[0]!r} is not one of {', '.join(MODELS)}"
+            f"{text!r} is not random, seq-aware, u1-u5, or such as 5-fold"
         )
-    return names
+    return text
 
 
 def _markdown_file(text: str) -> Path:
@@ -232,27 +327,42 @@ def _parser() -> cli.Parser:
         "flags: five random splits of MovieLens 100K, about three minutes on 2 cores.",
     )
     cli.add_data_flags(parser)
+    cli.add_ratings_flags(parser)
     group = parser.add_argument_group("comparison")
     group.add_argument(
         "--models",
         type=_models,
         default=",".join(QUICK_MODELS),
         metavar="LIST",
-        help=f"some of {', '.join(MODELS)}",
+        help=f"some of {', '.join([*MODELS, *ALIASES])}; with settings as in "
+        "book:num_hidden=200:lr=0.001; of several values, as in book:wd=1e-5/1e-4, a "
+        "tenth of the training ratings chooses",
     )
     group.add_argument(
         "--splits",
-        choices=("random", "seq-aware", "u1-u5"),
+        type=_splits,
         default="random",
-        help="what is held out: a random tenth, anew for each seed; each user's newest "
-        "rating; or the five folds that come with ml-100k, one after the other",
+        metavar="SPLITS",
+        help="what is held out: a random tenth, anew for each seed (random); each "
+        "user's newest rating (seq-aware); the five folds that come with ml-100k, one "
+        "after the other (u1-u5); or each of N random parts in its turn (5-fold, ...)",
+    )
+    group.add_argument(
+        "--test-ratings",
+        metavar="FILE",
+        help="hold this file out, which is like that of --ratings",
+    )
+    group.add_argument(
+        "--ranking",
+        action="store_true",
+        help="also NDCG@10, recall@10 and precision@10 of each user's held-out items",
     )
     group.add_argument(
         "--seeds",
         type=cli.seeds,
         metavar="LIST",
         help="such as 0-4 or 0,3,7: of the random splits, and of the models (default: "
-        "0-4; with u1-u5, where each seed goes through all folds, 0)",
+        "0-4; with folds, all of which each seed goes through, or --test-ratings, 0)",
     )
     output = cli.add_output_flags(
         parser,

@@ -2,7 +2,9 @@
 
 from .adam import FASTER
 from .arrays import dense, on_device, row_bounds
+from .boltzmann import Boltzmann
 from .cells import members, predict_cells
+from .factors import Factors
 from .fused import FusedStep
 from .rows import encoding, layerwise
 from .step import SparseStep
@@ -10,6 +12,8 @@ from .step import SparseStep
 __all__ = [
     "FASTER",
     "FusedStep",
+    "Boltzmann",
+    "Factors",
     "SparseStep",
     "dense",
     "encoding",

@@ -16,6 +16,7 @@ __all__ = [
     "load_folds_ml100k",
     "locate",
     "parse_ratings",
+    "read_parts",
     "read_ratings",
     "read_parts",
     "read_table",

@@ -1,3 +1,4 @@
+from .biased_mf import BiasedMF as BiasedMF
 from .charts import comparison_chart as comparison_chart
 from .charts import study_chart as study_chart
 from .comparison import Score as Score
@@ -6,13 +7,16 @@ from .comparison import book_protocol as book_protocol
 from .comparison import make_splits as make_splits
 from .comparison import results_table as results_table
 from .comparison import score as score
-from .estimators import BestAutoRec as BestAutoRec
+from .contenders import ALIASES as ALIASES
+from .contenders import MODELS as MODELS
+from .contenders import Contender as Contender
 from .estimators import Biases as Biases
 from .estimators import BookAutoRec as BookAutoRec
 from .estimators import BookMF as BookMF
 from .estimators import EarlyStoppedAutoRec as EarlyStoppedAutoRec
 from .estimators import Estimator as Estimator
 from .estimators import GlobalMean as GlobalMean
+from .llorma import LLORMA as LLORMA
 from .paper import HIDDEN_UNITS as HIDDEN_UNITS
 from .paper import NAMES as NAMES
 from .paper import PROTOCOL as PROTOCOL
@@ -25,6 +29,9 @@ from .paper import experiments as experiments
 from .paper import fingerprint as fingerprint
 from .paper import protocol_rmse as protocol_rmse
 from .paper import report as report
+from .ranking import ranking as ranking
+from .rbm import RBM as RBM
+from .search import GridSearch as GridSearch
 from .tables import machine as machine
 from .tables import markdown_table as markdown_table
 from .tables import provenance as provenance

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ..data import split_data_ml100k
@@ -16,6 +17,7 @@ from ..loop import seed_everything
 from ..mf import mf_evaluator, mf_pooled_evaluator
 from ..ratings import Ratings, load_folds_ml100k
 from .estimators import BookMF, Estimator
+from .ranking import ranking
 from .tables import markdown_table, spread
 
 
@@ -25,7 +27,7 @@ class Split(NamedTuple):
     Attributes
     ----------
     name : str
-        ``'seed 0'``, or with a fold ``'u1, seed 0'``.
+        ``'seed 0'``, or with a fold ``'u1, seed 0'`` or ``'fold 1, seed 0'``.
     seed : int
         Of the models, and of a random split.
     train_data, test_data : pandas.DataFrame
@@ -66,6 +68,10 @@ class Score(NamedTuple):
         Spent on training, with the choice of settings, without scoring.
     num_parameters : int
         Numbers that the model learned.
+    ranking : dict of str to float
+        As from `ranking`, if that was asked for.
+    chosen : str
+        Settings that a validation part has chosen.
     """
 
     rmse: float
@@ -73,6 +79,8 @@ class Score(NamedTuple):
     curve: list[float]
     seconds: float
     num_parameters: int
+    ranking: dict[str, float] | None = None
+    chosen: str = ""
 
 
 def make_splits(
@@ -84,8 +92,9 @@ def make_splits(
     ----------
     ratings : Ratings
         All of them.
-    splits : {'random', 'seq-aware', 'u1-u5'}
-        As for `split_data_ml100k`, or the five folds of ML-100K.
+    splits : {'random', 'seq-aware', 'u1-u5', 'N-fold'}
+        As for `split_data_ml100k`; the five folds of ML-100K; or N random parts of
+        about equal size, each of which is a test part once.
     seeds : sequence of int
         Each makes one run, or one a fold.
     data_dir : str, optional
@@ -107,6 +116,11 @@ def make_splits(
             for seed in seeds:
                 yield Split(f"u{number}, seed {seed}", seed, *parts)
         return
+    if splits.endswith("-fold"):
+        num_folds = int(splits[: -len("-fold")])
+        for seed in seeds:
+            yield from _folds(ratings.data, num_folds, seed)
+        return
     for seed in seeds:
         seed_everything(seed)
         parts = split_data_ml100k(
@@ -115,8 +129,21 @@ def make_splits(
         yield Split(f"seed {seed}", seed, *parts)
 
 
+def _folds(data: pd.DataFrame, num_folds: int, seed: int) -> Iterator[Split]:
+    if len(data) < num_folds:
+        raise DataError(f"{len(data)} ratings are too few for {num_folds} folds")
+    fold = np.random.default_rng(seed).permutation(len(data)) % num_folds
+    for n in range(num_folds):
+        yield Split(
+            f"fold {n + 1}, seed {seed}", seed, data[fold != n], data[fold == n]
+        )
+
+
 def score(
-    model: Estimator, run: Split, tick: Callable[[int], None] = lambda epoch: None
+    model: Estimator,
+    run: Split,
+    tick: Callable[[int], None] = lambda epoch: None,
+    ranked: bool = False,
 ) -> Score:
     """Train a model on a run's training part, and score it on the test part.
 
@@ -128,6 +155,9 @@ def score(
         The two parts.
     tick : callable, optional
         Called with what `Estimator.fit` yields, after each epoch.
+    ranked : bool
+        Whether to measure rankings, too, where a held-out rating that is at least the
+        mean of the training ratings makes an item relevant.
 
     Returns
     -------
@@ -144,12 +174,19 @@ def score(
         scoring += time.perf_counter() - paused
     seconds = time.perf_counter() - start - scoring
     predictions = model.predict(pairs)
+    found = None
+    if ranked:
+        found = ranking(
+            predictions, run.test_data, run.train_data["rating"].mean(), run.seed
+        )
     return Score(
         rmse(predictions, held_out),
         mae(predictions, held_out),
         curve,
         seconds,
         model.num_parameters,
+        found,
+        model.chosen,
     )
 
 
@@ -196,8 +233,12 @@ def results_table(scores: dict[str, list[Score]], titles: dict[str, str]) -> str
         A row a model. Each cell is mean ± sample standard deviation over the runs; a
         model wins a run if its RMSE is below that of the book's matrix factorization.
     """
+    measures = [*(next(iter(scores.values()))[0].ranking or ())]
     rows: list[tuple[str, ...]] = [
-        ("model", "RMSE", "MAE", "RMSE against MF", "won", "parameters", "seconds")
+        (
+            *("model", "RMSE", "MAE", *measures, "RMSE against MF", "won"),
+            *("parameters", "seconds"),
+        )
     ]
     against = [s.rmse for s in scores.get("mf", [])]
     for name, runs in scores.items():
@@ -206,11 +247,13 @@ def results_table(scores: dict[str, list[Score]], titles: dict[str, str]) -> str
             gaps = [s.rmse - other for s, other in zip(runs, against)]
             difference = spread(gaps, "+.3f")
             won = f"{sum(gap < 0 for gap in gaps)}/{len(gaps)}"
+        ranked = [s.ranking or {} for s in runs]
         rows.append(
             (
                 titles[name],
                 spread([s.rmse for s in runs]),
                 spread([s.mae for s in runs]),
+                *(spread([found[m] for found in ranked]) for m in measures),
                 difference,
                 won,
                 f"{runs[0].num_parameters:,}",

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ from ..training import (
 from ..training import Biases as FittedBiases
 
 
+@dataclass(eq=False)
 class Estimator(ABC):
     """A model that learns from a table of ratings and predicts ratings of pairs.
 
@@ -47,20 +48,38 @@ class Estimator(ABC):
     devices : sequence of mxnet.Context
         To train on.
 
-    Attributes
-    ----------
-    title : str
-        What tables and pictures call it.
-    cold : str
-        What it predicts where a user or an item has no training rating.
+    Notes
+    -----
+    The settings of a model are the other fields of its class, with their defaults.
     """
 
-    title: ClassVar[str]
-    cold: ClassVar[str]
+    ratings: Ratings
+    devices: Sequence[mx.Context]
 
-    def __init__(self, ratings: Ratings, devices: Sequence[mx.Context]) -> None:
-        self.ratings = ratings
-        self.devices = list(devices)
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What tables and pictures call it."""
+
+    @property
+    @abstractmethod
+    def cold(self) -> str:
+        """What it predicts where a user or an item has no training rating."""
+
+    @property
+    def clips(self) -> bool:
+        """Whether predictions are held to the range of the training ratings."""
+        return False
+
+    @property
+    def chosen(self) -> str:
+        """The settings that a validation part has chosen in `fit`, if it did."""
+        return ""
+
+    @property
+    def num_ticks(self) -> int:
+        """How often `fit` hands out control, at most; for progress."""
+        return 0
 
     @abstractmethod
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:
@@ -136,6 +155,7 @@ class Biases(Estimator):
         return 1 + self.found.user_bias.size + self.found.item_bias.size
 
 
+@dataclass(eq=False)
 class BookMF(Estimator):
     """The book's matrix factorization, by default in its settings.
 
@@ -147,15 +167,11 @@ class BookMF(Estimator):
         Weight decay.
     """
 
+    wd: float = 1e-5
+
     title = "MF (book)"
     cold = "the other's bias alone, below the scale (weights without data decay to 0)"
     num_factors, lr, num_epochs, batch_size = 30, 0.002, 20, 512
-
-    def __init__(
-        self, ratings: Ratings, devices: Sequence[mx.Context], wd: float = 1e-5
-    ) -> None:
-        super().__init__(ratings, devices)
-        self.wd = wd
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         seed_everything(seed)
@@ -191,8 +207,9 @@ class BookMF(Estimator):
         return _num_parameters(self.net)
 
 
+@dataclass(eq=False)
 class BookAutoRec(Estimator):
-    """The book's AutoRec, by default in its settings.
+    """AutoRec, by default the book's in its settings.
 
     Parameters
     ----------
@@ -200,19 +217,38 @@ class BookAutoRec(Estimator):
         As for `Estimator`.
     recipe : Recipe
         The settings.
+    name : str
+        What the title calls them.
     """
 
-    title = "AutoRec (book)"
-    cold = "0 for a user (weights without data decay to 0); an empty row's for an item"
+    recipe: Recipe = PRESETS["book"]
+    name: str = "book"
 
-    def __init__(
-        self,
-        ratings: Ratings,
-        devices: Sequence[mx.Context],
-        recipe: Recipe = PRESETS["book"],
-    ) -> None:
-        super().__init__(ratings, devices)
-        self.recipe = recipe
+    @property
+    def title(self) -> str:  # noqa: D102
+        return f"AutoRec ({self.name})"
+
+    @property
+    def cold(self) -> str:  # noqa: D102
+        if self.recipe.cold == "mean":
+            return "the mean"
+        if self.recipe.cold is not None:
+            return f"{self.recipe.cold:g}"
+        row, column = "item", "user"
+        if self.recipe.kind == "user":
+            row, column = column, row
+        return (
+            f"0 for {_a(column)} (weights without data decay to 0); an empty row's for "
+            f"{_a(row)}"
+        )
+
+    @property
+    def clips(self) -> bool:  # noqa: D102
+        return self.recipe.clip
+
+    @property
+    def num_ticks(self) -> int:  # noqa: D102
+        return self.recipe.pretrain_epochs + self.recipe.num_epochs
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         seed_everything(seed)
@@ -240,20 +276,8 @@ class BookAutoRec(Estimator):
         return _num_parameters(self.net)
 
 
-class BestAutoRec(BookAutoRec):
-    """AutoRec in the settings that are the most accurate on MovieLens 1M."""
-
-    title = "AutoRec (best)"
-    cold = "the mean"
-
-    def __init__(  # noqa: D107
-        self, ratings: Ratings, devices: Sequence[mx.Context]
-    ) -> None:
-        super().__init__(ratings, devices, PRESETS["best"])
-
-
 class EarlyStoppedAutoRec(BookAutoRec):
-    """AutoRec in the book's settings but for the number of epochs.
+    """AutoRec, by default in the book's settings, but for the number of epochs.
 
     That is chosen on a validation part of the training ratings; then the model is
     trained again, for as long, on all of them.
@@ -263,10 +287,9 @@ class EarlyStoppedAutoRec(BookAutoRec):
     valid_ratio, max_epochs, patience = 0.1, 100, 10
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        book = PRESETS["book"]
         fit_data, valid_data = hold_out(train_data, self.valid_ratio, seed)
         seed_everything(seed)
-        longer = replace(book, num_epochs=self.max_epochs)
+        longer = replace(self.recipe, num_epochs=self.max_epochs)
         fit_mat, valid_mat = map(self.ratings.matrix, (fit_data, valid_data))
         parts = Parts(fit_mat, valid_mat=valid_mat)
         training = Training(longer, parts, self.devices, seed)
@@ -274,8 +297,12 @@ class EarlyStoppedAutoRec(BookAutoRec):
         for epoch in stop_early(training.epochs(), self.patience):
             history.append(epoch)
             yield 0
-        self.recipe = replace(book, num_epochs=best_epoch(history).epoch)
+        self.recipe = replace(longer, num_epochs=best_epoch(history).epoch)
         yield from super().fit(train_data, seed)
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun == 'item' else 'a'} {noun}"
 
 
 def _num_parameters(net: gluon.Block) -> int:

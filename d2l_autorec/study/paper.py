@@ -21,7 +21,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +46,7 @@ REVISION = 1
 # What --only takes; "hidden" is the curve over the hidden units.
 NAMES = (
     *("item", "user", "rprop", "identity-identity", "sigmoid-identity"),
-    *("sigmoid-sigmoid", "deep", "mf", "best", "hidden"),
+    *("sigmoid-sigmoid", "deep", "i-rbm", "u-rbm", "mf", "llorma", "best", "hidden"),
 )
 PROTOCOL = (
     "RMSE is pooled over the test part, a random tenth of the ratings; mean ± standard "
@@ -71,13 +71,16 @@ class Experiment:
     published : float or None
         Its RMSE on ML-1M there, or that of the work which `table` names.
     recipe : Recipe or None
-        Its settings but for the weight decay; None for matrix factorization.
+        AutoRec's settings but for the weight decay; None for another model.
     wds : tuple of float or None
         The weight decays to choose from; None as for `Recipe`.
     num_splits : int, optional
         If fewer splits than the study's will do.
     cold : float or 'mean'
         Predicted where the user or the item has no training rating.
+    other : mapping
+        Of another model: ``model``, its class in `study`, and all of its settings but
+        for the weight decay.
     """
 
     title: str
@@ -87,11 +90,12 @@ class Experiment:
     wds: tuple[float | None, ...]
     num_splits: int | None = None
     cold: float | str = 3.0
+    other: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, wd: float | None) -> dict[str, Any]:
         """Spell a training's settings out, for the records."""
         if self.recipe is None:
-            return {"wd": wd, "cold": self.cold}
+            return {**self.other, "wd": wd, "cold": self.cold}
         recipe = asdict(replace(self.recipe, wd=wd, cold=self.cold))
         return json.loads(json.dumps(recipe))  # type: ignore[no-any-return]
 
@@ -118,13 +122,17 @@ class Experiment:
         -------
         Estimator
         """
+        from .. import study
         from ..loop import try_all_gpus
-        from .estimators import BookAutoRec, BookMF
 
+        devices = try_all_gpus()
         if self.recipe is None:
-            assert wd is not None
-            return BookMF(ratings, try_all_gpus(), wd)
-        return BookAutoRec(ratings, try_all_gpus(), replace(self.recipe, wd=wd))
+            settings = {**self.other, "wd": wd}
+            made: Estimator = getattr(study, settings.pop("model"))(
+                ratings, devices, **settings
+            )
+            return made
+        return study.BookAutoRec(ratings, devices, replace(self.recipe, wd=wd))
 
 
 def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Experiment]:
@@ -154,6 +162,20 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
     user = replace(paper, kind="user", lr=0.001, num_epochs=80)
     linear = replace(rprop, activation="identity")
     deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
+    rbm = {"model": "RBM", "max_steps": 1, "lr": 0.2, "momentum": 0.9}
+    item_rbm = {
+        **{**rbm, "kind": "item", "num_hidden": 200, "num_epochs": 45},
+        "batch_size": 64,
+    }
+    user_rbm = {
+        **{**rbm, "kind": "user", "num_hidden": 100, "num_epochs": 30},
+        "batch_size": 32,
+    }
+    mf = {"model": "BiasedMF", "num_factors": 200, "lr": 0.02, "num_epochs": 40}
+    llorma = {
+        **{"model": "LLORMA", "num_factors": 20, "lr": 0.05, "num_epochs": 24},
+        **{"num_anchors": 50, "width": 2.5},
+    }
     found = {
         "item": Experiment("I-AutoRec", "a, b, c", 0.831, paper, (150, 200, 300)),
         "user": Experiment("U-AutoRec", "a", 0.874, user, (100,)),
@@ -170,7 +192,10 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         ),
         "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
         "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
-        "mf": Experiment("BiasedMF", "c", 0.845, None, (1e-5,), 1),
+        "i-rbm": Experiment("I-RBM", "a, c", 0.854, None, (0.02, 0.04), other=item_rbm),
+        "u-rbm": Experiment("U-RBM", "a, c", 0.881, None, (0.02,), other=user_rbm),
+        "mf": Experiment("BiasedMF", "c", 0.845, None, (0.8, 1.0, 1.25), other=mf),
+        "llorma": Experiment("LLORMA", "c", 0.833, None, (0.25,), 2, other=llorma),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
     }
     for units in HIDDEN_UNITS:
@@ -304,8 +329,6 @@ class Study:
         float
             RMSE.
         """
-        from .estimators import BookMF
-
         settings = experiment.settings(wd)
         asked: dict[str, Any] = {"split": split, "part": part, "settings": settings}
         key = {**asked, "data": self.data, "revision": REVISION}
@@ -314,14 +337,9 @@ class Study:
             return float(done["rmse"])
         train_data, held_out = self.parts(split, part)
         model = experiment.model(self.ratings, wd)
-        if experiment.recipe is None:
-            num_epochs = BookMF.num_epochs
-        else:
-            num_epochs = experiment.recipe.pretrain_epochs
-            num_epochs += experiment.recipe.num_epochs
         start = time.perf_counter()
         for _ in model.fit(train_data, split):
-            tick(1 / num_epochs, False)
+            tick(1 / model.num_ticks, False)
         seconds = time.perf_counter() - start
         rmse = protocol_rmse(model, train_data, held_out, experiment.cold)
         record = {

@@ -1,0 +1,124 @@
+"""Matrix factorization with a mean and biases, whose penalty and rank are tuned.
+
+References
+----------
+Y. Koren, R. Bell, C. Volinsky, "Matrix Factorization Techniques for Recommender
+Systems", Computer 42(8), 2009.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..errors import TrainingDiverged
+from ..fast import Factors
+from .estimators import Estimator
+
+
+@dataclass(eq=False)
+class BiasedMF(Estimator):
+    r"""The mean, biases and factors of users and items, by stochastic gradient descent.
+
+    Parameters
+    ----------
+    ratings, devices
+        As for `Estimator`; it is trained on the CPU.
+    num_factors : int
+        Rank.
+    wd : float
+        Penalty of what belongs to a user or an item, which is divided by the root of
+        the number of its ratings: with :math:`\lambda` over that root, see
+        `Factors.step`.
+    lr : float
+        Length of a step, which falls to 0 along half a cosine.
+    num_epochs : int
+        Passes over the training ratings.
+
+    Notes
+    -----
+    Ratings are counted from their mean, in units of their standard deviation, so that
+    the settings do not depend on the scale.
+    """
+
+    num_factors: int = 100
+    wd: float = 1.0
+    lr: float = 0.02
+    num_epochs: int = 40
+
+    title = "BiasedMF"
+    cold = "the mean and the other's bias"
+
+    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+        all_users = np.ones((1, self.ratings.num_users))
+        all_items = np.ones((1, self.ratings.num_items))
+        rng = np.random.default_rng(seed)
+        yield from self.learn(train_data, (all_users, all_items), rng)
+
+    def learn(
+        self,
+        train_data: pd.DataFrame,
+        weights: tuple[np.ndarray, np.ndarray],
+        rng: np.random.Generator,
+    ) -> Iterator[int]:
+        """Learn one or several models side by side.
+
+        Parameters
+        ----------
+        train_data : pandas.DataFrame
+            Rows of ratings.
+        weights : tuple of numpy.ndarray
+            The users' and the items', as for `Factors`.
+        rng : numpy.random.Generator
+            Draws the initial factors, and the order of the ratings.
+
+        Yields
+        ------
+        int
+            The epoch that is done.
+
+        Raises
+        ------
+        TrainingDiverged
+            If the factors are no longer finite.
+        """
+        users, items = self.ratings.indices(train_data)
+        rating = train_data["rating"].to_numpy(np.float64)
+        self.mean, self.unit = rating.mean(), rating.std() or 1.0
+        rating = (rating - self.mean) / self.unit
+        self.factors = Factors(self.num_factors, *weights, rng)
+        counts = (
+            np.bincount(users, minlength=self.ratings.num_users),
+            np.bincount(items, minlength=self.ratings.num_items),
+        )
+        # What is never trained says nothing.
+        self.factors.user_factors[:, counts[0] == 0] = 0
+        self.factors.item_factors[:, counts[1] == 0] = 0
+        penalties = [self.wd / np.sqrt(count.clip(1)) for count in counts]
+        for epoch in range(self.num_epochs):
+            lr = self.lr * (1 + math.cos(math.pi * epoch / self.num_epochs)) / 2
+            order = rng.permutation(len(rating))
+            drawn = (users[order], items[order], rating[order])
+            self.factors.step(*drawn, lr, *penalties)
+            if not self.factors.are_finite():
+                raise TrainingDiverged(
+                    f"{self.title}: epoch {epoch + 1} diverged; try a smaller lr than "
+                    f"{self.lr:g}"
+                )
+            yield epoch + 1
+
+    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
+        found = self.factors.predict(*self.ratings.indices(pairs))
+        return np.asarray(self.mean + self.unit * found)
+
+    @property
+    def num_parameters(self) -> int:  # noqa: D102
+        return self.factors.num_parameters
+
+    @property
+    def num_ticks(self) -> int:  # noqa: D102
+        return self.num_epochs

@@ -1,0 +1,157 @@
+"""The models of a comparison by name, with their settings.
+
+The notation: ``book`` is a model as it is, ``book:num_hidden=200:wd=1e-5`` one with
+settings of its own, ``num_hidden=500x500`` has two layers. Of ``wd=1e-5/1e-4``, and of
+its combinations with other settings of that kind, a validation part chooses
+(`GridSearch`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..training import POSITIVE_INT, PRESETS, SETTINGS
+
+if TYPE_CHECKING:
+    from .._mxnet import mx
+    from ..ratings import Ratings
+    from .estimators import Estimator
+
+# By name, the classes in `study`; a preset is a `BookAutoRec` with that recipe.
+MODELS = {
+    "mean": "GlobalMean",
+    "biases": "Biases",
+    "mf": "BookMF",
+    "biased-mf": "BiasedMF",
+    "llorma": "LLORMA",
+    "rbm": "RBM",
+    **dict.fromkeys(PRESETS, "BookAutoRec"),
+    "autorec-early": "EarlyStoppedAutoRec",
+}
+# Other names for some of them.
+ALIASES = {"autorec": "book", "autorec-best": "best"}
+# Settings that are chosen on a validation part unless they are given.
+TUNED = {"biased-mf": {"num_factors": "20/100", "wd": "0.7/1/1.5"}}
+
+
+class Contender(NamedTuple):
+    """A model with its settings.
+
+    Attributes
+    ----------
+    given : str
+        The settings that were given, in words.
+    candidates : dict of str to callable
+        From the settings of each candidate, in words, to what makes an estimator of
+        ratings and devices.
+    """
+
+    given: str
+    candidates: Mapping[str, Callable[[Ratings, list[mx.Context]], Estimator]]
+
+    @classmethod
+    def parse(cls, text: str) -> Contender:
+        """Read a model.
+
+        Parameters
+        ----------
+        text : str
+            In this module's notation.
+
+        Returns
+        -------
+        Contender
+
+        Raises
+        ------
+        ValueError
+            If there is no such model, or it has no such setting.
+        """
+        name, *parts = text.split(":")
+        name = ALIASES.get(name, name)
+        if name not in MODELS:
+            known = ", ".join([*MODELS, *ALIASES])
+            raise ValueError(f"{name!r} is not one of {known}")
+        given = dict(part.partition("=")[::2] for part in parts)
+        grid = {**TUNED.get(name, {}), **given}
+        candidates = {}
+        for values in product(*(value.split("/") for value in grid.values())):
+            settings = dict(zip(grid, values))
+            candidates[_in_words(settings)] = _maker(name, settings)
+        return cls(_in_words(given), candidates)
+
+    def make(self, ratings: Ratings, devices: list[mx.Context]) -> Estimator:
+        """Make the estimator, of several candidates one that chooses.
+
+        Parameters
+        ----------
+        ratings, devices
+            As for `Estimator`.
+
+        Returns
+        -------
+        Estimator
+        """
+        from .search import GridSearch
+
+        made = {n: make(ratings, devices) for n, make in self.candidates.items()}
+        if len(made) == 1:
+            return next(iter(made.values()))
+        return GridSearch(ratings, devices, made)
+
+
+def _in_words(settings: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def _maker(name: str, settings: Mapping[str, str]) -> Callable[..., Estimator]:
+    """Bind a class to settings, which may not fit it."""
+    from .. import study
+
+    cls = getattr(study, MODELS[name])
+    # The first two are ratings and devices.
+    defaults = {field.name: field.default for field in fields(cls)[2:]}
+    if "recipe" not in defaults:
+        return partial(cls, **_read(name, settings, defaults))
+    preset = name if name in PRESETS else "book"
+    recipe = replace(
+        PRESETS[preset], **_read(name, settings, dict.fromkeys(SETTINGS, ""))
+    )
+    return partial(cls, recipe=recipe, name=preset)
+
+
+def _read(
+    model: str, settings: Mapping[str, str], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Read settings, each of the kind of its default."""
+    found = {}
+    for name, text in settings.items():
+        if name not in defaults:
+            known = f"; it has {', '.join(defaults)}" if defaults else ""
+            raise ValueError(f"{model} has no setting {name!r}{known}")
+        try:
+            found[name] = _value(name, text, defaults[name])
+        except ValueError as error:
+            raise ValueError(f"{model}:{name}={error}") from None
+    return found
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    """Read a setting's value: by its description, or as the number that it is."""
+    if name not in SETTINGS:
+        numbers = POSITIVE_INT if isinstance(default, int) else SETTINGS["wd"].numbers
+        assert numbers
+        return numbers.parse(text)
+    setting = SETTINGS[name]
+    named = {str(one).lower(): one for one in (*setting.choices, *setting.also)}
+    if text.lower() in named:
+        return named[text.lower()]
+    if not setting.numbers:
+        raise ValueError(f"{text!r} is not {setting}")
+    if setting.several and "x" in text:
+        return tuple(map(setting.parse, text.split("x")))
+    return setting.parse(text)

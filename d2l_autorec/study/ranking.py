@@ -1,0 +1,81 @@
+"""How well held-out items are ranked for their users.
+
+References
+----------
+A. Bellogín, P. Castells, I. Cantador, "Precision-Oriented Evaluation of Recommender
+Systems: An Algorithmic Comparison", RecSys 2011. K. Järvelin, J. Kekäläinen, "Cumulated
+Gain-Based Evaluation of IR Techniques", ACM TOIS 20(4), 2002.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+CUTOFF = 10
+
+
+def ranking(
+    predictions: np.ndarray, test_data: pd.DataFrame, threshold: float, seed: int
+) -> dict[str, float]:
+    r"""Measure rankings by the protocol that Bellogín et al. call *TestRatings*.
+
+    For each user, the items of the user's held-out ratings, and no others, are ranked
+    by their predicted ratings.
+
+    Parameters
+    ----------
+    predictions : numpy.ndarray of float, shape (num_ratings,)
+        Predicted for the rows of `test_data`.
+    test_data : pandas.DataFrame
+        Held-out ratings.
+    threshold : float
+        Items with this rating or a higher one are relevant.
+    seed : int
+        Draws the order of items with equal predictions.
+
+    Returns
+    -------
+    dict of str to float
+        ``'NDCG@10'``, ``'recall@10'`` and ``'precision@10'``, each from 0 to 1, as a
+        mean over the users with at least one relevant item; NaN without any.
+
+    Notes
+    -----
+    With :math:`y_n` 1 if the n-th of a user's N ranked items is relevant and else 0, R
+    of them being relevant:
+
+    .. math:: \mathrm{NDCG@10} = \frac{\sum_{n \le 10} y_n / \log_2(n + 1)}
+                                      {\sum_{n \le \min(10, R)} 1 / \log_2(n + 1)},
+              \quad
+              \mathrm{recall@10} = \frac{\sum_{n \le 10} y_n}{R}, \quad
+              \mathrm{precision@10} = \frac{\sum_{n \le 10} y_n}{\min(10, N)}
+    """
+    ties = np.random.default_rng(seed).permutation(len(test_data))
+    ranked = pd.DataFrame(
+        {
+            "user_id": test_data["user_id"].to_numpy(),
+            "relevant": test_data["rating"].to_numpy() >= threshold,
+            "prediction": predictions,
+        }
+    ).iloc[ties]
+    ranked = ranked.sort_values("prediction", ascending=False, kind="stable")
+    place = ranked.groupby("user_id", sort=False).cumcount() + 1
+    hit = ranked["relevant"] & (place <= CUTOFF)
+    ranked = ranked.assign(hit=hit, gain=hit / np.log2(place + 1))
+    users = ranked.groupby("user_id").agg(
+        gain=("gain", "sum"),
+        hits=("hit", "sum"),
+        relevant=("relevant", "sum"),
+        size=("hit", "size"),
+    )
+    users = users[users["relevant"] > 0]
+    ideal = np.cumsum(1 / np.log2(np.arange(1, CUTOFF + 1) + 1))
+    best = ideal[users["relevant"].clip(upper=CUTOFF) - 1]
+    return {
+        f"NDCG@{CUTOFF}": float((users["gain"] / best).mean()),
+        f"recall@{CUTOFF}": float((users["hits"] / users["relevant"]).mean()),
+        f"precision@{CUTOFF}": float(
+            (users["hits"] / users["size"].clip(upper=CUTOFF)).mean()
+        ),
+    }

@@ -1,0 +1,86 @@
+"""Choosing among estimators on a validation part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from ..errors import TrainingDiverged
+from ..evaluators import rmse
+from ..training import hold_out
+from .estimators import Estimator
+
+
+@dataclass(eq=False)
+class GridSearch(Estimator):
+    """That of several estimators which does best on a part of the training ratings.
+
+    That part is a random tenth. The estimator with the lowest RMSE on it, which was
+    trained on the rest, is then trained again on all of them; one that diverged counts
+    as the worst.
+
+    Parameters
+    ----------
+    ratings, devices
+        As for `Estimator`.
+    candidates : mapping of str to Estimator
+        By their settings, in words.
+
+    Attributes
+    ----------
+    errors : dict of str to float
+        The RMSE of each.
+    chosen : str
+        The settings of the one that predicts.
+    """
+
+    candidates: Mapping[str, Estimator]
+    errors: dict[str, float] = field(default_factory=dict, init=False)
+    chosen: str = field(default="", init=False)
+
+    valid_ratio: ClassVar[float] = 0.1
+
+    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+        fit_data, valid_data = hold_out(train_data, self.valid_ratio, seed)
+        pairs = valid_data[["user_id", "item_id"]]
+        self.errors.clear()
+        for name, candidate in self.candidates.items():
+            try:
+                for _ in candidate.fit(fit_data, seed):
+                    yield 0
+                error = rmse(candidate.predict(pairs), valid_data["rating"])
+            except TrainingDiverged:
+                error = math.inf
+            self.errors[name] = error
+        self.chosen = min(self.errors, key=self.errors.__getitem__)
+        yield from self._best.fit(train_data, seed)
+
+    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
+        return self._best.predict(pairs)
+
+    @property
+    def title(self) -> str:
+        """That of the candidates."""
+        return self._best.title
+
+    @property
+    def cold(self) -> str:  # noqa: D102
+        return self._best.cold
+
+    @property
+    def num_parameters(self) -> int:  # noqa: D102
+        return self._best.num_parameters
+
+    @property
+    def clips(self) -> bool:  # noqa: D102
+        return any(candidate.clips for candidate in self.candidates.values())
+
+    @property
+    def _best(self) -> Estimator:
+        # Before there is a choice, what they have in common is that of the first.
+        return self.candidates[self.chosen or next(iter(self.candidates))]

@@ -89,9 +89,7 @@ def check_fit(cells: Cells, num_rows: int, num_columns: int) -> None:
     """
     shape = cells.num_rows, len(cells.starts) - 1
     if shape != (num_rows, num_columns):
-        raise DataError(
-            f"ratings of shape {shape} for {(num_rows, num_columns)} outputs"
-        )
+        raise DataError(f"ratings of {shape} for cells of {(num_rows, num_columns)}")
 
 
 @product

@@ -306,13 +306,14 @@ def test_generated_ratings_replace_no_result(offline, train, tmp_path, output):
     flags = [output, kept]
     if output == "--save":
         kept, flags = tmp_path / "model.json", [output, tmp_path, "--overwrite"]
-    kept.write_text("of real ratings")
+    text = '{"format": 1, "versions": {"d2l_autorec": "0.1.0"}, "name": "real"}'
+    kept.write_text(text)
     code, out, err = train("--num-hidden", "4", "--num-epochs", "1", *flags)
     assert code == 1
     assert "RMSE" not in out
     assert f"{kept} is there, and results of generated ratings replace it only" in err
     assert err.count("\n") == 1
-    assert kept.read_text() == "of real ratings"
+    assert kept.read_text() == text
 
 
 def test_generated_ratings_that_were_asked_for_replace_a_result(train, tmp_path):

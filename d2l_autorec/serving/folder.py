@@ -192,8 +192,9 @@ class Checkpoint:
             for epoch in checkpoint.history:
                 if (epoch.valid_rmse is None) != (checkpoint.run.valid_mat is None):
                     raise ValueError(f"history: epoch {epoch.epoch}: valid_rmse")
-        for kind in ("last", "best"):
-            checkpoint._parameters(kind)
+        checkpoint._parameters("best")
+        if manifest["files"]["last"] != manifest["files"]["best"]:
+            checkpoint._parameters("last")
         checkpoint._optimizer_state()
         return checkpoint
 

@@ -394,7 +394,7 @@ def test_a_run_is_checked():
     for name, value in {
         **{"name": 3, "titles": {100: 3}, "rating_offset": np.inf, "recipe": {}},
         **{"seed": 2**31, "split": [], "patience": 2, "user_ids": run.user_ids[:-1]},
-        **{"item_ids": np.array([1] * 9), "train_mat": outside(), "test_mat": None},
+        **{"item_ids": np.array([1] * 9), "train_mat": outside(), "test_mat": []},
         "valid_mat": run.test_mat * 0,
     }.items():
         with pytest.raises(ValueError, match=name if "ids" not in name else "."):

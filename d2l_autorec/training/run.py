@@ -86,7 +86,7 @@ class Run:
             check_ids(name, getattr(self, name))
         shape = len(self.item_ids), len(self.user_ids)
         for name, matrix in self.parts._asdict().items():
-            if matrix is not None or name != "valid_mat":
+            if matrix is not None or name == "train_mat":
                 check_ratings(name, matrix, shape)
         if self.patience and self.valid_mat is None:
             raise ValueError(f"patience={self.patience} needs a validation part")

@@ -11,6 +11,7 @@ import re
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from forging import Forgery, calls, forge, outcome, write_questions
@@ -26,6 +27,7 @@ from d2l_autorec.commands import train as command
 from d2l_autorec.data import row_batches
 from d2l_autorec.errors import DataError, ModelError, TrainingDiverged
 from d2l_autorec.fast import predict_cells
+from d2l_autorec.ratings import Ratings
 from d2l_autorec.serving import Checkpoint, load_model
 from d2l_autorec.training import Parts, Recipe, Run, Training, network
 
@@ -121,6 +123,10 @@ FORGED = {
     ),
     "NaN": (element("ratings", "train_mat.data", np.nan), "train_mat.data"),
     "rating of 0": (element("ratings", "train_mat.data", 0), "train_mat: a rating"),
+    "tiny rating": (
+        element("ratings", "train_mat.data", 1e-45),
+        "train_mat: a rating is not a finite, positive number",
+    ),
     "float64": (
         array("ratings", "train_mat.data", lambda a: a.astype(np.float64)),
         "train_mat: holds no ratings in float32",
@@ -394,11 +400,18 @@ def test_a_run_is_checked():
     for name, value in {
         **{"name": 3, "titles": {100: 3}, "rating_offset": np.inf, "recipe": {}},
         **{"seed": 2**31, "split": [], "patience": 2, "user_ids": run.user_ids[:-1]},
-        **{"item_ids": np.array([1] * 9), "train_mat": outside(), "test_mat": None},
+        **{"item_ids": np.array([1] * 9), "train_mat": outside(), "test_mat": []},
         "valid_mat": run.test_mat * 0,
     }.items():
         with pytest.raises(ValueError, match=name if "ids" not in name else "."):
             Run(**{**fields, name: value})
+
+
+@pytest.mark.parametrize("rating", [1e-46, 1e-45, 1e39])
+def test_a_rating_that_float32_does_not_hold_is_named(rating):
+    data = pd.DataFrame({"user_id": [1, 2], "item_id": [1, 1], "rating": [3.0, rating]})
+    with pytest.raises(DataError, match=f"row 1: rating {re.escape(str(rating))} is"):
+        Ratings("toy", data)
 
 
 def test_numbers_that_mxnet_cannot_take_are_refused():

@@ -433,7 +433,7 @@ def test_generated_ratings_replace_no_result(offline, train, tmp_path, output):
     flags = [output, kept]
     if output == "--save":
         kept, flags = tmp_path / "model.json", [output, tmp_path, "--overwrite"]
-    text = '{"format": 1, "versions": {"d2l_autorec": "0.1.0"}}'
+    text = '{"format": 1, "versions": {"d2l_autorec": "0.1.0"}, "name": "real"}'
     kept.write_text(text)
     code, out, err = train("--num-hidden", "4", "--num-epochs", "1", *flags)
     assert code == 1

@@ -159,7 +159,8 @@ def _check_columns(name: str, data: pd.DataFrame) -> None:
         raise DataError(f"{name}: ratings are numbers, not {data['rating'].dtype}")
     with np.errstate(over="ignore"):
         rating = data["rating"].to_numpy(np.float32)
-    unfit = ~(np.isfinite(rating) & (rating > 0))
+    # Below these, float32 loses digits, and MXNet does not read a number.
+    unfit = ~(np.isfinite(rating) & (rating >= np.finfo(np.float32).tiny))
     if unfit.any():
         row, value = _first(data["rating"], unfit)
         raise DataError(

@@ -189,11 +189,10 @@ class Checkpoint:
         checkpoint = cls(directory, _read_run(directory, manifest), overwrite=True)
         checkpoint.history, checkpoint._digests = manifest["history"], manifest["files"]
         with blaming(directory / MANIFEST):
-            for epoch in checkpoint.history:
-                if (epoch.valid_rmse is None) != (checkpoint.run.valid_mat is None):
-                    raise ValueError(f"history: epoch {epoch.epoch}: valid_rmse")
-        for kind in ("last", "best"):
-            checkpoint._parameters(kind)
+            _check_scores(checkpoint.history, checkpoint.run)
+        checkpoint._parameters("best")
+        if manifest["files"]["last"] != manifest["files"]["best"]:
+            checkpoint._parameters("last")
         checkpoint._optimizer_state()
         return checkpoint
 
@@ -464,13 +463,25 @@ def _read_run(directory: Path, manifest: Mapping[str, Any]) -> Run:
         )
 
 
+def _check_scores(history: Sequence[Epoch], run: Run) -> None:
+    """Check that each epoch has a score on the parts that there are, and no other."""
+    for epoch in history:
+        for score, matrix in (("test", run.test_mat), ("valid", run.valid_mat)):
+            if (getattr(epoch, f"{score}_rmse") is None) != (matrix is None):
+                raise ValueError(f"history: epoch {epoch.epoch}: {score}_rmse")
+
+
 def _matrices(
     arrays: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> dict[str, Any]:
     matrices: dict[str, Any] = dict.fromkeys(("train_mat", "test_mat", "valid_mat"))
     names = {name.partition(".")[0] for name in arrays}
     wanted = {f"{name}.{part}" for name in names for part in _PARTS}
-    if arrays.keys() != wanted or not names <= matrices.keys() or len(names) < 2:
+    if (
+        arrays.keys() != wanted
+        or not names <= matrices.keys()
+        or "train_mat" not in names
+    ):
         raise ValueError(f"holds {', '.join(arrays)}, which are not the ratings")
     for name in sorted(names):
         parts = [arrays[f"{name}.{part}"] for part in _PARTS]

@@ -288,7 +288,8 @@ def check_ratings(name: str, matrix: Any, shape: tuple[int, int]) -> None:
         )
     if matrix.dtype != np.float32 or not matrix.nnz:
         raise DataError(f"{name}: holds no ratings in float32")
-    if not (np.isfinite(matrix.data) & (matrix.data > 0)).all():
+    tiny = np.finfo(np.float32).tiny  # below it, MXNet does not read a number
+    if not (np.isfinite(matrix.data) & (matrix.data >= tiny)).all():
         raise DataError(f"{name}: a rating is not a finite, positive number")
     if not sp.csr_matrix(
         (matrix.data, matrix.indices, matrix.indptr), matrix.shape

@@ -45,7 +45,7 @@ def test_it_says_what_it_trains_on_and_ends_with_the_books_two_lines(small_data,
     assert lines[2].startswith("train loss ")
     assert "test RMSE" in lines[2]
     assert lines[3].endswith("examples/sec on [cpu(0)]")
-    assert lines[4] == "(ml-100k: not comparable with the book)"
+    assert lines[4] == "(ml-100k, not as published: not comparable with the book)"
     assert "3/3" in err
     assert "test RMSE" in err
 

@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .. import study
     from .._mxnet import mx
     from ..loop import try_all_gpus
+    from ..ratings import label
     from ..serving import save_figure, save_text
 
     ratings = cli.load_ratings(
@@ -86,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             bar.update()
 
     noun = "seeds" if len(seeds) > 1 else "seed"
-    where = f"{ratings.name}, {args.splits} split, {noun} {study.span(seeds)}"
+    size = ratings.num_users, ratings.num_items, len(ratings.data)
+    name = label(ratings.name, size)
+    where = f"{name}, {args.splits} split, {noun} {study.span(seeds)}"
     report = "\n\n".join(
         [
             f"{where}:",
@@ -96,36 +99,47 @@ def main(argv: Sequence[str] | None = None) -> None:
             _provenance(ratings.name, args, seeds),
         ]
     )
-    print(report)
-    if args.markdown:
-        _write_between_markers(args.markdown, report)
-    if args.plot:
-        figure = study.comparison_chart(
-            {titles[name]: [s.rmse for s in found] for name, found in scores.items()},
-            {titles[name]: [s.curve for s in found] for name, found in scores.items()},
-        )
-        spreads = ", mean and standard deviation" if num_runs > 1 else ""
-        figure.suptitle(f"{where}{spreads}")
-        save_figure(figure, args.plot)
-    if args.json:
-        found = {
-            "dataset": ratings.name,
-            "splits": args.splits,
-            "seeds": seeds,
-            "clipped": [name for name in models if name == "autorec-best"],
-            "runs": [{"name": n, "cold": c} for n, c in zip(runs, cold)],
-            "models": {
-                name: {
-                    "title": model.title,
-                    "cold": model.cold,
-                    "scores": [s._asdict() for s in scores[name]],
-                }
-                for name, model in models.items()
-            },
-            "book_protocol": protocol,
-            "versions": {"python": platform.python_version(), "mxnet": mx.__version__},
-        }
-        save_text(json.dumps(found, indent=2, default=_plain) + "\n", args.json)
+    try:
+        if args.json:
+            found = {
+                "dataset": ratings.name,
+                "splits": args.splits,
+                "seeds": seeds,
+                "clipped": [name for name in models if name == "autorec-best"],
+                "runs": [{"name": n, "cold": c} for n, c in zip(runs, cold)],
+                "models": {
+                    name: {
+                        "title": model.title,
+                        "cold": model.cold,
+                        "scores": [s._asdict() for s in scores[name]],
+                    }
+                    for name, model in models.items()
+                },
+                "book_protocol": protocol,
+                "versions": {
+                    "python": platform.python_version(),
+                    "mxnet": mx.__version__,
+                },
+            }
+            save_text(json.dumps(found, indent=2, default=_plain) + "\n", args.json)
+        if args.markdown:
+            _write_between_markers(args.markdown, report)
+        if args.plot:
+            figure = study.comparison_chart(
+                {
+                    titles[name]: [s.rmse for s in found]
+                    for name, found in scores.items()
+                },
+                {
+                    titles[name]: [s.curve for s in found]
+                    for name, found in scores.items()
+                },
+            )
+            spreads = ", mean and standard deviation" if num_runs > 1 else ""
+            figure.suptitle(f"{where}{spreads}")
+            save_figure(figure, args.plot)
+    finally:
+        print(report)
 
 
 def _notes(
@@ -193,7 +207,7 @@ def _write_between_markers(file: Path, report: str) -> None:
     """Put the report between the file's markers; a new file gets them too."""
     from ..serving import save_text
 
-    text = file.read_text(encoding="utf-8") if file.exists() else f"{BEGIN}{END}\n"
+    text = file.read_text(encoding="utf-8") if file.is_file() else f"{BEGIN}{END}\n"
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     save_text(f"{before}{BEGIN}\n\n{report}\n\n{END}{after}", file)
@@ -215,8 +229,8 @@ def _models(text: str) -> list[str]:
 
 def _markdown_file(text: str) -> Path:
     file = cli.output_file(text)
-    if file.exists():
-        _, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+    if file.is_file():
+        _, begin, rest = file.read_bytes().decode(errors="replace").partition(BEGIN)
         if not begin or END not in rest:
             raise argparse.ArgumentTypeError(
                 f"{file} exists and has no lines {BEGIN} and {END} to write between"

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..training import PRESETS, Recipe
@@ -120,20 +119,21 @@ def _train(
 
     evaluator, test_iter = training.evaluator()
     try:
-        history = train_recsys_rating(
-            training.net,
-            training.batches,
-            test_iter,
-            training.loss,
-            training.trainer,
-            run.recipe.num_epochs,
-            devices,
-            evaluator,
-            inter_mat=run.test_mat,
-            step=training.step,
-            hook=hook,
-            trained=len(past),
-        )
+        with redirect_stdout(None):  # what it prints comes after the files
+            history = train_recsys_rating(
+                training.net,
+                training.batches,
+                test_iter,
+                training.loss,
+                training.trainer,
+                run.recipe.num_epochs,
+                devices,
+                evaluator,
+                inter_mat=run.test_mat,
+                step=training.step,
+                hook=hook,
+                trained=len(past),
+            )
     except KeyboardInterrupt:
         if checkpoint is None or not checkpoint.history:
             raise
@@ -150,29 +150,49 @@ def _report(
     history: list[Epoch],
     devices: list[mx.Context],
 ) -> None:
-    """Print what the result compares with; write the files that were asked for."""
+    """Write the files that were asked for; print the result all the same."""
+    from ..loop import closing_lines
+    from ..training import best_epoch
+
+    beside = _beside(run)
+    lines = [closing_lines(history, devices), f"({beside})"]
+    best = best_epoch(history)
+    if run.valid_mat is not None:
+        lines.append(
+            f"best on validation: epoch {best.epoch}, validation RMSE "
+            f"{best.valid_rmse:.3f}, test RMSE {best.test_rmse:.3f}"
+        )
+    try:
+        _write_files(args, run, history, devices, beside)
+    finally:
+        print("\n".join(lines))
+
+
+def _beside(run: Run) -> str:
+    """Say what the result compares with."""
+    from ..ratings import label
+
+    parts = filter(lambda part: part is not None, run.parts)
+    size = len(run.user_ids), len(run.item_ids), sum(part.nnz for part in parts)
+    name = label(run.name, size)
+    by_the_book = (
+        name == "ml-100k" and run.recipe == Recipe() and dict(run.split) == _BOOK_SPLIT
+    )
+    return BOOK if by_the_book else f"{name}: {cli.NOT_COMPARABLE}"
+
+
+def _write_files(
+    args: argparse.Namespace,
+    run: Run,
+    history: list[Epoch],
+    devices: list[mx.Context],
+    beside: str,
+) -> None:
     from .._mxnet import mx
     from ..curve import learning_curve
     from ..serving import save_figure, save_text
     from ..training import best_epoch
 
-    by_the_book = (
-        run.name == "ml-100k"
-        and run.recipe == Recipe()
-        and dict(run.split) == _BOOK_SPLIT
-    )
-    beside = BOOK if by_the_book else f"{run.name}: {cli.NOT_COMPARABLE}"
-    print(f"({beside})")
-    best = best_epoch(history)
-    if run.valid_mat is not None:
-        print(
-            f"best on validation: epoch {best.epoch}, validation RMSE "
-            f"{best.valid_rmse:.3f}, test RMSE {best.test_rmse:.3f}"
-        )
-    if args.plot:
-        figure = learning_curve(history)
-        figure.suptitle(f"AutoRec on {run.name}, seed {run.seed} ({beside})")
-        save_figure(figure, args.plot)
     if args.json:
         report = {
             "dataset": run.name,
@@ -186,12 +206,17 @@ def _report(
             "devices": [str(device) for device in devices],
             "train_loss": history[-1].train_loss,
             "test_rmse": history[-1].test_rmse,
-            "best_epoch": best.epoch,
+            "best_epoch": best_epoch(history).epoch,
             "note": beside,
             "history": [epoch._asdict() for epoch in history],
             "versions": {"python": platform.python_version(), "mxnet": mx.__version__},
         }
         save_text(json.dumps(report, indent=2) + "\n", args.json)
+    if args.plot:
+        figure = learning_curve(history)
+        title = f"AutoRec on {run.name}, seed {run.seed} ({beside})"
+        figure.suptitle(title, parse_math=False)
+        save_figure(figure, args.plot)
 
 
 def _given(
@@ -398,7 +423,7 @@ def _parser() -> cli.Parser:
     saving = parser.add_argument_group("saving")
     saving.add_argument(
         "--save",
-        type=Path,
+        type=cli.output_folder,
         metavar="DIR",
         help="keep the model there, with the last epoch and the best on validation",
     )
@@ -409,7 +434,7 @@ def _parser() -> cli.Parser:
     )
     saving.add_argument(
         "--resume",
-        type=Path,
+        type=cli.output_folder,
         metavar="DIR",
         help="go on with a training that was saved there, and save there",
     )

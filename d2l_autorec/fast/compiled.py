@@ -50,6 +50,8 @@ def parallel(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
             numba.set_num_threads(wanted)
             try:
                 threaded(*args)
+            except OSError:  # it is compiled, and there is no room to keep it
+                threaded(*args)
             finally:
                 numba.set_num_threads(before)
 

@@ -57,12 +57,19 @@ def test_a_link_is_followed(tmp_path, there):
     assert [f.name for f in tmp_path.rglob("*") if f.is_file()] == ["link", "f"]
 
 
-def test_a_device_stays_one(tmp_path):
-    for name in (os.devnull, tmp_path / "null"):
-        if name != os.devnull:
-            name.symlink_to(os.devnull)
-        save_text("new", name)
-        assert stat.S_ISCHR(os.stat(name).st_mode)
+def test_a_device_is_written_to(tmp_path):
+    # A terminal: nobody else needs it, and beside it no file can be made.
+    terminal, device = os.openpty()
+    try:
+        (tmp_path / "link").symlink_to(os.ttyname(device))
+        for name in (os.ttyname(device), tmp_path / "link"):
+            save_text("new\n", name)
+            assert stat.S_ISCHR(os.stat(name).st_mode)
+            assert os.read(terminal, 100) == b"new\r\n"
+        assert (tmp_path / "link").is_symlink()
+    finally:
+        os.close(terminal)
+        os.close(device)
 
 
 def test_a_pipe_is_written_to(tmp_path):
@@ -81,10 +88,11 @@ def test_standard_output_is_written_where_it_is(tmp_path, run):
     """Replaced, or opened anew, it would lose what was printed before or after."""
     script = (
         "from d2l_autorec.serving import save_text\n"
-        "print(1); save_text('2\\n', '/dev/stdout'); print(3)"
+        "print(1); save_text('2\\n', 'link'); print(3)"
     )
+    (tmp_path / "link").symlink_to("/proc/self/fd/1")  # as /dev/stdout is
     with (tmp_path / "f").open("w") as out:
-        assert run("-c", script, stdout=out)[0] == 0
+        assert run("-c", script, stdout=out, cwd=tmp_path)[0] == 0
     assert (tmp_path / "f").read_text() == "1\n2\n3\n"
 
 

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import math
+import os
 import random
 import zipfile
 import zlib
@@ -128,6 +129,91 @@ def test_ids_that_no_integer_type_holds_are_strings():
     assert data.user_id.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("header", "between", "noun"),
+    [
+        ("i,user,item,rating", "'i' and 'item'", "item"),
+        ("user_id,book,book_id,rating", "'book' and 'book_id'", "item"),
+        ("value,user,item,rating", "'value' and 'rating'", "rating"),
+        ("user,item,rating,time,timestamp", "'time' and 'timestamp'", "timestamp"),
+        ("user,user,item,rating", "'user' and 'user'", "user"),
+    ],
+)
+def test_a_header_that_fits_twice_is_not_guessed(header, between, noun):
+    values = ",".join("1234567"[: header.count(",") + 1])
+    said = f"f:1: the columns {between} may both be the {noun}; name them (--columns"
+    assert said in refusal(f"{header}\n{values}\n".encode())
+
+
+def test_a_name_that_stands_for_two_columns_is_refused():
+    said = refusal(b"u,i,i,r\n1,2,3,4\n", columns=["u", "i", "r"])
+    assert "several columns 'i' among 'u, i, i, r'" in said
+
+
+@pytest.mark.parametrize("first", [b"alice,m1,good\n", b'alice,m1,"4,5"\n', b"a,b,c\n"])
+def test_what_may_be_a_rating_is_not_dropped_as_a_header(first):
+    said = refusal(first + b"bob,m1,3\ncarol,m2,4\n", columns=["1", "2", "3"])
+    assert "may be a header or a rating; name the columns" in said
+
+
+@pytest.mark.parametrize(
+    ("header", "ids"),
+    [("User-ID,ISBN,Book-Rating", "b,m"), ("who,what,how", "7,m"), ("a,b,c", "b,8")],
+)
+def test_positions_leave_out_what_is_surely_a_header(header, ids):
+    user, item = ids.split(",")
+    raw = f"{header}\n{ids},3\nc{user},n{item},4\n".encode()
+    assert len(parse_ratings(raw, "f", columns=["1", "2", "3"])) == 2
+
+
+def test_a_quoted_id_may_hold_the_separator_of_two_characters():
+    data = parse_ratings(b'"a::b"::2::3\nc::"d::"::4\n', "f")
+    assert data.user_id.tolist() == ["a::b", "c"]
+    assert data.item_id.tolist() == ["2", "d::"]
+    data = parse_ratings(b'a::b::c::d\n1::2::3::9\n"4::"::5::6::9\n', "f", list("abc"))
+    assert data.user_id.tolist() == ["1", "4::"]
+
+
+def test_what_stands_in_for_that_separator_is_refused():
+    assert "f:2: holds a control character" in refusal(b"1::2::3\na\x1f4::5\n")
+    assert parse_ratings(b"a\x1fb,2,3\nc,4,5\n", "f").user_id[0] == "a\x1fb"
+
+
+def test_faults_that_make_up_for_each_other_are_found():
+    """As many separators as there should be; in the wrong lines."""
+    lines = [b"1,2,x,y", b"2,3,x,y", b"3,4,x", b"4,5,x,y,z"]
+    for one, other, said in ((2, 3, "f:3: 3 columns"), (3, 2, "f:3: 5 columns")):
+        raw = b"\n".join([*lines[:2], lines[one], lines[other]]).replace(b"x", b"5")
+        assert said in refusal(raw, columns=["1", "2", "3"])
+    assert "f:2: 5 columns" in refusal(
+        b"user,name,item,rating\n7,Foo,Bar,8,5\n9,10,4\n6,Max,8,1\n"
+    )
+    assert "f:2: 4 columns where 5" in refusal(
+        b'u,i,r,a,b\n"1,2",3,4,5\n2,4,5,6,7\n', columns=list("uir")
+    )
+
+
+@pytest.mark.parametrize("field", ['"a"b', '"a" b', '"a"""b', '""b', '"a" "b"', '"a'])
+def test_quotes_out_of_place_are_refused(field):
+    assert "f:2: a quote is not closed" in refusal(f"1,2,3\n{field},7,4\n".encode())
+
+
+@pytest.mark.parametrize(
+    "field", ['5" disk', 'a"', 'a""b', '"say ""x"""', '","', '"a "']
+)
+def test_quotes_in_place_are_read_as_they_are(field):
+    expected = next(csv.reader([field]))[0]
+    data = parse_ratings(f"1,2,3\n{field},7,4\n{field},8,4\n".encode(), "f")
+    assert data.user_id.tolist() == ["1", expected, expected]
+
+
+def test_lines_are_counted_across_blocks(monkeypatch):
+    monkeypatch.setattr("d2l_autorec.ratings.reading._BLOCK", 5)
+    assert rows(parse_ratings(PLAIN, "f")) == ROWS
+    assert rows(parse_ratings(PLAIN.rstrip(b"\n"), "f")) == ROWS
+    assert "f:4: 3 columns" in refusal(PLAIN + b"3,4,5\n")
+
+
 def test_spaces_before_a_field_do_not_count():
     assert rows(parse_ratings(b'1, 7, 4\n2, "8", 3\n', "f")) == [(1, 7, 4), (2, 8, 3)]
 
@@ -140,7 +226,9 @@ def test_quoted_ids_hold_separators_and_quotes():
 
 def test_a_byte_order_mark_and_latin_1():
     text = "é,1,4\nb,2,3\n"
-    assert parse_ratings(b"\xef\xbb\xbf" + text.encode(), "f").user_id[0] == "é"
+    for marks in range(1, 4):
+        raw = marks * b"\xef\xbb\xbf" + text.encode()
+        assert parse_ratings(raw, "f").user_id[0] == "é"
     assert parse_ratings(text.encode("latin-1"), "f", None, "latin-1").user_id[0] == "é"
     assert parse_ratings(text.encode("utf-16"), "f", None, "utf-16").user_id[0] == "é"
 
@@ -198,6 +286,9 @@ def test_refusals_name_line_and_value(raw, said):
 def test_refusals_of_columns_and_encodings():
     assert "no column 'x'" in refusal(PLAIN, columns=["x", "2", "3"])
     assert "no column '9'" in refusal(PLAIN, columns=["9", "2", "3"])
+    for digits in ("9" * 5000, "0" * 5000):
+        said = refusal(PLAIN, columns=[digits, "2", "3"])
+        assert f"no column '{digits[:57]}...' among" in said
     assert "are the same" in refusal(b"u,i,r\n1,2,3\n", columns=["u", "1", "r"])
     assert "no column 'who'" in refusal(PLAIN, columns=["who", "2", "3"])
     assert "unknown encoding" in refusal(PLAIN, encoding="latin-99")
@@ -276,6 +367,31 @@ def test_damaged_archives(tmp_path, raw, said):
         read_ratings(tmp_path / "f")
 
 
+@pytest.mark.parametrize("packed", [gzip.compress, lambda raw: zipped({"f": raw})])
+def test_an_archive_that_unpacks_to_more_than_its_limit(tmp_path, packed, monkeypatch):
+    (tmp_path / "f").write_bytes(packed(PLAIN + 3000 * b"\n"))
+    assert rows(read_ratings(tmp_path / "f").data) == ROWS
+    monkeypatch.setattr("d2l_autorec.ratings.reading._MAX_UNPACKED", 1 << 11)
+    monkeypatch.setattr("d2l_autorec.ratings.reading._BLOCK", 1 << 10)
+    with pytest.raises(DataError, match="unpacks to more than .* GiB"):
+        read_ratings(tmp_path / "f")
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.parquet", "link"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / ("pipe" if name == "link" else name))
+    if name == "link":
+        (tmp_path / name).symlink_to("pipe")
+    for read in (read_ratings, lambda f: read_table(f, COLUMNS[:2])):
+        with pytest.raises(DataError, match=f"{name}: is a pipe or a device"):
+            read(tmp_path / name)
+
+
+def test_a_device_is_not_read():
+    with pytest.raises(DataError, match="/dev/zero: is a pipe or a device"):
+        read_ratings("/dev/zero")
+
+
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_ratings(tmp_path / "f")
@@ -333,6 +449,11 @@ def test_tables_of_two_columns(tmp_path):
     assert rows(read_table(file, ("user_id", "item_id"))) == [(1, "b"), (2, "c")]
     file.write_bytes(b"rating,item\n4,b\n")
     assert rows(read_table(file, ("item_id", "rating"))) == [("b", 4.0)]
+    file.write_bytes(b"a|b,c\n")
+    with pytest.raises(DataError, match=r"can be cut at '\|' and at ','"):
+        read_table(file, ("user_id", "item_id"))
+    file.write_bytes(b"user,item\na|b,c\n")
+    assert rows(read_table(file, ("user_id", "item_id"))) == [("a|b", "c")]
     file.write_bytes(b"b,x\n")
     with pytest.raises(DataError, match="which columns are item and rating"):
         read_table(file, ("item_id", "rating"))

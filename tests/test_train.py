@@ -323,6 +323,25 @@ def test_generated_ratings_that_were_asked_for_replace_a_result(train, tmp_path)
     assert json.loads(file.read_text())["dataset"] == "synthetic-100k"
 
 
+def test_only_the_whole_of_ml_100k_is_compared_with_the_book(small_data):
+    """Not what is left of it in a file that was cut; nor another file of that name."""
+    from d2l_autorec.commands.train import _BOOK_SPLIT, BOOK, _beside
+    from d2l_autorec.training import Run
+
+    def beside(ratings):
+        half = len(ratings.data) // 2
+        parts = ratings.data[:half], ratings.data[half:]
+        run = Run.of(ratings, *parts, recipe=Recipe(), seed=0, split=_BOOK_SPLIT)
+        return _beside(run)
+
+    assert (
+        beside(datasets.load_dataset("ml-100k"))
+        == "ml-100k, not as published: not comparable with the book"
+    )
+    whole = replace(datasets.synthetic_ratings(), name="ml-100k")
+    assert beside(whole) == BOOK  # of that size
+
+
 def test_a_model_is_replaced_only_if_asked_for(small_data, train, tmp_path):
     save = [*SMALL, "--quiet", "--save", tmp_path / "m"]
     assert train(*save)[0] == 0

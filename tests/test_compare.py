@@ -488,6 +488,8 @@ def test_the_chart_shows_every_run_and_every_mean():
         (["--models", "svd"], "'svd' is not one of mean, biases, mf, autorec"),
         (["--models", ""], "--models: is empty; is a variable not set?"),
         (["--seeds", "4-0"], "'4-0' counts down"),
+        (["--seeds", "0-2147483647"], "'0-2147483647' is more than 1,000 seeds"),
+        (["--seeds", "0-" + 5000 * "9"], "' is not a whole number from 0"),
         (["--seeds", "x"], "'x' is not a seed or a range"),
         (["--seeds", "0-"], "'0-' is not a seed or a range"),
         (["--seeds", "-1"], "'-1' is not a seed or a range"),

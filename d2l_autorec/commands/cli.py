@@ -72,13 +72,18 @@ def run(
     command : callable
         The command's ``main``.
     end : callable
-        How to exit with 1. For a process of its own that is ``os._exit``: MXNet's way
-        out sometimes aborts when it was interrupted, and with several machines it waits
-        for workers that wait for this one.
+        How to exit with another status than 0. For a process of its own that is
+        ``os._exit``: MXNet's way out sometimes aborts when it was interrupted, and with
+        several machines it waits for workers that wait for this one.
     """
     open_streams()
     with Interrupts():
-        message = _message(command)
+        try:
+            message = _message(command)
+        except SystemExit as stopped:  # of --help, or of a bad flag
+            if isinstance(stopped.code, int) and stopped.code:
+                end(stopped.code)
+            raise
         if not message:
             sys.exit(0)
         with suppress(OSError):
@@ -93,7 +98,7 @@ def _message(command: Callable[[], None]) -> str:
     try:
         try:
             command()
-        except SystemExit:  # of --help, or of a bad flag
+        except SystemExit:
             _flush()
             raise
         _flush()

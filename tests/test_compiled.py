@@ -232,6 +232,7 @@ def double(values):
         values[index] *= 2
 
 
+@pytest.mark.slow  # it compiles a loop, whose room is seldom missing
 def test_it_works_where_machine_code_finds_no_room(monkeypatch):
     def full(cache, *args):
         raise OSError(28, "No space left on device")

@@ -279,13 +279,18 @@ def test_files_are_written_where_nothing_can_be_printed(
     ids=["train", "compare"],
 )
 def test_the_result_is_printed_where_no_file_can_be_written(
-    small_data, capsys, main, flags, result
+    small_data, tmp_path, capsys, monkeypatch, main, flags, result
 ):
+    def full(old, new):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    file = tmp_path / "f.json"
     with pytest.raises(SystemExit, match="1"):
-        cli.run(lambda: main([*flags, "--json", "/dev/full"]))
+        cli.run(lambda: main([*flags, "--json", str(file)]))
     out, err = capsys.readouterr()
     assert result in out
-    assert err == "error: /dev/full: No space left on device\n"
+    assert err == f"error: {file}: No space left on device\n"
 
 
 def test_an_error_without_a_file_is_shown(capsys):

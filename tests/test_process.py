@@ -52,6 +52,8 @@ def closed_pipe():
         (["-OO", "-W", "error"], BAD, 1, OK, "error: bad\n"),
         (["-OO"], "import mxnet", 1, OK, "error: MXNet cannot be imported without doc"),
         ([], "bytearray(1 << 62)", 1, OK, NO_MEMORY),
+        # As MXNet says it, after a traceback of its own.
+        ([], "raise RuntimeError('\\nFailed to allocate CPU')", 1, OK, NO_MEMORY[:-1]),
         ([], "cli.Parser(prog='c').parse_args(['-h'])", 0, OK + "usage: c", ""),
         ([], "cli.Parser(prog='c').parse_args(['-x'])", 2, OK, "c: error: unrec"),
         ([], "raise OSError(28, 'No space', 'f')", 1, OK, "error: f: No space\n"),

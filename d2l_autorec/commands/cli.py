@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NOT_COMPARABLE = "not comparable with the book"
 _OUTPUT = "standard output"
+_MXNET_NO_MEMORY = "Failed to allocate"
 _MAX_SEEDS = 1000
 
 
@@ -108,6 +109,10 @@ def _message(command: Callable[[], None]) -> str:
         return f"error: {error}"
     except MemoryError as error:
         return f"error: not enough memory{f': {error}' if str(error) else ''}"
+    except RuntimeError as error:
+        if _MXNET_NO_MEMORY not in str(error):
+            raise
+        return "error: not enough memory for MXNet's arrays"
     except OSError as error:
         where = error.filename
         if not where and error.errno in (errno.EPIPE, errno.EBADF):

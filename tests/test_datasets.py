@@ -284,7 +284,10 @@ def test_a_data_set_of_another_size_is_not_the_published_one(name):
     assert label("mine.csv", (1, 2, 3)) == "mine.csv"
 
 
-@pytest.mark.parametrize("name", ["ml-100k", "ml-1m", "ml-latest-small"])
+@pytest.mark.parametrize(
+    "name",
+    ["ml-100k", pytest.param("ml-1m", marks=pytest.mark.slow), "ml-latest-small"],
+)
 def test_the_published_sizes_are_those_of_the_real_data(name):
     real(name)
     ratings = load_dataset(name)

@@ -221,6 +221,37 @@ def test_an_archive_that_memory_cannot_hold(run, tmp_path):
     assert err.startswith("error: not enough memory") and err.count("\n") == 1
 
 
+@pytest.mark.slow  # in every run, tests in one process make errors of warnings
+@pytest.mark.parametrize("flags", [["-O"], ["-W", "error"]], ids=" ".join)
+def test_a_training_and_its_recommendations(run, tmp_path, flags):
+    lines = [f"\u00e9{n % 5},{n},{n % 4 + 1}" for n in range(40)]
+    (tmp_path / "f.csv").write_text("\n".join(lines), encoding="utf-8")
+    options = {"cwd": tmp_path, "env": {**os.environ, **ASCII}, "encoding": "ascii"}
+    trained = run(
+        *(
+            *flags,
+            "-m",
+            "d2l_autorec.train",
+            "--ratings",
+            "f.csv",
+            "-k",
+            "2",
+            "-e",
+            "1",
+        ),
+        *("--save", "m", "--json", "f.json", "--plot", "f.png", "--valid-ratio", "0.2"),
+        **options,
+    )
+    assert trained[0] == 0, trained
+    assert "f.csv: 5 users" in trained[1] and "best on validation" in trained[1]
+    for asked, said in (("\u00e91", "items for user \\xe91"), ("x", "\\xe90")):
+        code, out, err = run(
+            *(*flags, "-m", "d2l_autorec.recommend", "--model", "m", "--user", asked),
+            **{**options, "env": {**os.environ, "PYTHONIOENCODING": "ascii"}},
+        )
+        assert code == (asked == "x") and said in out + err
+
+
 # In this process.
 
 

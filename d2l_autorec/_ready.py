@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -24,6 +25,8 @@ from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, NoReturn
+
+from .errors import MXNetUnusable
 
 _NUMBERS = {
     "Inf": float("inf"),
@@ -44,6 +47,7 @@ _HEIRS = {
 }
 # MXNet offers these, too, but calls none of them.
 _EXTINCT = ("in1d", "mirr", "msort", "npv", "pmt", "ppmt", "pv", "rate")
+_ENGINES = ("NaiveEngine", "ThreadedEngine", "ThreadedEnginePerDevice")
 
 
 class MXNetFinder:
@@ -68,8 +72,12 @@ class MXNetFinder:
                     from .cluster import prepare
 
                     prepare()
-                with _removed_names(), _stand_ins():
+                _check_settings()
+                # Warnings about old code, which -W error would make errors of.
+                with _removed_names(), _stand_ins(), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
                     load(module)
+                warnings.filterwarnings("ignore", module=r"mxnet\.")
                 _mend_split(module)
                 if "DMLC_ROLE" not in os.environ and not _has_cuda(module):
                     _start_engine(module)
@@ -100,6 +108,19 @@ def _defaults(**settings: str) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def _check_settings() -> None:
+    """Refuse what MXNet only says on standard error, or with a traceback."""
+    engine = os.environ.get("MXNET_ENGINE_TYPE", _ENGINES[0])
+    if engine not in _ENGINES:
+        raise MXNetUnusable(
+            f"MXNET_ENGINE_TYPE is {engine!r}; it is one of {', '.join(_ENGINES)}"
+        )
+    if sys.flags.optimize > 1:
+        raise MXNetUnusable(
+            "MXNet cannot be imported without docstrings (python -OO); -O will do"
+        )
 
 
 @contextmanager

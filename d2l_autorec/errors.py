@@ -31,3 +31,7 @@ class DeviceUnavailable(AutoRecError, ValueError):
 
 class MXNetMissing(AutoRecError, ImportError):
     """MXNet is not installed."""
+
+
+class MXNetUnusable(AutoRecError, RuntimeError):
+    """MXNet cannot be imported as the environment, or Python's flags, have it."""

@@ -14,12 +14,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import d2l_autorec  # noqa: F401  before any test imports MXNet
 
 # A shell has what runs in its background ignore Ctrl-C, which some tests send; what
 # they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same few examples in every run; or as many as are asked for, others each time.
+FUZZ = "D2L_AUTOREC_FUZZ"
+settings.register_profile(
+    "here",
+    max_examples=int(os.environ.get(FUZZ, 50)),
+    derandomize=FUZZ not in os.environ,
+    deadline=None,
+)
+settings.load_profile("here")
 
 
 def write_u_data(folder: Path, num_users=30, num_items=40, seed=0) -> Path:

@@ -560,7 +560,7 @@ def test_the_test_part_may_be_a_file(files, command):
 def test_quiet_shows_no_progress(small_data, command):
     code, out, err = command(*QUICK, "--quiet")
     assert (code, err) == (0, "")
-    assert out.startswith("ml-100k, random split, seeds 0-1:\n")
+    assert out.startswith("ml-100k, not as published, random split, seeds 0-1:\n")
 
 
 def test_the_json_report_holds_every_score(small_data, command, tmp_path):
@@ -682,8 +682,10 @@ def test_the_chart_shows_every_run_and_every_mean():
     ("flags", "message"),
     [
         (["--models", "svd"], "'svd' is not one of mean, biases, mf, biased-mf"),
-        (["--models", ""], "'' is not one of"),
+        (["--models", ""], "--models: is empty; is a variable not set?"),
         (["--seeds", "4-0"], "'4-0' counts down"),
+        (["--seeds", "0-2147483647"], "'0-2147483647' is more than 1,000 seeds"),
+        (["--seeds", "0-" + 5000 * "9"], "' is not a whole number from 0"),
         (["--seeds", "x"], "'x' is not a seed or a range"),
         (["--seeds", "0-"], "'0-' is not a seed or a range"),
         (["--seeds", "-1"], "'-1' is not a seed or a range"),
@@ -722,7 +724,7 @@ def test_missing_folds_are_one_line_and_exit_code_1(small_data, command):
     code, _, err = command("--splits", "u1-u5", "--models", "mean", "--quiet")
     assert code == 1
     assert err.startswith("error: ")
-    assert "u1.base: No such file" in err
+    assert "u1.base: no such file" in err
     assert err.count("\n") == 1
 
 

@@ -9,12 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import mxnet as mx
+import numba
 import numpy as onp
 import pytest
 from test_checkpoint import make_run, train
 
 import d2l_autorec
 from d2l_autorec.fast.arrays import view
+from d2l_autorec.fast.compiled import parallel
 
 LIMIT = 240  # seconds, after which what hangs is ended
 
@@ -222,6 +224,24 @@ def test_it_works_where_no_folder_can_be_written(tmp_path):
     code = TOY + "print(sys.modules['d2l_autorec'].__file__, len(train()))"
     found = run(code, tmp_path, **nowhere)
     assert found == f"{package / '__init__.py'} 3\n"
+
+
+@parallel()
+def double(values):
+    for index in numba.prange(len(values)):
+        values[index] *= 2
+
+
+@pytest.mark.slow  # it compiles a loop, whose room is seldom missing
+def test_it_works_where_machine_code_finds_no_room(monkeypatch):
+    def full(cache, *args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numba.core.caching.Cache.save_overload", full)
+    monkeypatch.setattr("numba.core.caching.Cache.load_overload", lambda *args: None)
+    values = onp.arange(3.0)
+    double(values)
+    assert values.tolist() == [0, 2, 4]
 
 
 def test_a_view_is_the_arrays_memory():

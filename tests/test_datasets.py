@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import http.server
 import io
+import os
 import ssl
 import threading
 import zipfile
@@ -13,9 +14,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import trustme
+from conftest import real
 
 from d2l_autorec.errors import DataError, DatasetUnavailable
-from d2l_autorec.ratings import datasets, load_dataset, synthetic_ratings
+from d2l_autorec.ratings import datasets, label, load_dataset, synthetic_ratings
 
 U_DATA = b"1\t1\t5\t10\n1\t2\t3\t20\n2\t1\t4\t30\n"
 U_ITEM = "1|Caf\xe9 (1990)|x\n2|Two|y\n".encode("latin-1")
@@ -207,6 +209,35 @@ def test_nothing_is_taken_from_a_server_that_is_not_who_it_says(
     assert kept(cache) == []
 
 
+@pytest.mark.parametrize("said", [True, False], ids=["length said", "not said"])
+def test_a_download_that_is_too_large_is_ended(cache, serve, monkeypatch, said):
+    monkeypatch.setattr(datasets._Progress, "limit", 2000)
+    monkeypatch.setitem(globals(), "GOOD", bytes(9000))
+    if not said:  # a server need not
+        handler = http.server.BaseHTTPRequestHandler
+        monkeypatch.setattr(handler, "send_header", lambda *header: None)
+    serve(GOOD)
+    with pytest.raises(DatasetUnavailable, match="zip: more than 2,000 bytes"):
+        load_dataset("ml-100k")
+    assert kept(cache) == []
+
+
+def test_a_download_that_takes_too_long_is_ended(cache, serve, monkeypatch):
+    monkeypatch.setattr(datasets, "_MAX_SECONDS", 0.2)
+    done = threading.Event()
+
+    def trickle(download, url, file, _):  # as a server may that sends a byte a minute
+        done.wait(60)
+        download.progressbar.update(1)
+
+    monkeypatch.setattr("pooch.HTTPDownloader.__call__", trickle)
+    serve(GOOD)
+    with pytest.raises(DatasetUnavailable, match="zip: not done after 0.2 s"):
+        load_dataset("ml-100k")
+    assert kept(cache) == []
+    done.set()
+
+
 @pytest.mark.parametrize("damaged", [ALTERED, GOOD[:-60], b""])
 def test_a_damaged_cached_file_is_fetched_again(cache, serve, damaged):
     serve(GOOD)
@@ -242,6 +273,60 @@ def test_a_folder_comes_before_any_download(cache, serve, tmp_path):
     assert ratings.num_users == 3
     assert ratings.titles == {}
     assert not requests
+
+
+@pytest.mark.parametrize("name", datasets.ARCHIVES)
+def test_a_data_set_of_another_size_is_not_the_published_one(name):
+    users, items, ratings = datasets.ARCHIVES[name].size
+    assert label(name, (users, items, ratings)) == name
+    for size in ((users, items, ratings - 1), (users - 1, items, ratings)):
+        assert label(name, size) == f"{name}, not as published"
+    assert label("mine.csv", (1, 2, 3)) == "mine.csv"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ml-100k", pytest.param("ml-1m", marks=pytest.mark.slow), "ml-latest-small"],
+)
+def test_the_published_sizes_are_those_of_the_real_data(name):
+    real(name)
+    ratings = load_dataset(name)
+    size = ratings.num_users, ratings.num_items, len(ratings.data)
+    assert size == datasets.ARCHIVES[name].size
+
+
+@pytest.mark.parametrize(
+    ("name", "titles", "read"),
+    [
+        ("ml-100k", b"1|One|x\nTwo", 1),
+        ("ml-100k", b"1|One|x\n2\n", 1),
+        ("ml-100k", b"\x00\xff", 0),
+        ("ml-1m", b"1::One::x\n2:Two\n3::Three::x", 1),
+        ("ml-10m", b"1::One::x\n2::Tw\xe9::x", 0),
+        ("ml-latest-small", b"movieId,title\n1,One\n2\n", 1),
+        ("ml-latest-small", b'movieId,title\n1,One\n2,"Two\n3,Three\n', 1),
+        ("ml-latest-small", b"movieId,title\n1,One\ntwo,Two\n", 1),
+        ("ml-latest-small", b"movieId,title\n1,\xff\n", 0),
+        ("ml-latest-small", b"movieId,title\n" + b"9" * 5000 + b",x\n", 0),
+    ],
+)
+def test_damaged_titles_are_named(tmp_path, name, titles, read):
+    archive = datasets.ARCHIVES[name]
+    (tmp_path / archive.folder).mkdir()
+    line = {"u.data": "1\t1\t1\t1\n2\t2\t2\t2\n", "ratings.dat": "1::1::1\n2::2::2\n"}
+    text = line.get(archive.ratings, "userId,movieId,rating\n1,1,1\n2,2,2\n")
+    (tmp_path / archive.folder / archive.ratings).write_text(text)
+    (tmp_path / archive.folder / archive.titles).write_bytes(titles)
+    said = f"{archive.folder}/{archive.titles}: is damaged after {read} titles$"
+    with pytest.raises(DataError, match=said):
+        load_dataset(name, tmp_path)
+
+
+def test_a_data_set_that_is_a_pipe_is_not_waited_for(tmp_path):
+    (tmp_path / "ml-100k").mkdir()
+    os.mkfifo(tmp_path / "ml-100k" / "u.data")
+    with pytest.raises(DataError, match="u.data: is a pipe or a device"):
+        load_dataset("ml-100k", tmp_path)
 
 
 def test_a_zip_in_the_data_folder_is_read(cache, serve, tmp_path, monkeypatch):

@@ -405,6 +405,16 @@ def test_the_command_predicts_pairs(folder, model, tmp_path, capsys):
     pd.testing.assert_frame_equal(written, table)
 
 
+def test_predictions_are_utf_8_whatever_the_terminal_is(folder, tmp_path, monkeypatch):
+    (tmp_path / "pairs").write_text("user,item\n\u00e9,100\n", encoding="utf-8")
+    out = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out, "ascii"))
+    recommend.main(
+        ["--model", str(folder), "--pairs", str(tmp_path / "pairs"), "--item-mean"]
+    )
+    assert out.getvalue().decode().splitlines()[1].startswith("\u00e9,100,")
+
+
 def test_ids_in_files_mean_what_they_mean_in_the_model(folder, tmp_path, capsys):
     # One unknown item makes a column of strings; 100 is still the model's 100.
     (tmp_path / "pairs").write_text("001,100\n001,x\n")

@@ -47,7 +47,7 @@ def test_it_says_what_it_trains_on_and_ends_with_the_books_two_lines(small_data,
     assert lines[2].startswith("train loss ")
     assert "test RMSE" in lines[2]
     assert lines[3].endswith("examples/sec on [cpu(0)]")
-    assert lines[4] == "(ml-100k: not comparable with the book)"
+    assert lines[4] == "(ml-100k, not as published: not comparable with the book)"
     assert "3/3" in err
     assert "test RMSE" in err
 
@@ -330,6 +330,9 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         ),
         (["--refit"], "--refit needs a validation part"),
         (["--devices", "tpu"], "'tpu' is not cpu, gpu, or a list"),
+        (["--devices", "cpu:" + 5000 * "9"], "' is not cpu, gpu, or a list"),
+        (["--seed", 5000 * "9"], "' is not a whole number from 0"),
+        (["--rating-offset", 5000 * "9"], "' is not a number"),
         (["--optimizer", "adamax2"], "'adamax2' is not one of adadelta, "),
         (["--plot", "nowhere/curve.png"], "nowhere is not a folder"),
         (["--plot", "curve.txt"], "does not end in .png, .svg or .pdf"),
@@ -449,6 +452,25 @@ def test_generated_ratings_that_were_asked_for_replace_a_result(train, tmp_path)
     flags = ["--num-hidden", "4", "--num-epochs", "1", "--json", file]
     assert train("--dataset", "synthetic-100k", *flags)[0] == 0
     assert json.loads(file.read_text())["dataset"] == "synthetic-100k"
+
+
+def test_only_the_whole_of_ml_100k_is_compared_with_the_book(small_data):
+    """Not what is left of it in a file that was cut; nor another file of that name."""
+    from d2l_autorec.commands.train import _BOOK_SPLIT, BOOK, _beside
+    from d2l_autorec.training import Run
+
+    def beside(ratings):
+        half = len(ratings.data) // 2
+        parts = ratings.data[:half], ratings.data[half:]
+        run = Run.of(ratings, *parts, recipe=Recipe(), seed=0, split=_BOOK_SPLIT)
+        return _beside(run)
+
+    assert (
+        beside(datasets.load_dataset("ml-100k"))
+        == "ml-100k, not as published: not comparable with the book"
+    )
+    whole = replace(datasets.synthetic_ratings(), name="ml-100k")
+    assert beside(whole) == BOOK  # of that size
 
 
 def test_a_model_is_replaced_only_if_asked_for(small_data, train, tmp_path):

@@ -5,23 +5,28 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-import _thread
 import argparse
+import errno
+import os
 import re
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import AutoRecError, DatasetUnavailable, DeviceUnavailable
 from ..training import FINITE, POSITIVE_INT, SETTINGS, Numbers, Recipe
+from .process import Interrupts, open_streams
 
 if TYPE_CHECKING:
     from .._mxnet import mx
     from ..ratings import Ratings
 
 NOT_COMPARABLE = "not comparable with the book"
+_OUTPUT = "standard output"
+_MXNET_NO_MEMORY = "Failed to allocate"
+_MAX_SEEDS = 1000
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -39,9 +44,23 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
 
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parse arguments, none of which may be an empty text."""
+        words = sys.argv[1:] if args is None else list(args)
+        for before, word in zip(["", *words], words):
+            if not word or re.fullmatch("--[a-z-]+=", word):
+                flag = word.rstrip("=") or before
+                self.error(f"argument {flag}: is empty; is a variable not set?")
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Print the message, exit with 2."""
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+        line = f"{self.prog}: error: {message} (--help lists the flags)"
+        with suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
+        self.exit(2)
 
 
 def run(
@@ -54,40 +73,59 @@ def run(
     command : callable
         The command's ``main``.
     end : callable
-        How to exit with 1. For a process of its own that is ``os._exit``: MXNet's way
-        out sometimes aborts when it was interrupted, and with several machines it waits
-        for workers that wait for this one.
+        How to exit with another status than 0. For a process of its own that is
+        ``os._exit``: MXNet's way out sometimes aborts when it was interrupted, and with
+        several machines it waits for workers that wait for this one.
     """
-    before, sys.unraisablehook = sys.unraisablehook, _pass_interrupt_on
+    open_streams()
+    with Interrupts():
+        try:
+            message = _message(command)
+        except SystemExit as stopped:  # of --help, or of a bad flag
+            if isinstance(stopped.code, int) and stopped.code:
+                end(stopped.code)
+            raise
+        if not message:
+            sys.exit(0)
+        with suppress(OSError):
+            sys.stdout.flush()
+        with suppress(OSError):
+            print(message, file=sys.stderr, flush=True)
+        end(1)
+
+
+def _message(command: Callable[[], None]) -> str:
+    """Run a command; return what to say of what stopped it, if anything did."""
     try:
-        command()
+        try:
+            command()
+        except SystemExit:
+            _flush()
+            raise
+        _flush()
     except KeyboardInterrupt as interrupt:
-        message = str(interrupt) or "interrupted"
+        return str(interrupt) or "interrupted"
     except AutoRecError as error:
-        message = f"error: {error}"
+        return f"error: {error}"
+    except MemoryError as error:
+        return f"error: not enough memory{f': {error}' if str(error) else ''}"
+    except RuntimeError as error:
+        if _MXNET_NO_MEMORY not in str(error):
+            raise
+        return "error: not enough memory for MXNet's arrays"
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        message = f"error: {where}{error.strerror or error}"
-    else:
-        sys.exit(0)
-    finally:
-        sys.unraisablehook = before
-    sys.stdout.flush()
-    print(message, file=sys.stderr, flush=True)
-    end(1)
+        where = error.filename
+        if not where and error.errno in (errno.EPIPE, errno.EBADF):
+            where = _OUTPUT
+        return f"error: {f'{where}: ' if where else ''}{error.strerror or error}"
+    return ""
 
 
-def _pass_interrupt_on(unraisable: Any) -> None:
-    """Keep Ctrl-C from being lost.
-
-    MXNet frees its arrays in ``__del__``, where Python can only report an exception, be
-    it a KeyboardInterrupt, and go on.
-    """
-    if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        # From a thread and a little later: here it would be lost like the first one.
-        threading.Timer(0.1, _thread.interrupt_main).start()
-    else:
-        sys.__unraisablehook__(unraisable)
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, _OUTPUT) from None
 
 
 def parsed_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -127,6 +165,10 @@ def seeds(text: str) -> list[int]:
         first, last = seed(part.split("-")[0]), seed(part.split("-")[-1])
         if last < first:
             raise argparse.ArgumentTypeError(f"{part!r} counts down")
+        if last - first >= _MAX_SEEDS:
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is more than {_MAX_SEEDS:,} seeds"
+            )
         found += range(first, last + 1)
     return list(dict.fromkeys(found))
 
@@ -170,7 +212,7 @@ def _optimizer(text: str) -> str:
 
 def device_names(text: str) -> str:
     """Check a list of devices such as ``gpu`` or ``cpu:0,cpu:1``."""
-    if not re.fullmatch(r"gpu|(cpu|gpu:\d+|cpu:\d+)(,(cpu|gpu):\d+)*", text):
+    if not re.fullmatch(r"gpu|(cpu|(cpu|gpu):\d{1,3})(,(cpu|gpu):\d{1,3})*", text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not cpu, gpu, or a list like cpu:0,cpu:1"
         )
@@ -215,13 +257,30 @@ def parse_devices(names: str | None) -> list[mx.Context]:
 
 
 def output_file(text: str) -> Path:
-    """Check, before the work starts, that a result will have a folder to go to."""
+    """Check, before the work starts, that a result will have a place to go to."""
     file = Path(text)
-    if not file.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{file.parent} is not a folder")
     if file.is_dir():
         raise argparse.ArgumentTypeError(f"{file} is a folder, not a file")
+    # A regular file is replaced, in its folder; a pipe or a device is written to.
+    place = file
+    if file.is_file() or not file.exists():
+        place = Path(os.path.realpath(file)).parent
+        if not place.is_dir():
+            raise argparse.ArgumentTypeError(f"{file.parent} is not a folder")
+    _check_writable(place)
     return file
+
+
+def output_folder(text: str) -> Path:
+    """Check, before the work starts, that a folder can be made, or written to."""
+    folder = Path(text)
+    _check_writable(next(p for p in (folder, *folder.absolute().parents) if p.exists()))
+    return folder
+
+
+def _check_writable(place: Path) -> None:
+    if not os.access(place, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{place} cannot be written")
 
 
 def plot_file(text: str) -> Path:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .. import study
     from .._mxnet import mx
     from ..loop import try_all_gpus
-    from ..serving import save_figure, save_text
+    from ..ratings import label
 
     try:
         contenders = {text: study.Contender.parse(text) for text in args.models}
@@ -99,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     noun = "seeds" if len(seeds) > 1 else "seed"
     split = f"tested on {args.test_ratings}" if parts else f"{args.splits} split"
-    where = f"{ratings.name}, {split}, {noun} {study.span(seeds)}"
+    size = ratings.num_users, ratings.num_items, len(ratings.data)
+    name = label(ratings.name, size)
+    where = f"{name}, {split}, {noun} {study.span(seeds)}"
     report = "\n\n".join(
         [
             f"{where}:",
@@ -109,40 +111,56 @@ def main(argv: Sequence[str] | None = None) -> None:
             _provenance(ratings.name, args, seeds),
         ]
     )
-    print(report)
+    found = {
+        "dataset": ratings.name,
+        "splits": args.test_ratings or args.splits,
+        "seeds": seeds,
+        "clipped": [name for name, model in models.items() if model.clips],
+        "runs": [{"name": n, "cold": c} for n, c in zip(runs, cold)],
+        "models": {
+            name: {
+                "title": titles[name],
+                "cold": model.cold,
+                "scores": [s._asdict() for s in scores[name]],
+            }
+            for name, model in models.items()
+        },
+        "book_protocol": protocol,
+        "versions": {
+            "d2l_autorec": __version__,
+            "python": platform.python_version(),
+            "mxnet": mx.__version__,
+        },
+    }
+    spreads = ", mean and standard deviation" if num_runs > 1 else ""
+    curves = {titles[name]: scored for name, scored in scores.items()}
+    try:
+        _write_files(args, found, report, curves, f"{where}{spreads}")
+    finally:
+        print(report)
+
+
+def _write_files(
+    args: argparse.Namespace,
+    found: dict[str, Any],
+    report: str,
+    scores: dict[str, list[Score]],
+    title: str,
+) -> None:
+    from ..serving import save_figure, save_text
+    from ..study import comparison_chart
+
+    if args.json:
+        save_text(json.dumps(found, indent=2, default=_plain) + "\n", args.json)
     if args.markdown:
         _write_between_markers(args.markdown, report)
     if args.plot:
-        figure = study.comparison_chart(
-            {titles[name]: [s.rmse for s in found] for name, found in scores.items()},
-            {titles[name]: [s.curve for s in found] for name, found in scores.items()},
+        figure = comparison_chart(
+            {model: [s.rmse for s in scored] for model, scored in scores.items()},
+            {model: [s.curve for s in scored] for model, scored in scores.items()},
         )
-        spreads = ", mean and standard deviation" if num_runs > 1 else ""
-        figure.suptitle(f"{where}{spreads}")
+        figure.suptitle(title)
         save_figure(figure, args.plot)
-    if args.json:
-        found = {
-            "dataset": ratings.name,
-            "splits": args.test_ratings or args.splits,
-            "seeds": seeds,
-            "clipped": [name for name, model in models.items() if model.clips],
-            "runs": [{"name": n, "cold": c} for n, c in zip(runs, cold)],
-            "models": {
-                name: {
-                    "title": titles[name],
-                    "cold": model.cold,
-                    "scores": [s._asdict() for s in scores[name]],
-                }
-                for name, model in models.items()
-            },
-            "book_protocol": protocol,
-            "versions": {
-                "d2l_autorec": __version__,
-                "python": platform.python_version(),
-                "mxnet": mx.__version__,
-            },
-        }
-        save_text(json.dumps(found, indent=2, default=_plain) + "\n", args.json)
 
 
 def _check_combination(parser: cli.Parser, args: argparse.Namespace) -> None:
@@ -285,7 +303,7 @@ def _write_between_markers(file: Path, report: str) -> None:
     """Put the report between the file's markers; a new file gets them too."""
     from ..serving import save_text
 
-    text = file.read_text(encoding="utf-8") if file.exists() else f"{BEGIN}{END}\n"
+    text = file.read_text(encoding="utf-8") if file.is_file() else f"{BEGIN}{END}\n"
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     save_text(f"{before}{BEGIN}\n\n{report}\n\n{END}{after}", file)
@@ -310,8 +328,8 @@ def _splits(text: str) -> str:
 
 def _markdown_file(text: str) -> Path:
     file = cli.output_file(text)
-    if file.exists():
-        _, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+    if file.is_file():
+        _, begin, rest = file.read_bytes().decode(errors="replace").partition(BEGIN)
         if not begin or END not in rest:
             raise argparse.ArgumentTypeError(
                 f"{file} exists and has no lines {BEGIN} and {END} to write between"

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from tqdm import tqdm
 
-    from ..ratings import load_dataset
+    from ..ratings import label, load_dataset
     from ..serving import save_figure, save_text
 
     dataset = args.dataset or ("ml-100k" if args.quick else "ml-1m")
@@ -74,10 +74,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             splits = range(min(experiment.num_splits or num_splits, num_splits))
             found = [study.run(experiment, wd, n, "test", tick) for n in splits]
             rows[name] = Row(experiment, wd, found)
-    text = report(rows, dataset, _provenance(args, dataset, num_splits))
-    print(text)
-    save_text(text, file.with_suffix(".md"))
-    save_figure(_chart(rows, dataset), file.with_suffix(".png"))
+    # Beside other data, published figures do not stand.
+    name = label(dataset, (ratings.num_users, ratings.num_items, len(ratings.data)))
+    text = report(rows, name, _provenance(args, dataset, num_splits))
+    try:
+        save_text(text, file.with_suffix(".md"))
+        save_figure(_chart(rows, name), file.with_suffix(".png"))
+    finally:
+        print(text)
 
 
 def _chart(rows: Mapping[str, Row], dataset: str) -> Figure:
@@ -163,7 +167,7 @@ def _parser() -> cli.Parser:
     output = cli.add_output_flags(parser)
     output.add_argument(
         "--out",
-        type=Path,
+        type=cli.output_folder,
         default=Path("paper-results"),
         metavar="DIR",
         help="folder for the table (.md), every training (.json) and the plot (.png)",

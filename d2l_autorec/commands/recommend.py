@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             with replacing(args.output) as file:
                 pairs.to_csv(file, index=False)
         else:
-            pairs.to_csv(sys.stdout, index=False)
+            # As a file is, whatever the terminal's encoding: ids stay what they are.
+            sys.stdout.buffer.write(pairs.to_csv(index=False).encode())
         return
     if args.new_user:
         table = read_table(

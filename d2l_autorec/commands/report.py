@@ -37,14 +37,10 @@ def report(
     history : list of Epoch
         All of its epochs.
     """
+    from ..loop import closing_lines
     from ..serving import evaluate
 
-    by_the_book = (
-        run.name == "ml-100k"
-        and run.recipe == Recipe()
-        and dict(run.split) == _BOOK_SPLIT
-    )
-    beside = BOOK if by_the_book else f"{run.name}: {cli.NOT_COMPARABLE}"
+    beside = _beside(run)
     found = run.yardstick
     parts = {"test": run.test_mat, "validation": run.valid_mat}
     scores = {
@@ -61,11 +57,25 @@ def report(
         _write_files(args, run, history, found, result)
     finally:
         lines = [
+            closing_lines(history, training.devices),
             f"({beside})",
             *_choice(run, history),
             *_comparison(run, scores, found),
         ]
         print("\n".join(lines))
+
+
+def _beside(run: Run) -> str:
+    """Say what the result compares with."""
+    from ..ratings import label
+
+    parts = filter(lambda part: part is not None, run.parts)
+    size = len(run.user_ids), len(run.item_ids), sum(part.nnz for part in parts)
+    name = label(run.name, size)
+    by_the_book = (
+        name == "ml-100k" and run.recipe == Recipe() and dict(run.split) == _BOOK_SPLIT
+    )
+    return BOOK if by_the_book else f"{name}: {cli.NOT_COMPARABLE}"
 
 
 def _write_files(
@@ -82,7 +92,8 @@ def _write_files(
         figure = learning_curve(
             history, yardstick=found and found.models["biases"].rmse
         )
-        figure.suptitle(f"AutoRec on {run.name}, seed {run.seed} ({result['note']})")
+        title = f"AutoRec on {run.name}, seed {run.seed} ({result['note']})"
+        figure.suptitle(title, parse_math=False)
         save_figure(figure, args.plot)
     if args.json:
         text = json.dumps(result, indent=2)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..training import PRESETS, Recipe
@@ -160,20 +159,21 @@ def _train(
 
     evaluator, test_iter = training.evaluator()
     try:
-        history = train_recsys_rating(
-            training.net,
-            training.batches,
-            test_iter,
-            training.loss,
-            training.trainer,
-            run.recipe.num_epochs,
-            devices,
-            evaluator,
-            inter_mat=run.test_mat,
-            step=training.step,
-            hook=hook,
-            trained=len(past),
-        )
+        with redirect_stdout(None):  # what it prints comes after the files
+            history = train_recsys_rating(
+                training.net,
+                training.batches,
+                test_iter,
+                training.loss,
+                training.trainer,
+                run.recipe.num_epochs,
+                devices,
+                evaluator,
+                inter_mat=run.test_mat,
+                step=training.step,
+                hook=hook,
+                trained=len(past),
+            )
     except KeyboardInterrupt:
         if checkpoint is None or not checkpoint.history:
             raise
@@ -333,7 +333,7 @@ def _parser() -> cli.Parser:
     saving = parser.add_argument_group("saving")
     saving.add_argument(
         "--save",
-        type=Path,
+        type=cli.output_folder,
         metavar="DIR",
         help="keep the model there, with the last epoch and the best on validation",
     )
@@ -344,7 +344,7 @@ def _parser() -> cli.Parser:
     )
     saving.add_argument(
         "--resume",
-        type=Path,
+        type=cli.output_folder,
         metavar="DIR",
         help="go on with a training that was saved there, and save there",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 
 from .._mxnet import mx
@@ -86,7 +87,7 @@ class FusedAdam(mx.optimizer.Adam):
 FASTER = {"adam": "fusedadam"}  # what takes the place of an MXNet optimizer
 
 
-@compiled(error_model="numpy", fastmath={"contract"})
+@numba.njit(error_model="numpy", fastmath={"contract"})
 def adam(weight, grad, mean, var, rates):  # type: ignore[no-untyped-def]
     """Update float32 arrays of one length."""
     one = np.float32(1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import scipy.sparse as sp
 
-from .compiled import compiled
+from .compiled import call, compiled
 
 # Sums may be taken in any order, as in a matrix product.
 _MATH = {"reassoc", "contract"}
@@ -80,7 +81,8 @@ class Boltzmann:
         shape = (num_rows, num_hidden)
         data, model = np.empty(shape, np.float32), np.empty(shape, np.float32)
         drawn = rows.data.copy()
-        _gibbs(
+        call(
+            _gibbs,
             *(rows.indptr, rows.indices, rows.data, *self.parameters),
             rng.random((num_steps, *shape), np.float32),
             rng.random((num_steps, rows.nnz), np.float32),
@@ -90,7 +92,8 @@ class Boltzmann:
         columns = sp.csr_matrix(cells, rows.shape).tocsc()
         places = columns.data
         settings = (np.float32(x) for x in (lr / num_rows, momentum, 1 - lr * wd))
-        _update(
+        call(
+            _update,
             *(columns.indptr, columns.indices, rows.data[places], drawn[places]),
             *(data, model, *self.parameters[:2], *self._velocities[:2], *settings),
         )
@@ -119,14 +122,15 @@ class Boltzmann:
             In the order in which the cells are stored.
         """
         expected = np.empty(cells.nnz, np.float32)
-        _expect(
+        call(
+            _expect,
             *(rows.indptr, rows.indices, rows.data, *self.parameters),
             *(levels.astype(np.float32), cells.indptr, cells.indices, expected),
         )
         return expected
 
 
-@compiled(fastmath=_MATH)
+@numba.njit(fastmath=_MATH)
 def _infer(  # type: ignore[no-untyped-def]
     first, last, columns, levels, weights, hidden_bias, hidden
 ):
@@ -141,7 +145,7 @@ def _infer(  # type: ignore[no-untyped-def]
         hidden[f] = np.float32(1) / (np.float32(1) + np.exp(-hidden[f]))
 
 
-@compiled(fastmath=_MATH)
+@numba.njit(fastmath=_MATH)
 def _chances(  # type: ignore[no-untyped-def]
     column, hidden, weights, visible_bias, chances
 ):

@@ -15,9 +15,10 @@ from .._ready import num_cores
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a loop when it is first called.
+    """Compile a loop when it is first called, which `call` and `in_shares` do.
 
-    The machine code is kept for other processes, where there is a folder to write to.
+    The machine code is kept for other processes, where there is a folder to write to;
+    what the loop itself calls, for which `numba.njit` will do, is kept with it.
 
     Parameters
     ----------
@@ -60,12 +61,22 @@ def in_shares(loop: Callable[..., Any], num_shares: int, *args: Any) -> list[Any
     """
     # Numba's own threads are often OpenMP's, which do not survive a fork, and its way
     # of calling them takes five times as long to compile.
-    others = [_threads().submit(loop, share, *args) for share in range(1, num_shares)]
+    others = [
+        _threads().submit(call, loop, share, *args) for share in range(1, num_shares)
+    ]
     try:
-        first = loop(0, *args)
+        first = call(loop, 0, *args)
     finally:
         wait(others)
     return [first, *(other.result() for other in others)]
+
+
+def call(loop: Callable[..., Any], *args: Any) -> Any:
+    """Call a `compiled` loop."""
+    try:
+        return loop(*args)
+    except OSError:  # it is compiled, and there is no room to keep it
+        return loop(*args)
 
 
 def num_threads() -> int:

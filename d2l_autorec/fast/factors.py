@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compiled import compiled, in_shares, num_threads
+from .compiled import call, compiled, in_shares, num_threads
 
 
 class Factors:
@@ -115,7 +115,7 @@ class Factors:
             NaN where no model has a weight.
         """
         predictions = np.empty(len(users), np.float32)
-        _predict(users, items, *self._arrays, predictions)
+        call(_predict, users, items, *self._arrays, predictions)
         return predictions
 
 

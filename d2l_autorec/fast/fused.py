@@ -27,6 +27,7 @@ from .products import (
     by_columns,
     check_fit,
     dot_rows,
+    part,
     product,
 )
 from .rows import add_up, corrupted, deepen, initialized, is_layerwise
@@ -253,7 +254,7 @@ def _train_decoder(  # type: ignore[no-untyped-def]
     return loss
 
 
-@product
+@part
 def _update(moments, column, gradient, rates):  # type: ignore[no-untyped-def]
     weight, mean, var = moments
     adam(weight[column], gradient, mean[column], var[column], rates)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import scipy.sparse as sp
 
@@ -18,7 +19,9 @@ from ..errors import DataError
 from .compiled import compiled, num_threads
 
 # Sums may be taken in any order, as in a matrix product.
-product = compiled(error_model="numpy", fastmath={"reassoc", "contract"})
+_OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}}
+product = compiled(**_OPTIONS)
+part = numba.njit(**_OPTIONS)  # of a product
 
 # What a column costs besides its cells: an update of its weights takes about as long as
 # five cells do.
@@ -92,7 +95,7 @@ def check_fit(cells: Cells, num_rows: int, num_columns: int) -> None:
         raise DataError(f"ratings of {shape} for cells of {(num_rows, num_columns)}")
 
 
-@product
+@part
 def dot_rows(matrix, rows, vector, out):  # type: ignore[no-untyped-def]
     """Write the products of some rows of a matrix with a vector."""
     size, k = len(rows), 0
@@ -115,7 +118,7 @@ def dot_rows(matrix, rows, vector, out):  # type: ignore[no-untyped-def]
         k += 1
 
 
-@product
+@part
 def add_rows(matrix, rows, factors, out):  # type: ignore[no-untyped-def]
     """Add multiples of some rows of a matrix to a vector."""
     size, k = len(rows), 0
@@ -133,7 +136,7 @@ def add_rows(matrix, rows, factors, out):  # type: ignore[no-untyped-def]
         k += 1
 
 
-@product
+@part
 def add_to_rows(matrix, rows, factors, vector):  # type: ignore[no-untyped-def]
     """Add multiples of a vector to some rows of a matrix."""
     for k in range(len(rows)):

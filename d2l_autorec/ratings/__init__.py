@@ -1,6 +1,6 @@
 """Ratings: the table of who rated what, reading it from files, and the data sets."""
 
-from .datasets import ARCHIVES, NAMES, load_dataset, load_folds_ml100k, locate
+from .datasets import ARCHIVES, NAMES, label, load_dataset, load_folds_ml100k, locate
 from .reading import DUPLICATES, parse_ratings, read_parts, read_ratings, read_table
 from .synthetic import SYNTHETIC, synthetic_ratings
 from .table import COLUMNS, Ratings
@@ -12,6 +12,7 @@ __all__ = [
     "NAMES",
     "SYNTHETIC",
     "Ratings",
+    "label",
     "load_dataset",
     "load_folds_ml100k",
     "locate",

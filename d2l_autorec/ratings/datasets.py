@@ -12,22 +12,27 @@ Transactions on Interactive Intelligent Systems 5(4), 2015.
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import re
+import threading
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pooch
 import requests
 import urllib3
+from tqdm import tqdm
 
 from ..errors import DataError, DatasetUnavailable
-from .reading import parse_ratings
+from .reading import parse_ratings, read_file
 from .synthetic import SYNTHETIC, synthetic_ratings
 from .table import Ratings
 
@@ -42,6 +47,7 @@ SERVERS = (
 class Archive:
     """An archive of GroupLens, and where in it the ratings and the titles are."""
 
+    size: tuple[int, int, int]  # users, items, ratings
     sha256: str
     folder: str
     ratings: str
@@ -52,23 +58,29 @@ class Archive:
 
 ARCHIVES = {
     "ml-100k": Archive(
+        (943, 1682, 100_000),
         "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
         *("ml-100k", "u.data", "u.item", "|", "latin-1"),
     ),
     "ml-1m": Archive(
+        (6040, 3706, 1_000_209),
         "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
         *("ml-1m", "ratings.dat", "movies.dat", "::", "latin-1"),
     ),
     "ml-10m": Archive(
+        (69_878, 10_677, 10_000_054),
         "813c411ccb6122564edfe752e7f80c4dcc5aa25fa94c93622f6877a7ba252862",
         *("ml-10M100K", "ratings.dat", "movies.dat", "::", "utf-8"),
     ),
     "ml-latest-small": Archive(
+        (610, 9724, 100_836),
         "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
         *("ml-latest-small", "ratings.csv", "movies.csv", ",", "utf-8"),
     ),
 }
 NAMES = (*ARCHIVES, SYNTHETIC)
+# Of a download: ml-10m, the largest, has 66 million bytes.
+_MAX_BYTES, _MAX_SECONDS = 100_000_000, 1800
 
 
 def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
@@ -101,7 +113,28 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
     archive = ARCHIVES[name]
     read, where = locate(name, data_dir)
     data = parse_ratings(read(archive.ratings), f"{where}/{archive.ratings}")
-    return Ratings(name, data, _titles(read, archive))
+    return Ratings(name, data, _titles(read, where, archive))
+
+
+def label(name: str, size: tuple[int, int, int]) -> str:
+    """Name ratings in a report, where others may have published results of them.
+
+    Parameters
+    ----------
+    name : str
+        As for `Ratings`.
+    size : tuple of int
+        Users, items and ratings that there are.
+
+    Returns
+    -------
+    str
+        `name`; and if a data set of GroupLens has another size, such as that of a file
+        that was cut, this too.
+    """
+    if name in ARCHIVES and size != ARCHIVES[name].size:
+        return f"{name}, not as published"
+    return name
 
 
 def load_folds_ml100k(
@@ -166,7 +199,7 @@ def locate(
             raise DataError(f"{root}: no such folder (--data-dir, $D2L_AUTOREC_DATA)")
         folder, zipped = root / archive.folder, root / f"{name}.zip"
         if (folder / archive.ratings).exists():
-            return lambda member: _read_file(folder / member), folder
+            return lambda member: read_file(folder / member), folder
         if zipped.exists():
             if pooch.file_hash(str(zipped)) != archive.sha256:
                 raise DataError(
@@ -178,29 +211,37 @@ def locate(
     return lambda member: _read_member(zipped, archive, member), zipped
 
 
-def _read_file(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}") from error
-
-
 def _read_member(zipped: Path, archive: Archive, member: str) -> bytes:
     with zipfile.ZipFile(zipped) as opened:
         return opened.read(f"{archive.folder}/{member}")
 
 
-def _titles(read: Callable[[str], bytes], archive: Archive) -> dict[int, str]:
+def _titles(
+    read: Callable[[str], bytes], where: Path, archive: Archive
+) -> dict[int, str]:
     """Read item titles; films without a file of titles go by their ids."""
     try:
         raw = read(archive.titles)
     except DataError:
         return {}
-    if archive.titles_separator == ",":
-        return dict(pd.read_csv(io.BytesIO(raw)).iloc[:, :2].to_numpy())
-    lines = raw.decode(archive.titles_encoding).splitlines()
-    rows = (line.split(archive.titles_separator)[:2] for line in lines)
-    return {int(item_id): title for item_id, title in rows}
+    titles: dict[int, str] = {}
+    try:
+        lines = io.StringIO(raw.decode(archive.titles_encoding), newline=None)
+        for fields in _rows(lines, archive.titles_separator):
+            titles[int(fields[0])] = fields[1]
+    except (ValueError, LookupError, csv.Error):
+        raise DataError(
+            f"{where}/{archive.titles}: is damaged after {len(titles):,} titles"
+        ) from None
+    return titles
+
+
+def _rows(lines: Iterator[str], separator: str) -> Iterator[list[str]]:
+    if separator == ",":
+        next(lines, None)  # the header
+        yield from filter(None, csv.reader(lines, strict=True))
+    for line in filter(str.strip, lines):
+        yield line.rstrip("\n").split(separator)
 
 
 def _download(name: str) -> Path:
@@ -226,9 +267,7 @@ def _download(name: str) -> Path:
                         known_hash=f"sha256:{ARCHIVES[name].sha256}",
                         fname=f"{name}.zip",
                         path=cache,
-                        downloader=pooch.HTTPDownloader(
-                            progressbar=True, verify=verify, timeout=30
-                        ),
+                        downloader=partial(_fetch, verify=verify),
                     )
                 )
         except requests.exceptions.RequestException as error:
@@ -249,7 +288,51 @@ def _download(name: str) -> Path:
     )
 
 
+class _LimitExceeded(requests.exceptions.RequestException):
+    """A download is larger, or takes longer, than it may."""
+
+
+class _Progress(tqdm):
+    """A bar that ends a download which goes on beyond its limit."""
+
+    limit = _MAX_BYTES
+
+    def __bool__(self) -> bool:
+        """Be there, even where the server does not say how much there is."""
+        return True
+
+    def update(self, n: float | None = 1) -> bool | None:
+        if self.n > self.limit:
+            raise _LimitExceeded(f"more than {self.limit:,} bytes")
+        return super().update(n)
+
+
+def _fetch(url: str, file: str, _: Any, verify: bool) -> None:
+    """Download to a file, within limits; a server may send a byte now and then."""
+    bar = _Progress(unit="B", unit_scale=True, ncols=79, delay=0.5)
+    download = pooch.HTTPDownloader(progressbar=bar, verify=verify, timeout=30)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            download(url, file, None)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    with bar:
+        thread.join(_MAX_SECONDS)
+        if thread.is_alive():
+            bar.limit = -1  # with the next bytes it ends
+            raise _LimitExceeded(f"not done after {_MAX_SECONDS:,} s")
+    if failures:
+        raise failures.pop()
+
+
 def _reason(error: requests.exceptions.RequestException) -> str:
+    if isinstance(error, _LimitExceeded):
+        return str(error)
     if error.response is not None:
         return f"HTTP status {error.response.status_code}"
     if fault := _certificate_fault(error):

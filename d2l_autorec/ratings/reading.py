@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import math
+import re
 import struct
 import zipfile
 import zlib
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -36,8 +37,11 @@ _HEADER_NAMES = {
 }
 # Tried in this order: a line of "1::2::3" holds no other mark.
 _SEPARATORS = ("::", "\t", ";", "|", ",")
-# pandas reads only one-character separators fast; no ratings file holds this one.
+# pandas reads only one-character separators fast; this one stands in for "::".
 _UNIT_SEPARATOR = "\x1f"
+# Of an archive's content, which may be a thousand times the archive.
+_MAX_UNPACKED = 2 << 30
+_BLOCK = 1 << 24
 # What unpacking can raise: a damaged zip has its own way for each of its fields.
 _ARCHIVE_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -256,34 +260,27 @@ class _Text:
         line = next((line for line in io.BytesIO(raw) if line.strip()), None)
         if line is None:
             raise DataError(f"{label}: is empty")
-        first = line.decode().rstrip("\n")
-        needed = [name for name in names if name != "timestamp"]
-        for separator in _SEPARATORS:
-            fields = _fields(first, separator) or []
-            if len(fields) >= len(needed):
-                break
-        else:
-            raise DataError(
-                f"{label}:1: {_shown(first)} does not have the {len(needed)} columns "
-                f"{_listed(needed)}, apart by tab, '::', semicolon, '|' or comma"
-            )
+        separator, fields = _cut(label, line.decode().rstrip("\n"), names)
         if columns is None:
-            positions, header = _guess(label, fields, names, len(needed))
+            positions, header = _guess(label, fields, names)
         else:
             positions = [_position(label, column, fields) for column in columns]
             if len(set(positions)) < len(positions):
                 raise DataError(f"{label}: two of the columns {columns} are the same")
             header = _is_header(fields, positions)
-            named = [column for column in columns if not column.isdigit()]
+            named = [column for column in columns if not column.isdecimal()]
             if named and not header:
                 raise DataError(
                     f"{label}: has no header to find column {named[0]!r} in"
                 )
         if len(separator) > 1:
-            raw = raw.replace(separator.encode(), _UNIT_SEPARATOR.encode())
+            raw = _with_unit_separators(raw, label, separator)
             separator = _UNIT_SEPARATOR
         names = names[: len(positions)]
-        return cls(raw, label, separator, len(fields), header, names, positions)
+        text = cls(raw, label, separator, len(fields), header, names, positions)
+        if columns and header and not named:
+            text._check_header(fields)
+        return text
 
     def table(self, rating_offset: float) -> pd.DataFrame:
         """Read the columns: ids as categories of strings, numbers as floats.
@@ -315,15 +312,13 @@ class _Text:
         if data.empty:
             raise DataError(f"{self.label}: holds a header and no ratings")
         for name in ids:
-            data[name] = _as_categories(data[name].to_numpy())
+            data[name] = _as_categories(data[name].to_numpy(), self.separator)
         if "rating" in data:
             data["rating"] += rating_offset
-        # pandas drops a line's surplus fields, and takes a column of True for 1.
-        separators = self.raw.count(self.separator.encode())
-        if (
-            separators != (self.width - 1) * (len(data) + self.header)
-            or not self._first_row_is_numeric()
-        ):
+        # pandas fills up short lines, drops a line's surplus fields, and takes a column
+        # of True for 1.
+        num_lines = len(data) + self.header
+        if not (self._is_even(num_lines) and self._first_row_is_numeric()):
             self._raise_first_fault(rating_offset)
         if not (
             all(np.isfinite(data[name]).all() for name in numbers)
@@ -370,6 +365,44 @@ class _Text:
                     "number; leave that column out of --columns if it is not needed"
                 )
 
+    def _is_even(self, num_lines: int) -> bool:
+        """Tell whether surely each line has all fields, and no other line is there."""
+        separator = self.separator.encode()
+        quoted = b'"' in self.raw
+        # A quote that neither begins nor ends a field.
+        odd = rb'(?!\A)(?<![%b\n])"(?![%b\n]|\Z)' % (2 * (re.escape(separator),))
+        if quoted and re.search(odd, self.raw):
+            return False
+        found = 0
+        for block in _blocks_of_lines(self.raw):
+            codes = np.frombuffer(block, np.uint8)
+            is_end = codes == ord("\n")
+            is_cut = (codes == ord(separator)) | is_end
+            if quoted:
+                inside = np.cumsum(codes == ord('"'), dtype=np.uint8) % 2
+                if inside[is_cut].any():
+                    return False
+            separators = np.diff(np.flatnonzero(is_end[is_cut]), prepend=-1) - 1
+            found += np.count_nonzero(separators == self.width - 1)
+            if not np.isin(separators, (0, self.width - 1)).all():
+                return False
+        return found == num_lines
+
+    def _check_header(self, fields: Sequence[str]) -> None:
+        """Refuse what may be a rating: one with words for ids and a bad number."""
+        usual = all(
+            _letters(fields[position]) in _HEADER_NAMES[name]
+            for position, name in zip(self.positions, self.names)
+        )
+        _, below = next(self._numbered_lines(), (0, ""))
+        values = dict(enumerate(_fields(below, self.separator) or []))
+        ids = [p for p, name in zip(self.positions, self.names) if "_id" in name]
+        if not usual and all(_number(values.get(p, "")) is None for p in ids):
+            raise DataError(
+                f"{self.label}:1: {_shown(', '.join(fields))} may be a header or a "
+                "rating; name the columns as it does (--columns), or remove it"
+            )
+
     def _first_row_is_numeric(self) -> bool:
         _, line = next(self._numbered_lines())
         fields = _fields(line, self.separator) or []
@@ -394,7 +427,7 @@ def _as_utf8(raw: bytes, label: str, encoding: str) -> bytes:
         if "\0" in text:
             line = text.count("\n", 0, text.index("\0")) + 1
             raise DataError(f"{label}:{line}: holds a zero byte: not a text file")
-        utf8 = text.removeprefix("\ufeff").encode()
+        utf8 = text.lstrip("\ufeff").encode()
     except LookupError:
         raise DataError(f"unknown encoding {encoding!r}") from None
     except UnicodeError as error:
@@ -407,28 +440,66 @@ def _as_utf8(raw: bytes, label: str, encoding: str) -> bytes:
     return utf8
 
 
+def _cut(label: str, first: str, names: Sequence[str]) -> tuple[str, list[str]]:
+    """Find the separator in the first line; cut that into its fields."""
+    needed = [name for name in names if name != "timestamp"]
+    found = [(s, _fields(first, s) or []) for s in _SEPARATORS]
+    found = [(s, fields) for s, fields in found if len(fields) >= len(needed)]
+    if not found:
+        raise DataError(
+            f"{label}:1: {_shown(first)} does not have the {len(needed)} columns "
+            f"{_listed(needed)}, apart by tab, '::', semicolon, '|' or comma"
+        )
+    if len(found) > 1 and len(needed) < 3:  # with three, only one leaves a number
+        raise DataError(
+            f"{label}:1: {_shown(first)} can be cut at {found[0][0]!r} and at "
+            f"{found[1][0]!r}; put a line with the columns' names first"
+        )
+    return found[0]
+
+
+def _with_unit_separators(raw: bytes, label: str, separator: str) -> bytes:
+    stand_in = _UNIT_SEPARATOR.encode()
+    if stand_in in raw:
+        line = raw.count(b"\n", 0, raw.index(stand_in)) + 1
+        raise DataError(f"{label}:{line}: holds a control character (1F)")
+    return raw.replace(separator.encode(), stand_in)
+
+
 def _guess(
-    label: str, fields: Sequence[str], names: Sequence[str], needed: int
+    label: str, fields: Sequence[str], names: Sequence[str]
 ) -> tuple[list[int], bool]:
     """Guess where the columns are, and whether the first line is a header."""
-    letters = ["".join(filter(str.isalpha, field.lower())) for field in fields]
-    found = [
-        next((i for i, word in enumerate(letters) if word in _HEADER_NAMES[name]), None)
-        for name in names
-    ]
-    if None not in found[:needed]:
-        return [i for i in found if i is not None], True
-    if needed <= len(fields) <= len(names):
-        positions = list(range(len(fields)))
-        if not _is_header(fields, positions):
-            return positions, False
+    needed = [name for name in names if name != "timestamp"]
     hint = "name them (--columns user,item,rating)"
     if names is not COLUMNS:
         hint = "name them in the first line"
+    found = {
+        name: [i for i, field in enumerate(fields) if _letters(field) in usual]
+        for name, usual in _HEADER_NAMES.items()
+        if name in names
+    }
+    if all(found[name] for name in needed):
+        for name, among in found.items():
+            if len(among) > 1:
+                shown = " and ".join(repr(fields[i]) for i in among)
+                raise DataError(
+                    f"{label}:1: the columns {_clipped(shown)} may both be the "
+                    f"{name.replace('_id', '')}; {hint}"
+                )
+        return [found[name][0] for name in names if found[name]], True
+    if len(needed) <= len(fields) <= len(names):
+        positions = list(range(len(fields)))
+        if not _is_header(fields, positions):
+            return positions, False
     raise DataError(
-        f"{label}:1: cannot tell which columns are {_listed(names[:needed])} among "
+        f"{label}:1: cannot tell which columns are {_listed(needed)} among "
         f"{_shown(', '.join(fields))}; {hint}"
     )
+
+
+def _letters(field: str) -> str:
+    return "".join(filter(str.isalpha, field.lower()))
 
 
 def _is_header(fields: Sequence[str], positions: Sequence[int]) -> bool:
@@ -437,11 +508,17 @@ def _is_header(fields: Sequence[str], positions: Sequence[int]) -> bool:
 
 
 def _position(label: str, column: str, fields: Sequence[str]) -> int:
-    if column.isdecimal() and 1 <= int(column) <= len(fields):
-        return int(column) - 1
+    if column.isdecimal():
+        # Python reads no number of thousands of digits.
+        number = int(column) if len(column) < 10 else 0
+        if 1 <= number <= len(fields):
+            return number - 1
+    among = f"among {_shown(', '.join(fields))}"
+    if fields.count(column) > 1:
+        raise DataError(f"{label}: several columns {_shown(column)} {among}")
     if column in fields:
         return fields.index(column)
-    raise DataError(f"{label}: no column {column!r} among {_shown(', '.join(fields))}")
+    raise DataError(f"{label}: no column {_shown(column)} {among}")
 
 
 def _fields(line: str, separator: str) -> list[str] | None:
@@ -452,9 +529,27 @@ def _fields(line: str, separator: str) -> list[str] | None:
         rows = csv.reader(
             [line], delimiter=separator, skipinitialspace=True, strict=True
         )
-        return next(rows, [])
+        return [_restored(field, separator) for field in next(rows, [])]
     except csv.Error:
         return None
+
+
+def _restored(field: str, separator: str) -> str:
+    """Give a field as it is in the file, where it was cut at stand-ins for ``::``."""
+    if separator == _UNIT_SEPARATOR:
+        return field.replace(_UNIT_SEPARATOR, "::")
+    return field
+
+
+def _blocks_of_lines(raw: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(raw):
+        end = raw.find(b"\n", start + _BLOCK) + 1
+        if not end:
+            yield raw[start:] if raw.endswith(b"\n") else raw[start:] + b"\n"
+            return
+        yield raw[start:end]
+        start = end
 
 
 def _number(text: str) -> float | None:
@@ -465,8 +560,11 @@ def _number(text: str) -> float | None:
 
 
 def _shown(text: str) -> str:
-    text = text.replace(_UNIT_SEPARATOR, "::")
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+    return repr(_clipped(text.replace(_UNIT_SEPARATOR, "::")))
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -474,9 +572,11 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _as_categories(ids: np.ndarray) -> pd.Categorical:
+def _as_categories(ids: np.ndarray, separator: str) -> pd.Categorical:
     """Turn strings into categories, numbered in the order in which they come."""
     codes, categories = pd.factorize(ids)
+    if separator == _UNIT_SEPARATOR:
+        categories = [_restored(field, separator) for field in categories]
     return pd.Categorical.from_codes(codes, pd.Index(categories, dtype=object))
 
 
@@ -521,35 +621,70 @@ def _without_duplicates(data: pd.DataFrame, keep: str) -> pd.DataFrame:
     return last.reset_index(drop=True)
 
 
-def _read_bytes(path: Path) -> bytes:
-    if path.suffix == ".parquet":
-        return _parquet_as_csv(path)
+def read_file(path: Path) -> bytes:
+    """Read a file; but not a pipe or a device, which may never end.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    _check_is_file(path)
     try:
-        raw = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
+
+
+def _check_is_file(path: Path) -> None:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path}: is a pipe or a device; a file is needed")
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.suffix == ".parquet":
+        _check_is_file(path)
+        return _parquet_as_csv(path)
+    raw = read_file(path)
     try:
         if raw.startswith(b"\x1f\x8b"):
-            return gzip.decompress(raw)
+            with gzip.open(io.BytesIO(raw)) as unpacked:
+                return _read_up_to_limit(unpacked, path)
         if raw.startswith(b"PK\x03\x04"):
-            return _only_member(raw)
+            archive = zipfile.ZipFile(io.BytesIO(raw))
+            with archive, archive.open(_only_member(archive)) as unpacked:
+                return _read_up_to_limit(unpacked, path)
+    except DataError:
+        raise
     except _ARCHIVE_ERRORS as error:
         raise DataError(f"{path}: damaged or encrypted archive: {error}") from error
     return raw
 
 
-def _only_member(raw: bytes) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        members = [
-            name
-            for name in archive.namelist()
-            if not (name.endswith("/") or name.startswith("__MACOSX/"))
-        ]
-        if len(members) != 1:
-            raise zipfile.BadZipFile(f"one file is needed, not {len(members)}")
-        return archive.read(members[0])
+def _read_up_to_limit(unpacked: IO[bytes] | gzip.GzipFile, path: Path) -> bytes:
+    blocks, size = [], 0
+    while block := unpacked.read(_BLOCK):
+        blocks.append(block)
+        size += len(block)
+        if size > _MAX_UNPACKED:
+            raise DataError(
+                f"{path}: unpacks to more than {_MAX_UNPACKED / 2**30:g} GiB; if you "
+                "trust it, unpack it first"
+            )
+    return b"".join(blocks)
+
+
+def _only_member(archive: zipfile.ZipFile) -> str:
+    members = [
+        name
+        for name in archive.namelist()
+        if not (name.endswith("/") or name.startswith("__MACOSX/"))
+    ]
+    if len(members) != 1:
+        raise zipfile.BadZipFile(f"one file is needed, not {len(members)}")
+    return members[0]
 
 
 def _parquet_as_csv(path: Path) -> bytes:

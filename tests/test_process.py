@@ -1,0 +1,343 @@
+"""Commands as processes, where something that is always there is not.
+
+Each ends with its exit status and one line. The command is a fake one, which takes a
+tenth of the time that importing MXNet does.
+"""
+
+import errno
+import gzip
+import io
+import os
+import signal
+import sys
+
+import pytest
+
+from d2l_autorec.commands import cli, compare, paper, recommend, train
+
+FAKE = """
+import os, sys, time
+from d2l_autorec import errors
+from d2l_autorec.commands import cli
+
+def command():
+    print("Am\\xe9lie")
+    {}
+
+cli.run(command, os._exit)
+"""
+OK = "Amélie\n"
+BAD = "raise errors.DataError('bad')"
+NO_HOME = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"), os.devnull + "/no")
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+NO_MEMORY = "error: not enough memory\n"
+DRAW = "from d2l_autorec.serving import save_figure as s; from matplotlib.figure import"
+
+
+@pytest.fixture
+def closed_pipe():
+    """The end to write to of a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("flags", "does", "code", "out", "err"),
+    [
+        ([], "", 0, OK, ""),
+        ([], BAD, 1, OK, "error: bad\n"),
+        (["-O"], BAD, 1, OK, "error: bad\n"),
+        (["-OO", "-W", "error"], BAD, 1, OK, "error: bad\n"),
+        (["-OO"], "import mxnet", 1, OK, "error: MXNet cannot be imported without doc"),
+        ([], "bytearray(1 << 62)", 1, OK, NO_MEMORY),
+        # As MXNet says it, after a traceback of its own.
+        ([], "raise RuntimeError('\\nFailed to allocate CPU')", 1, OK, NO_MEMORY[:-1]),
+        ([], "cli.Parser(prog='c').parse_args(['-h'])", 0, OK + "usage: c", ""),
+        ([], "cli.Parser(prog='c').parse_args(['-x'])", 2, OK, "c: error: unrec"),
+        ([], "raise OSError(28, 'No space', 'f')", 1, OK, "error: f: No space\n"),
+        ([], "raise SystemExit(3)", 3, OK, ""),
+    ],
+)
+def test_exit_status_and_line(run, flags, does, code, out, err):
+    found = run(*flags, "-c", FAKE.format(does), encoding="utf-8")
+    assert found[0] == code
+    assert found[1].startswith(out) and found[2].startswith(err)
+    assert bool(found[2]) == bool(err) and found[2].count("\n") == bool(err)
+
+
+@pytest.mark.parametrize(
+    ("changes", "does", "code", "out"),
+    [
+        (ASCII, "", 0, "Am\\xe9lie\n"),
+        (
+            {"PYTHONIOENCODING": "latin-1"},
+            "print('\\u2028')",
+            0,
+            "Am\xe9lie\n\\u2028\n",
+        ),
+        ({"PYTHONIOENCODING": "utf-8"}, "print('\\udc80')", 0, "Am\xe9lie\n\\udc80\n"),
+        pytest.param(
+            *(NO_HOME, f"{DRAW} Figure; s(Figure(), 'f.png')", 0, None),
+            marks=pytest.mark.slow,  # it looks for all fonts anew
+        ),
+        ({"MXNET_ENGINE_TYPE": "Naive"}, "import mxnet", 1, None),
+        ({"MXNET_ENGINE_TYPE": ""}, "import mxnet", 1, None),
+    ],
+)
+def test_an_environment_that_is_odd(run, tmp_path, changes, does, code, out):
+    options = {"env": {**os.environ, **changes}, "cwd": tmp_path, "encoding": "latin-1"}
+    if changes.get("PYTHONIOENCODING") == "utf-8":
+        options["encoding"] = "utf-8"
+    found = run("-c", FAKE.format(does), **options)
+    assert found[0] == code, found
+    assert out is None or found[1] == out
+    if code:
+        assert found[2].startswith("error: MXNET_ENGINE_TYPE is '")
+        assert found[2].count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("does", "stdout", "stderr", "code", "said"),
+    [
+        ("", "closed", "", 1, "error: standard output: Bad file descriptor\n"),
+        ("", "pipe", "", 1, "error: standard output: Broken pipe\n"),
+        ("", "full", "", 1, "error: standard output: No space left on device\n"),
+        ("print(99999 * 'x')", "pipe", "", 1, "error: standard output: Broken pipe\n"),
+        ("cli.Parser().parse_args(['-h'])", "pipe", "", 1, "error: standard output: B"),
+        (BAD, "closed", "", 1, "error: bad\n"),
+        (BAD, "pipe", "", 1, "error: bad\n"),
+        ("", "", "closed", 0, OK),
+        ("print(end='', file=sys.stderr)", "", "closed", 0, OK),
+        (BAD, "", "closed", 1, OK),
+        (BAD, "", "pipe", 1, OK),
+        (BAD, "", "full", 1, OK),
+        (BAD, "closed", "closed", 1, ""),
+        ("cli.Parser().parse_args(['-x'])", "", "closed", 2, OK),
+        ("cli.Parser().parse_args(['-x'])", "", "pipe", 2, OK),
+        # What is opened next does not get the number of what is closed.
+        ("os._exit(os.open('f', os.O_CREAT))", "closed", "closed", 3, ""),
+    ],
+)
+def test_streams_that_are_not_there(
+    run, closed_pipe, tmp_path, does, stdout, stderr, code, said
+):
+    with open("/dev/full", "w") as full:
+        ends = {"pipe": closed_pipe, "full": full}
+        options = {
+            n: ends[v] for n, v in (("stdout", stdout), ("stderr", stderr)) if v in ends
+        }
+        closed = [n for n, v in ((1, stdout), (2, stderr)) if v == "closed"]
+
+        def close():
+            for number in closed:
+                os.close(number)
+
+        # Unbuffered, each print would fail by itself.
+        env = {**os.environ, "PYTHONUNBUFFERED": ""}
+        options.update(env=env, cwd=tmp_path, encoding="utf-8")
+        found = run("-c", FAKE.format(does), preexec_fn=close, **options)
+    assert found[0] == code, found
+    assert ((found[1] or "") + (found[2] or "")).startswith(said)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_that_closes_after_the_first_line(start, unbuffered):
+    """As of ``| head -1``."""
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    many = "for n in range(10 ** 6): print(n)"
+    process = start("-c", FAKE.format(many), env=env, encoding="utf-8")
+    assert process.stdout.readline() == OK
+    process.stdout.close()
+    assert process.wait(timeout=60) == 1
+    assert process.stderr.read() == "error: standard output: Broken pipe\n"
+    process.stdout = None
+
+
+@pytest.mark.parametrize(
+    ("signals", "said"),
+    [
+        ([signal.SIGINT], "interrupted\n"),
+        ([signal.SIGTERM], "terminated\n"),
+        ([signal.SIGINT, signal.SIGINT], "interrupted\n"),
+        ([signal.SIGTERM, signal.SIGTERM, signal.SIGINT], "terminated\n"),
+        ([signal.SIGINT, signal.SIGTERM], "interrupted\n"),
+    ],
+    ids=lambda value: (
+        "+".join(s.name for s in value) if isinstance(value, list) else ""
+    ),
+)
+def test_signals_leave_everything_in_order(start, signals, said):
+    body = """
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("leaving", flush=True)
+        sys.stdin.readline()
+        print("left", flush=True)
+"""
+    process = start("-c", FAKE.format(body.lstrip()), stdin=-1, encoding="utf-8")
+    assert [process.stdout.readline() for _ in range(2)] == [OK, "ready\n"]
+    process.send_signal(signals[0])
+    assert process.stdout.readline() == "leaving\n"
+    for number in signals[1:]:
+        process.send_signal(number)
+    out, err = process.communicate("\n", timeout=60)
+    assert (process.returncode, out, err) == (1, "left\n", said)
+
+
+def test_signals_that_were_ignored_stay_so(run):
+    """As of what a shell has in its background."""
+    body = "os.kill(os.getpid(), 2)"
+    ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    assert run("-c", ignore + FAKE.format(body), encoding="utf-8") == (0, OK, "")
+
+
+def test_a_process_of_several_is_ended_at_once(run):
+    """In MXNet's servers, Python's handlers would never run."""
+    code, _, err = run(
+        *("-c", FAKE.format("os.kill(os.getpid(), 15)")),
+        env={**os.environ, "DMLC_ROLE": "server"},
+    )
+    assert (code, err) == (-signal.SIGTERM, "")
+
+
+@pytest.mark.slow  # the test of the line that it ends with is in every run
+def test_an_archive_that_memory_cannot_hold(run, tmp_path):
+    # Sixteen members, each of 16 MiB.
+    (tmp_path / "f").write_bytes(16 * gzip.compress(bytes(1 << 24)))
+    body = """
+    from d2l_autorec.ratings import read_ratings
+    import resource
+    with open("/proc/self/statm") as size:
+        used = int(size.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, 2 * [used + (100 << 20)])
+    read_ratings("f")
+"""
+    code, _, err = run("-c", FAKE.format(body.lstrip()), cwd=tmp_path)
+    assert code == 1
+    assert err.startswith("error: not enough memory") and err.count("\n") == 1
+
+
+@pytest.mark.slow  # in every run, tests in one process make errors of warnings
+@pytest.mark.parametrize("flags", [["-O"], ["-W", "error"]], ids=" ".join)
+def test_a_training_and_its_recommendations(run, tmp_path, flags):
+    lines = [f"\u00e9{n % 5},{n},{n % 4 + 1}" for n in range(40)]
+    (tmp_path / "f.csv").write_text("\n".join(lines), encoding="utf-8")
+    options = {"cwd": tmp_path, "env": {**os.environ, **ASCII}, "encoding": "ascii"}
+    trained = run(
+        *(
+            *flags,
+            "-m",
+            "d2l_autorec.train",
+            "--ratings",
+            "f.csv",
+            "-k",
+            "2",
+            "-e",
+            "1",
+        ),
+        *("--save", "m", "--json", "f.json", "--plot", "f.png", "--valid-ratio", "0.2"),
+        **options,
+    )
+    assert trained[0] == 0, trained
+    assert "f.csv: 5 users" in trained[1] and "best on validation" in trained[1]
+    for asked, said in (("\u00e91", "items for user \\xe91"), ("x", "\\xe90")):
+        code, out, err = run(
+            *(*flags, "-m", "d2l_autorec.recommend", "--model", "m", "--user", asked),
+            **{**options, "env": {**os.environ, "PYTHONIOENCODING": "ascii"}},
+        )
+        assert code == (asked == "x") and said in out + err
+
+
+# In this process.
+
+
+@pytest.mark.parametrize(
+    ("main", "flags"),
+    [
+        (train.main, ["--ratings", ""]),
+        (train.main, ["--ratings="]),
+        (train.main, ["--dataset", ""]),
+        (train.main, ["--data-dir="]),
+        (train.main, ["--save", ""]),
+        (compare.main, ["--dataset", ""]),
+        (paper.main, ["--out="]),
+        (recommend.main, ["--model", ""]),
+        (recommend.main, ["--model", "m", "--user="]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_empty_argument_is_not_taken_for_none(main, flags, capsys):
+    """As of a variable that is not set."""
+    with pytest.raises(SystemExit, match="2"):
+        main(flags)
+    flag = flags[-1].rstrip("=") or flags[-2]
+    said = f"argument {flag}: is empty; is a variable not set?"
+    assert said in capsys.readouterr().err
+
+
+class Full(io.StringIO):
+    """Unbuffered, on a disk without room."""
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+SMALL = ["--num-hidden", "4", "--num-epochs", "1", "--quiet"]
+MEANS = ["--models", "mean", "--seeds", "0", "--quiet"]
+
+
+@pytest.mark.parametrize(
+    ("main", "flags"),
+    [(train.main, SMALL), (compare.main, MEANS)],
+    ids=["train", "compare"],
+)
+def test_files_are_written_where_nothing_can_be_printed(
+    small_data, tmp_path, monkeypatch, capsys, main, flags
+):
+    file = tmp_path / "f.json"
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(SystemExit, match="1"):
+        cli.run(lambda: main([*flags, "--json", str(file)]))
+    assert file.stat().st_size
+    assert capsys.readouterr().err == "error: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("main", "flags", "result"),
+    [(train.main, SMALL, "train loss"), (compare.main, MEANS, "| global mean")],
+    ids=["train", "compare"],
+)
+def test_the_result_is_printed_where_no_file_can_be_written(
+    small_data, tmp_path, capsys, monkeypatch, main, flags, result
+):
+    def full(old, new):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    file = tmp_path / "f.json"
+    with pytest.raises(SystemExit, match="1"):
+        cli.run(lambda: main([*flags, "--json", str(file)]))
+    out, err = capsys.readouterr()
+    assert result in out
+    assert err == f"error: {file}: No space left on device\n"
+
+
+def test_an_error_without_a_file_is_shown(capsys):
+    def fail():
+        raise OSError(errno.ENETDOWN, "Network is down")
+
+    with pytest.raises(SystemExit, match="1"):
+        cli.run(fail)
+    assert capsys.readouterr().err == "error: Network is down\n"
+
+
+def test_a_stream_that_cannot_be_changed_will_do(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    with pytest.raises(SystemExit, match="0"):
+        cli.run(lambda: print("fine"))
+    assert out.getvalue() == "fine\n"

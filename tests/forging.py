@@ -199,10 +199,12 @@ def calls(directory, pairs, new_user):
     from d2l_autorec.commands import recommend, train
 
     def recommends(*flags):
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
+        printed = io.BytesIO()
+        with contextlib.redirect_stdout(io.TextIOWrapper(printed, encoding="utf-8")):
             recommend.main(["--model", str(directory), *map(str, flags)])
-        if "--json" in flags:
-            json.loads(printed.getvalue(), parse_constant=int)
+            sys.stdout.flush()
+            if "--json" in flags:
+                json.loads(printed.getvalue(), parse_constant=int)
 
     def resumes():
         epochs = ["--num-epochs", "3", "--quiet"]

@@ -16,7 +16,7 @@ from test_checkpoint import make_run, train
 
 import d2l_autorec
 from d2l_autorec.fast.arrays import view
-from d2l_autorec.fast.compiled import parallel
+from d2l_autorec.fast.compiled import compiled, in_shares
 
 LIMIT = 240  # seconds, after which what hangs is ended
 
@@ -226,10 +226,14 @@ def test_it_works_where_no_folder_can_be_written(tmp_path):
     assert found == f"{package / '__init__.py'} 3\n"
 
 
-@parallel()
-def double(values):
-    for index in numba.prange(len(values)):
-        values[index] *= 2
+@numba.njit
+def doubled(value):
+    return value * 2
+
+
+@compiled()
+def double(share, values):
+    values[share] = doubled(values[share])
 
 
 @pytest.mark.slow  # it compiles a loop, whose room is seldom missing
@@ -240,7 +244,7 @@ def test_it_works_where_machine_code_finds_no_room(monkeypatch):
     monkeypatch.setattr("numba.core.caching.Cache.save_overload", full)
     monkeypatch.setattr("numba.core.caching.Cache.load_overload", lambda *args: None)
     values = onp.arange(3.0)
-    double(values)
+    in_shares(double, 3, values)
     assert values.tolist() == [0, 2, 4]
 
 

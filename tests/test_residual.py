@@ -164,15 +164,15 @@ def test_a_folder_from_before_the_setting_opens(tmp_path, monkeypatch):
     run = make_run()
     run = replace(run, recipe=replace(run.recipe, residual=False))
     training = run.train(CPU)
-    from d2l_autorec.serving import folder
+    from d2l_autorec.serving import manifest
 
     def without(recipe):
         settings = original(recipe)
         del settings["residual"]
         return settings
 
-    original = folder.asdict
-    monkeypatch.setattr(folder, "asdict", without)
+    original = manifest.asdict
+    monkeypatch.setattr(manifest, "asdict", without)
     list(Checkpoint(tmp_path, run).saving(training, training.epochs()))
     assert "residual" not in json.loads((tmp_path / "model.json").read_text())["recipe"]
     assert Checkpoint.open(tmp_path).run.recipe == run.recipe

@@ -456,7 +456,7 @@ def test_generated_ratings_that_were_asked_for_replace_a_result(train, tmp_path)
 
 def test_only_the_whole_of_ml_100k_is_compared_with_the_book(small_data):
     """Not what is left of it in a file that was cut; nor another file of that name."""
-    from d2l_autorec.commands.train import _BOOK_SPLIT, BOOK, _beside
+    from d2l_autorec.commands.report import _BOOK_SPLIT, BOOK, _beside
     from d2l_autorec.training import Run
 
     def beside(ratings):

@@ -192,9 +192,9 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         ),
         "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
         "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
-        "i-rbm": Experiment("I-RBM", "a, c", 0.854, None, (0.02, 0.04), other=item_rbm),
-        "u-rbm": Experiment("U-RBM", "a, c", 0.881, None, (0.02,), other=user_rbm),
-        "mf": Experiment("BiasedMF", "c", 0.845, None, (0.8, 1.0, 1.25), other=mf),
+        "i-rbm": Experiment("I-RBM", "a, c", 0.854, None, (0.02,), 2, other=item_rbm),
+        "u-rbm": Experiment("U-RBM", "a, c", 0.881, None, (0.02,), 2, other=user_rbm),
+        "mf": Experiment("BiasedMF", "c", 0.845, None, (0.8, 1.0, 1.25), 2, other=mf),
         "llorma": Experiment("LLORMA", "c", 0.833, None, (0.25,), 2, other=llorma),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import re
 import sys
@@ -36,6 +37,24 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         if action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
+
+
+class _Notes(logging.Handler):
+    """Shows what the package logs, on a line of its own beside a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def show_notes() -> None:
+    """Show on standard error what takes its time, for those who see progress."""
+    log = logging.getLogger("d2l_autorec")
+    log.setLevel(logging.INFO)
+    log.propagate = False  # MXNet gives the root a handler
+    if not log.handlers:
+        log.addHandler(_Notes())
 
 
 class Parser(argparse.ArgumentParser):

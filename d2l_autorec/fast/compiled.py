@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numba
+from numba.core import event
 
 from .._mxnet import openmp
 from .._ready import num_cores
+
+_log = logging.getLogger(__name__)
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -88,6 +92,23 @@ def num_threads() -> int:
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(num_cores(), "d2l_autorec")
 
+
+class _Notice(event.Listener):
+    """Says, once, that there is something to compile: that takes some seconds."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        """Say so when the first loop is not there yet."""
+        if not self.said:
+            _log.info("compiling for this machine, as only the first run does ...")
+        self.said = True
+
+    def on_end(self, event: Any) -> None:
+        """Say nothing more."""
+
+
+event.register("numba:compile", _Notice())
 
 if hasattr(os, "register_at_fork"):
     # Those of the parent are not there.

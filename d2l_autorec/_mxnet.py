@@ -50,9 +50,9 @@ _lock = threading.RLock()
 def one_at_a_time(function: _Function) -> _Function:
     """Let threads call a function, and all others with this decorator, in turn.
 
-    Two at once do not get on: Numba's threads may end the process, and MXNet's matrix
-    products (OpenBLAS), if its operators are computed in the thread that calls them,
-    wait for each other for ever. Each uses all cores anyway.
+    Two at once do not get on: MXNet's matrix products (OpenBLAS), if its operators are
+    computed in the thread that calls them, wait for each other for ever. Each uses all
+    cores anyway.
     """
 
     @functools.wraps(function)

@@ -158,25 +158,18 @@ assert in_threads(semantics) == 8 * [(True, True, (0, 2))]
     )
 
 
-# The layer that is everywhere, and serves one thread at a time.
-LAYERS = ["default", pytest.param("workqueue", marks=pytest.mark.slow)]
-
-
-@pytest.mark.parametrize("layer", ["default", "workqueue"])
-def test_threads_may_train_at_once(layer):
+def test_threads_may_train_at_once():
     run(
         TOY
         + """
 train()
 for losses in in_threads(train):
     assert losses[-1] < 0.7 * losses[0]
-""",
-        NUMBA_THREADING_LAYER=layer,
+"""
     )
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_threads_may_evaluate_at_once(layer):
+def test_threads_may_evaluate_at_once():
     run(
         TOY
         + """
@@ -190,8 +183,7 @@ expected = predict()
 for _ in range(10):
     for found in in_threads(predict):
         np.testing.assert_array_equal(found, expected)
-""",
-        NUMBA_THREADING_LAYER=layer,
+"""
     )
 
 

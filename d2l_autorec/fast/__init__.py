@@ -6,7 +6,7 @@ from .boltzmann import Boltzmann
 from .cells import members, predict_cells
 from .factors import Factors
 from .fused import FusedStep
-from .rows import encoding, layerwise
+from .rows import layerwise
 from .step import SparseStep
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Factors",
     "SparseStep",
     "dense",
-    "encoding",
     "layerwise",
     "members",
     "on_device",

@@ -59,7 +59,10 @@ def measure(dataset: str, num_epochs: int) -> None:
         for name, original in originals.items():
             setattr(fused, name, timed(original, times[name]))
         FusedStep.__call__ = timed(step, times["step"])  # type: ignore[method-assign]
-        list(training.epochs())
+        for epoch in training.epochs():
+            if epoch.epoch == 1:  # it loads the loops
+                for found in times.values():
+                    found.clear()
     finally:
         FusedStep.__call__ = step  # type: ignore[method-assign]
         for name, original in originals.items():

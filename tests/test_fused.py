@@ -8,6 +8,7 @@ from mxnet import gluon
 
 from d2l_autorec import AutoRec, Average, DeepAutoRec, row_batches, seed_everything
 from d2l_autorec._mxnet import openmp
+from d2l_autorec.errors import DataError
 from d2l_autorec.fast import FusedStep, SparseStep, rows
 from d2l_autorec.fast.arrays import state_of
 from d2l_autorec.loop import Step
@@ -141,3 +142,13 @@ def test_it_is_not_for_others(make, optimizer, settings, devices):
     net.initialize(ctx=devices)
     trainer = gluon.Trainer(net.collect_params(), optimizer, settings)
     assert not FusedStep.fits(net, trainer, devices)
+
+
+def test_a_batch_of_another_width_is_refused():
+    net = book()
+    net.initialize(ctx=CPU)
+    trainer = gluon.Trainer(net.collect_params(), "fusedadam")
+    step = FusedStep(net, gluon.loss.L2Loss(), trainer, CPU)
+    step(ratings())
+    with pytest.raises(DataError, match=r"\(23, 90\) for cells of \(23, 45\)"):
+        step(sp.hstack([ratings(), ratings()]).tocsr())

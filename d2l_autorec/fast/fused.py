@@ -118,17 +118,19 @@ class FusedStep(SparseStep):
         with autograd.train_mode():
             inputs = cells._replace(ratings=corrupted(net, cells.ratings))
         encoder = self._encoder(net, len(cells.starts) - 1)
+        check_fit(cells, cells.num_rows, len(encoder.weight))
         shape = cells.num_shares, cells.num_rows, encoder.weight.shape[1]
         parts = view(self._array("parts", shape))
         in_shares(add_up, cells.num_shares, inputs, encoder.weight, parts)
         sums = self._array("sums", shape[1:])
         bias = view(net.encoder.bias.data(self._device))
         np.add(parts.sum(axis=0), bias, out=view(sums))
+        if sums.grad is None:
+            sums.attach_grad()
         with autograd.record():
             hidden = deepen(net, sums)
         initialized(net.decoder, hidden)
-        for layer in (encoder, net.decoder):
-            check_fit(cells, len(hidden), layer.weight.shape[0])
+        check_fit(cells, len(hidden), net.decoder.weight.shape[0])
         total, errors = 0.0, None
         if not self._is_squared(net.decoder):
             total, errors = self._losses(net.decoder, cells, hidden)
@@ -183,7 +185,6 @@ class FusedStep(SparseStep):
         """Return an array to write to, the same one each time as long as it fits."""
         if name not in self._arrays or self._arrays[name].shape != shape:
             self._arrays[name] = mx.np.empty(shape, ctx=self._device)
-            self._arrays[name].attach_grad()
         return self._arrays[name]
 
     def _is_squared(self, layer: gluon.nn.Dense) -> bool:

@@ -383,7 +383,7 @@ class _Text:
                 if inside[is_cut].any():
                     return False
             separators = np.diff(np.flatnonzero(is_end[is_cut]), prepend=-1) - 1
-            found += np.count_nonzero(separators == self.width - 1)
+            found += int(np.count_nonzero(separators == self.width - 1))
             if not np.isin(separators, (0, self.width - 1)).all():
                 return False
         return found == num_lines

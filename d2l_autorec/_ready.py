@@ -18,8 +18,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
@@ -99,15 +99,22 @@ def memory() -> int:
 
 
 @contextmanager
-def _defaults(**settings: str) -> Iterator[None]:
-    """Set variables that are not set, and take them back: children inherit none."""
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
+def _added(
+    mapping: MutableMapping[str, Any], entries: Mapping[str, Any]
+) -> Iterator[None]:
+    """Add the entries that a mapping does not have, and take them out again."""
+    added = {name: value for name, value in entries.items() if name not in mapping}
+    mapping.update(added)
     try:
         yield
     finally:
         for name in added:
-            os.environ.pop(name, None)
+            mapping.pop(name, None)
+
+
+def _defaults(**settings: str) -> AbstractContextManager[None]:
+    """Set variables that are not set, and take them back: children inherit none."""
+    return _added(os.environ, settings)
 
 
 def _check_settings() -> None:
@@ -156,8 +163,7 @@ def _extinct(name: str) -> Any:
     return call
 
 
-@contextmanager
-def _stand_ins() -> Iterator[None]:
+def _stand_ins() -> AbstractContextManager[None]:
     """Let MXNet import something light for what takes long to import, or is gone.
 
     It compares NumPy's version by distutils, which Python 3.12 does not have, and whose
@@ -173,13 +179,7 @@ def _stand_ins() -> Iterator[None]:
         "distutils.version": versions,
         "scipy.stats": _Later("scipy.stats"),
     }
-    added = {name: it for name, it in modules.items() if name not in sys.modules}
-    sys.modules.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            sys.modules.pop(name, None)
+    return _added(sys.modules, modules)
 
 
 class _Later(ModuleType):

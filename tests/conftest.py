@@ -76,6 +76,17 @@ def short_pretraining(monkeypatch):
     monkeypatch.setattr("d2l_autorec.training.pretraining.NUM_EPOCHS", 10)
 
 
+@pytest.fixture(scope="module")
+def two_threads():
+    """The loops as they run, in parallel, whatever the number of test workers."""
+    from d2l_autorec._mxnet import openmp
+
+    before = openmp("omp_get_max_threads", int)()
+    openmp("omp_set_num_threads", int)(2)
+    yield
+    openmp("omp_set_num_threads", int)(before)
+
+
 def real(name: str) -> Path:
     """Return the folder of a real data set, or skip the test."""
     root = os.environ.get("D2L_AUTOREC_DATA")

@@ -7,24 +7,16 @@ import scipy.sparse as sp
 from mxnet import gluon
 
 from d2l_autorec import AutoRec, Average, DeepAutoRec, row_batches, seed_everything
-from d2l_autorec._mxnet import openmp
 from d2l_autorec.errors import DataError
 from d2l_autorec.fast import FusedStep, SparseStep, rows
 from d2l_autorec.fast.arrays import state_of
 from d2l_autorec.loop import Step
 from d2l_autorec.training import MaskedRMSELoss
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 NUM_ITEMS, NUM_USERS = 23, 45
 CPU = [mx.cpu()]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def two_threads():
-    """The loops as they run, in parallel, whatever the number of test workers."""
-    before = openmp("omp_get_max_threads", int)()
-    openmp("omp_set_num_threads", int)(2)
-    yield
-    openmp("omp_set_num_threads", int)(before)
 
 
 def ratings(empty=3):

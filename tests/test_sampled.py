@@ -7,11 +7,12 @@ import scipy.sparse as sp
 from mxnet import autograd, gluon
 
 from d2l_autorec import AutoRec, Average, DeepAutoRec, seed_everything
-from d2l_autorec._mxnet import openmp
 from d2l_autorec._ready import num_cores
 from d2l_autorec.fast.arrays import observed_cells, on_device
 from d2l_autorec.fast.cells import backward_at, reconstruction
 from d2l_autorec.fast.compiled import num_threads
+
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 NUM_ROWS, NUM_USERS = 7, 13
 NETWORKS = {
@@ -22,15 +23,6 @@ NETWORKS = {
     "relu": {"num_hidden": 5, "output": "relu"},
     "one unit": {"num_hidden": 1},
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def two_threads():
-    """The loops as they run, in parallel, whatever the number of test workers."""
-    before = openmp("omp_get_max_threads", int)()
-    openmp("omp_set_num_threads", int)(2)
-    yield
-    openmp("omp_set_num_threads", int)(before)
 
 
 def test_the_loops_run_in_parallel():

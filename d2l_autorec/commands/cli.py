@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import AutoRecError, DatasetUnavailable, DeviceUnavailable
-from ..training import FINITE, POSITIVE_INT, SETTINGS, Numbers, Recipe
+from ..training import (
+    FINITE,
+    NON_NEGATIVE_INT,
+    POSITIVE_INT,
+    SETTINGS,
+    Numbers,
+    Recipe,
+)
 from .process import Interrupts, open_streams
 
 if TYPE_CHECKING:
@@ -157,13 +164,12 @@ def parsed_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return parse_flag
 
 
-SEED = Numbers(int, lambda n: 0 <= n < 2**31, "a whole number from 0")
 RATIO = Numbers(float, lambda n: 0 < n < 1, "between 0 and 1")
 SHARE = Numbers(float, lambda n: 0 <= n < 1, "between 0 and 1, or 0")
 
 positive_int = parsed_by(POSITIVE_INT.parse)
 finite_float = parsed_by(FINITE.parse)
-seed = parsed_by(SEED.parse)
+seed = parsed_by(NON_NEGATIVE_INT.parse)
 ratio = parsed_by(RATIO.parse)
 share = parsed_by(SHARE.parse)
 

@@ -6,7 +6,7 @@ from .boltzmann import Boltzmann
 from .cells import members, predict_cells
 from .factors import Factors
 from .fused import FusedStep
-from .rows import layerwise
+from .rows import deepen, layerwise
 from .step import SparseStep
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Boltzmann",
     "Factors",
     "SparseStep",
+    "deepen",
     "dense",
     "layerwise",
     "members",

@@ -83,7 +83,7 @@ class Boltzmann:
         drawn = rows.data.copy()
         call(
             _gibbs,
-            *(rows.indptr, rows.indices, rows.data, *self.parameters),
+            *((rows.indptr, rows.indices, rows.data), self.parameters),
             rng.random((num_steps, *shape), np.float32),
             rng.random((num_steps, rows.nnz), np.float32),
             *(data, model, drawn),
@@ -91,11 +91,12 @@ class Boltzmann:
         cells = (np.arange(rows.nnz), rows.indices, rows.indptr)
         columns = sp.csr_matrix(cells, rows.shape).tocsc()
         places = columns.data
-        settings = (np.float32(x) for x in (lr / num_rows, momentum, 1 - lr * wd))
+        settings = map(np.float32, (lr / num_rows, momentum, 1 - lr * wd))
         call(
             _update,
             *(columns.indptr, columns.indices, rows.data[places], drawn[places]),
-            *(data, model, *self.parameters[:2], *self._velocities[:2], *settings),
+            *(data, model, self.parameters[:2], tuple(self._velocities[:2])),
+            *settings,
         )
         velocity = self._velocities[2]
         velocity *= momentum
@@ -124,7 +125,7 @@ class Boltzmann:
         expected = np.empty(cells.nnz, np.float32)
         call(
             _expect,
-            *(rows.indptr, rows.indices, rows.data, *self.parameters),
+            *((rows.indptr, rows.indices, rows.data), self.parameters),
             *(levels.astype(np.float32), cells.indptr, cells.indices, expected),
         )
         return expected
@@ -168,18 +169,10 @@ def _chances(  # type: ignore[no-untyped-def]
 
 @compiled(fastmath=_MATH)
 def _gibbs(  # type: ignore[no-untyped-def]
-    starts,
-    columns,
-    levels,
-    weights,
-    visible_bias,
-    hidden_bias,
-    unit_draws,
-    level_draws,
-    data,
-    model,
-    drawn,
+    cells, parameters, unit_draws, level_draws, data, model, drawn
 ):
+    starts, columns, levels = cells
+    weights, visible_bias, hidden_bias = parameters
     for row in range(len(starts) - 1):
         first, last = starts[row], starts[row + 1]
         _infer(first, last, columns, levels, weights, hidden_bias, data[row])
@@ -209,14 +202,14 @@ def _update(  # type: ignore[no-untyped-def]
     drawn,
     data,
     model,
-    weights,
-    visible_bias,
-    velocity,
-    bias_velocity,
+    parameters,
+    velocities,
     lr,
     momentum,
     decay,
 ):
+    weights, visible_bias = parameters
+    velocity, bias_velocity = velocities
     for column in range(len(weights)):
         for k in range(weights.shape[1]):
             bias_velocity[column, k] *= momentum
@@ -238,17 +231,10 @@ def _update(  # type: ignore[no-untyped-def]
 
 @compiled(fastmath=_MATH)
 def _expect(  # type: ignore[no-untyped-def]
-    starts,
-    columns,
-    levels,
-    weights,
-    visible_bias,
-    hidden_bias,
-    ratings,
-    cell_starts,
-    cell_columns,
-    expected,
+    cells, parameters, ratings, cell_starts, cell_columns, expected
 ):
+    starts, columns, levels = cells
+    weights, visible_bias, hidden_bias = parameters
     for row in range(len(starts) - 1):
         hidden = np.empty_like(hidden_bias)
         chances = np.empty_like(ratings)

@@ -68,9 +68,8 @@ def reconstruction(net: gluon.Block, device: mx.Context) -> Reconstruct:
 
     @one_at_a_time
     def reconstruct(rows: sp.csr_matrix, cells: sp.csr_matrix) -> mx.np.ndarray:
-        hidden, layer = encode(rows), net.decoder
-        initialized(layer, hidden)
-        return activate(layer, decode(layer, hidden, by_columns(cells)))
+        outputs = _decode(net.decoder, encode(rows), by_columns(cells))
+        return _activate(net.decoder, outputs)
 
     return reconstruct
 
@@ -100,9 +99,9 @@ def backward_at(
     mxnet.np.ndarray of float32, shape (num_cells,)
         The losses.
     """
-    ratings = on_device(cells.data.astype(np.float32, copy=False), inputs.ctx)
     written = all(p.grad_req == "write" for p in net.collect_params().values())
     if not written or not is_known(net) or inputs.ctx.device_type != "cpu":
+        ratings = on_device(cells.data.astype(np.float32, copy=False), inputs.ctx)
         with autograd.record():
             losses = loss(_pick(net, inputs, cells), ratings)
         losses.backward()
@@ -110,13 +109,8 @@ def backward_at(
     with autograd.record():
         hidden = net.encode(inputs)
     by_column = by_columns(cells)
-    initialized(net.decoder, hidden)
-    outputs = decode(net.decoder, hidden, by_column)
-    outputs.attach_grad()
-    with autograd.record():
-        losses = loss(activate(net.decoder, outputs), ratings)
-    losses.backward()
-    hidden.backward(_decode_backward(net.decoder, hidden, by_column, outputs.grad))
+    losses, grad = losses_at(net.decoder, hidden, by_column, loss)
+    hidden.backward(_decode_backward(net.decoder, hidden, by_column, grad))
     return losses
 
 
@@ -205,13 +199,48 @@ def _pick(
     return npx.gather_nd(outputs, observed_cells(cells, inputs.ctx))
 
 
-def activate(layer: gluon.nn.Dense, outputs: mx.np.ndarray) -> mx.np.ndarray:
-    """Apply a layer's activation."""
+def losses_at(
+    layer: gluon.nn.Dense,
+    hidden: mx.np.ndarray,
+    cells: Cells,
+    loss: Callable[[Any, Any], Any],
+) -> tuple[mx.np.ndarray, mx.np.ndarray]:
+    """Compute a layer's losses at some cells, and their gradient there.
+
+    Parameters
+    ----------
+    layer : mxnet.gluon.nn.Dense
+        The decoder of a network that `is_known`.
+    hidden : mxnet.np.ndarray of float32, shape (batch_size, num_hidden)
+        What it is given.
+    cells : Cells
+        The cells, and what is to be predicted there.
+    loss : callable
+        As for `backward_at`.
+
+    Returns
+    -------
+    losses, grad : mxnet.np.ndarray of float32, shape (num_cells,)
+        The gradient is of the layer's outputs, short of its activation.
+    """
+    outputs = _decode(layer, hidden, cells)
+    outputs.attach_grad()
+    with autograd.record():
+        found = _activate(layer, outputs)
+        losses = loss(found, on_device(cells.ratings, hidden.ctx))
+    losses.backward()
+    return losses, outputs.grad
+
+
+def _activate(layer: gluon.nn.Dense, outputs: mx.np.ndarray) -> mx.np.ndarray:
     return layer.act(outputs) if layer.act else outputs
 
 
-def decode(layer: gluon.nn.Dense, hidden: mx.np.ndarray, cells: Cells) -> mx.np.ndarray:
+def _decode(
+    layer: gluon.nn.Dense, hidden: mx.np.ndarray, cells: Cells
+) -> mx.np.ndarray:
     """Compute a layer's outputs at some cells, short of its activation."""
+    initialized(layer, hidden)
     parameters = (p.data(hidden.ctx) for p in (layer.weight, layer.bias))
     check_fit(cells, len(hidden), layer.weight.shape[0])
     outputs = np.empty(cells.ratings.size, np.float32)

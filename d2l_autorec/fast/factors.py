@@ -94,7 +94,7 @@ class Factors:
             _descend,
             size,
             size,
-            *(users, items, ratings, *self._arrays, np.float32(lr), *penalties),
+            *(users, items, ratings, self._arrays, np.float32(lr), *penalties),
         )
 
     def are_finite(self) -> bool:
@@ -115,7 +115,7 @@ class Factors:
             NaN where no model has a weight.
         """
         predictions = np.empty(len(users), np.float32)
-        call(_predict, users, items, *self._arrays, predictions)
+        call(_predict, users, items, self._arrays, predictions)
         return predictions
 
 
@@ -125,21 +125,9 @@ _OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 
 @compiled(**_OPTIONS)
 def _descend(  # type: ignore[no-untyped-def]
-    share,
-    num_shares,
-    users,
-    items,
-    ratings,
-    user_weight,
-    item_weight,
-    user_bias,
-    item_bias,
-    p,
-    q,
-    lr,
-    user_wd,
-    item_wd,
+    share, num_shares, users, items, ratings, arrays, lr, user_wd, item_wd
 ):
+    user_weight, item_weight, user_bias, item_bias, p, q = arrays
     for m in range(share, len(user_weight), num_shares):
         for n in range(len(ratings)):
             user, item = users[n], items[n]
@@ -162,8 +150,9 @@ def _descend(  # type: ignore[no-untyped-def]
 
 @compiled(**_OPTIONS)
 def _predict(  # type: ignore[no-untyped-def]
-    users, items, user_weight, item_weight, user_bias, item_bias, p, q, predictions
+    users, items, arrays, predictions
 ):
+    user_weight, item_weight, user_bias, item_bias, p, q = arrays
     for n in range(len(users)):
         user, item = users[n], items[n]
         total, weights = np.float32(0), np.float32(0)

@@ -15,10 +15,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import autograd, gluon, mx, one_at_a_time
+from ..data import checked
 from ..model import AutoRec
 from .adam import FusedAdam, Rates, adam
-from .arrays import on_device, state_of, view, view_grad
-from .cells import activate, decode, is_known, members
+from .arrays import state_of, view, view_grad
+from .cells import is_known, losses_at, members
 from .compiled import in_shares
 from .products import (
     Cells,
@@ -97,7 +98,7 @@ class FusedStep(SparseStep):
         mean_over = self.cells_per_row or length
         optimizer = self.trainer.optimizer
         optimizer.rescale_grad = self.trainer._scale / (samples * mean_over)
-        cells = by_columns(batch)
+        cells = by_columns(checked(batch))
         for net in members(self.net):
             self._total += self._train(net, cells) / mean_over
         # What is left: those that have a gradient.
@@ -118,13 +119,10 @@ class FusedStep(SparseStep):
         with autograd.train_mode():
             inputs = cells._replace(ratings=corrupted(net, cells.ratings))
         encoder = self._encoder(net, len(cells.starts) - 1)
-        check_fit(cells, cells.num_rows, len(encoder.weight))
         shape = cells.num_shares, cells.num_rows, encoder.weight.shape[1]
-        parts = view(self._array("parts", shape))
-        in_shares(add_up, cells.num_shares, inputs, encoder.weight, parts)
         sums = self._array("sums", shape[1:])
-        bias = view(net.encoder.bias.data(self._device))
-        np.add(parts.sum(axis=0), bias, out=view(sums))
+        parts, bias = self._array("parts", shape), net.encoder.bias.data(self._device)
+        add_up(inputs, encoder.weight, view(bias), view(parts), view(sums))
         if sums.grad is None:
             sums.attach_grad()
         with autograd.record():
@@ -199,13 +197,8 @@ class FusedStep(SparseStep):
         """Let MXNet compute any other loss: its sum, and its gradient at the cells."""
         if not cells.ratings.size:  # MXNet computes nothing on empty arrays
             return 0.0, cells.ratings
-        outputs = decode(layer, hidden, cells)
-        outputs.attach_grad()
-        with autograd.record():
-            found = activate(layer, outputs)
-            losses = self.loss(found, on_device(cells.ratings, self._device))
-        losses.backward()
-        return float(losses.asnumpy().sum(dtype=float)), view(outputs.grad)
+        losses, grad = losses_at(layer, hidden, cells, self.loss)
+        return float(losses.asnumpy().sum(dtype=float)), view(grad)
 
     def _moments(self, layer: gluon.nn.Dense) -> Moments:
         """See a layer's weights and moments, as network and trainer have them."""

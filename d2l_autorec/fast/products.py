@@ -14,7 +14,6 @@ import numba
 import numpy as np
 import scipy.sparse as sp
 
-from ..data import checked
 from ..errors import DataError
 from .compiled import compiled, num_threads
 
@@ -62,18 +61,13 @@ def by_columns(rows: sp.csr_matrix | sp.csc_matrix) -> Cells:
     Parameters
     ----------
     rows : scipy.sparse matrix, shape (batch_size, num_users)
-        Ratings.
+        Ratings, `checked`.
 
     Returns
     -------
     Cells
-
-    Raises
-    ------
-    DataError
-        If an index does not lie within the shape.
     """
-    cells = checked(rows).tocsc()
+    cells = rows.tocsc()
     size = num_threads()
     cost = cells.indptr + _COLUMN * np.arange(len(cells.indptr))
     bounds = cost.searchsorted(np.arange(size + 1) * cost[-1] // size)

@@ -16,7 +16,7 @@ from .._mxnet import gluon, mx
 from ..model import AutoRec
 from .arrays import dense, on_device, view
 from .compiled import in_shares
-from .products import add_to_rows, by_columns, product
+from .products import Cells, add_to_rows, by_columns, check_fit, product
 
 _Encode = TypeVar("_Encode", bound=Callable[..., Any])
 _layerwise: set[Callable[..., Any]] = {AutoRec.encode}
@@ -94,10 +94,9 @@ def encoding(
             weight.append(np.ascontiguousarray(view(layer.weight.data(device)).T))
         cells = by_columns(rows)
         shape = cells.num_shares, rows.shape[0], weight[0].shape[1]
-        sums = np.empty(shape, np.float32)
-        in_shares(add_up, cells.num_shares, cells, weight[0], sums)
-        total = sums.sum(axis=0) + view(layer.bias.data(device))
-        return deepen(net, on_device(total, device))
+        parts, sums = (np.empty(s, np.float32) for s in (shape, shape[1:]))
+        add_up(cells, weight[0], view(layer.bias.data(device)), parts, sums)
+        return deepen(net, on_device(sums, device))
 
     return encode
 
@@ -110,22 +109,35 @@ def initialized(layer: gluon.nn.Dense, inputs: mx.np.ndarray) -> None:
         layer(inputs)
 
 
-@product
-def add_up(share, cells, weight, sums):  # type: ignore[no-untyped-def]
-    """Multiply rows of ratings with an encoder's weights, as far as a share goes.
+def add_up(
+    cells: Cells,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    parts: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Multiply rows of ratings with an encoder's weights, and add its bias.
 
     Parameters
     ----------
-    share : int
-        Which one.
     cells : Cells
         The ratings.
     weight : numpy.ndarray of float32, shape (num_users, num_hidden)
         Transposed.
-    sums : numpy.ndarray of float32, shape (num_shares, batch_size, num_hidden)
-        The part of each share is written there.
+    bias : numpy.ndarray of float32, shape (num_hidden,)
+    parts : numpy.ndarray of float32, shape (num_shares, batch_size, num_hidden)
+        Room for what each share comes to.
+    sums : numpy.ndarray of float32, shape (batch_size, num_hidden)
+        The result is written there.
     """
-    sums[share] = 0
+    check_fit(cells, len(sums), len(weight))
+    in_shares(_add_up, cells.num_shares, cells, weight, parts)
+    np.add(parts.sum(axis=0), bias, out=sums)
+
+
+@product
+def _add_up(share, cells, weight, parts):  # type: ignore[no-untyped-def]
+    parts[share] = 0
     for column in range(cells.bounds[share], cells.bounds[share + 1]):
         its = slice(cells.starts[column], cells.starts[column + 1])
-        add_to_rows(sums[share], cells.rows[its], cells.ratings[its], weight[column])
+        add_to_rows(parts[share], cells.rows[its], cells.ratings[its], weight[column])

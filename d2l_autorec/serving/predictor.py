@@ -21,7 +21,7 @@ import scipy.sparse as sp
 
 from .._mxnet import autograd, one_at_a_time
 from ..errors import DataError, ModelError
-from ..fast import members, on_device
+from ..fast import deepen, members, on_device
 from ..loop import try_all_gpus
 from ..model import AutoRec
 from ..training import Average, Biases, Run, range_of
@@ -457,9 +457,5 @@ def _encode(net: AutoRec, rows: sp.csr_matrix) -> np.ndarray:
     encoder = net.encoder
     sums = rows @ encoder.weight.data().asnumpy().T
     sums += encoder.bias.data().asnumpy()
-    hidden = on_device(sums, encoder.weight.list_ctx()[0])
-    if encoder.act is not None:
-        hidden = encoder.act(hidden)
-    for layer in getattr(net, "deeper", ()):
-        hidden = layer(hidden)
+    hidden = deepen(net, on_device(sums, encoder.weight.list_ctx()[0]))
     return np.column_stack([hidden.asnumpy(), np.ones(len(sums), np.float32)])

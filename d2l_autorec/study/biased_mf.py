@@ -8,7 +8,6 @@ Systems", Computer 42(8), 2009.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ import pandas as pd
 
 from ..errors import TrainingDiverged
 from ..fast import Factors
-from .estimators import Estimator
+from .estimators import Estimator, half_cosine
 
 
 @dataclass(eq=False)
@@ -100,7 +99,7 @@ class BiasedMF(Estimator):
         self.factors.item_factors[:, counts[1] == 0] = 0
         penalties = [self.wd / np.sqrt(count.clip(1)) for count in counts]
         for epoch in range(self.num_epochs):
-            lr = self.lr * (1 + math.cos(math.pi * epoch / self.num_epochs)) / 2
+            lr = half_cosine(self.lr, epoch, self.num_epochs)
             order = rng.permutation(len(rating))
             drawn = (users[order], items[order], rating[order])
             self.factors.step(*drawn, lr, *penalties)

@@ -10,6 +10,7 @@ Autoencoders".
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -303,6 +304,11 @@ class EarlyStoppedAutoRec(BookAutoRec):
 
 def _a(noun: str) -> str:
     return f"{'an' if noun == 'item' else 'a'} {noun}"
+
+
+def half_cosine(lr: float, epoch: int, num_epochs: int) -> float:
+    """Let a learning rate fall to 0 along half a cosine; epochs count from 0."""
+    return lr * (1 + math.cos(math.pi * epoch / num_epochs)) / 2
 
 
 def _num_parameters(net: gluon.Block) -> int:

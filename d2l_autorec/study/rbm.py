@@ -8,7 +8,6 @@ Filtering", ICML 2007.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..fast import Boltzmann
-from .estimators import Estimator
+from .estimators import Estimator, half_cosine
 
 MAX_LEVELS = 10  # softmax units a rating; of more levels, neighbors are joined
 
@@ -75,7 +74,7 @@ class RBM(Estimator):
         self.machine = Boltzmann(shares, self.num_hidden, rng)
         num_rows = self.visible.shape[0]
         for epoch in range(self.num_epochs):
-            lr = self.lr * (1 + math.cos(math.pi * epoch / self.num_epochs)) / 2
+            lr = half_cosine(self.lr, epoch, self.num_epochs)
             num_steps = 1 + epoch * self.max_steps // self.num_epochs
             order = rng.permutation(num_rows)
             for first in range(0, num_rows, self.batch_size):

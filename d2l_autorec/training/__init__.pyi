@@ -12,6 +12,7 @@ from .run import check_ids as check_ids
 from .run import check_ratings as check_ratings
 from .settings import ACTIVATIONS as ACTIVATIONS
 from .settings import FINITE as FINITE
+from .settings import NON_NEGATIVE_INT as NON_NEGATIVE_INT
 from .settings import POSITIVE_INT as POSITIVE_INT
 from .settings import PRESETS as PRESETS
 from .settings import SETTINGS as SETTINGS

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
 from ..data import rating_batches
@@ -263,14 +262,7 @@ class BookAutoRec(Estimator):
             yield epoch.epoch
 
     def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
-        users, items = self.ratings.indices(pairs)
-        # A cell holds the place of its pair, from 1 as a matrix of 0 would be empty.
-        places = np.arange(1, len(pairs) + 1)
-        cells = sp.csr_matrix((places, (items, users)), self.train_mat.shape)
-        found, places = self.training.predict(cells)
-        predictions = np.empty(len(pairs), np.float32)
-        predictions[places - 1] = found
-        return predictions
+        return self.training.predict_pairs(*self.ratings.indices(pairs))
 
     @property
     def num_parameters(self) -> int:  # noqa: D102

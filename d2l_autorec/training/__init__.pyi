@@ -1,6 +1,10 @@
 from .batches import SeededBatches as SeededBatches
 from .biases import Biases as Biases
+from .biases import Levels as Levels
+from .biases import Standard as Standard
 from .biases import yardstick as yardstick
+from .blend import BlendTraining as BlendTraining
+from .blend import Mixture as Mixture
 from .family import Average as Average
 from .family import DeepAutoRec as DeepAutoRec
 from .losses import MaskedRMSELoss as MaskedRMSELoss
@@ -16,11 +20,13 @@ from .settings import NON_NEGATIVE_INT as NON_NEGATIVE_INT
 from .settings import POSITIVE_INT as POSITIVE_INT
 from .settings import PRESETS as PRESETS
 from .settings import SETTINGS as SETTINGS
+from .settings import Blend as Blend
 from .settings import Numbers as Numbers
 from .settings import Recipe as Recipe
 from .settings import Setting as Setting
 from .training import Parts as Parts
 from .training import Training as Training
+from .training import levels_of as levels_of
 from .training import network as network
 from .training import parameter_shapes as parameter_shapes
 from .training import range_of as range_of

@@ -1,4 +1,4 @@
-"""Biases: how far each user and each item is from the mean, and what is left then.
+"""What of the ratings a network need not learn: their mean and scale, and biases.
 
 References
 ----------
@@ -9,6 +9,7 @@ TKDD 4(1), 2010. N. Hug, "Surprise: A Python library for recommender systems", J
 
 from __future__ import annotations
 
+from abc import ABC
 from typing import Any
 
 import numpy as np
@@ -16,23 +17,125 @@ import scipy.sparse as sp
 
 from ..evaluators import Accuracy, accuracy
 
+# Standardized ratings have this mean: about what MovieLens' mean is in units of its
+# standard deviation. An input of 0 is a rating that is missing, so theirs is not.
+SHIFT = 3.2
 
-class Biases:
+
+class Levels(ABC):
+    """A level for each cell, from which a network learns how ratings differ.
+
+    Attributes
+    ----------
+    mean : float
+        Of all levels.
+    user_bias, item_bias : numpy.ndarray of float64, shapes (num_users,), (num_items,)
+        What a user's and an item's add to it.
+    scale : float
+        Unit of what a network learns, in that of the ratings.
+    """
+
+    mean: float
+    user_bias: np.ndarray
+    item_bias: np.ndarray
+    scale: float
+
+    def at(self, users: Any, items: Any) -> np.ndarray:
+        """Return the levels of cells.
+
+        Parameters
+        ----------
+        users, items : array_like of int, shape (num_cells,)
+            Indices.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (num_cells,)
+            In the unit of the ratings.
+        """
+        return np.asarray(self.mean + self.user_bias[users] + self.item_bias[items])
+
+    def learned(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
+        """Compute what a network is to learn of ratings.
+
+        Parameters
+        ----------
+        inter_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+            Ratings.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix of float32, shape (num_items, num_users)
+            Ratings less their level, in units of `scale`. It stores the same cells, be
+            it a 0.
+        """
+        cells = inter_mat.tocoo()
+        left = (cells.data - self.at(cells.col, cells.row)) / self.scale
+        return sp.csr_matrix(
+            (left.astype(np.float32), inter_mat.indices, inter_mat.indptr),
+            inter_mat.shape,
+        )
+
+    def restore(self, outputs: np.ndarray, levels: Any) -> np.ndarray:
+        """Turn a network's outputs into ratings again.
+
+        Parameters
+        ----------
+        outputs : numpy.ndarray, shape (..., num_cells)
+            In units of `scale`.
+        levels : array_like, shape (num_cells,)
+            Of these cells.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (..., num_cells)
+            In the unit of the ratings.
+        """
+        return np.asarray(levels + self.scale * outputs)
+
+    def of_new_user(self, items: np.ndarray, ratings: np.ndarray) -> np.ndarray:
+        """Return the levels of a user who was not in the training.
+
+        Parameters
+        ----------
+        items : numpy.ndarray of int, shape (num_ratings,)
+            Indices.
+        ratings : numpy.ndarray, shape (num_ratings,)
+            What the user gave them.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (num_items,)
+            Of all items.
+        """
+        return np.asarray(self.mean + self.item_bias)
+
+
+class Standard(Levels):
+    """The same level for all cells, so that ratings have mean `SHIFT` and variance 1.
+
+    Parameters
+    ----------
+    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        Ratings to learn from; if all are equal, `scale` is 1.
+    """
+
+    def __init__(self, train_mat: sp.csr_matrix) -> None:
+        num_items, num_users = train_mat.shape
+        self.user_bias, self.item_bias = np.zeros(num_users), np.zeros(num_items)
+        rating = train_mat.data.astype(np.float64)
+        self.scale = float(rating.std()) or 1.0
+        self.mean = float(rating.mean()) - SHIFT * self.scale
+
+
+class Biases(Levels):
     r"""The mean of the ratings, and a bias of each user and item, shrunk towards 0.
 
     Parameters
     ----------
     train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from.
-
-    Attributes
-    ----------
-    mean : float
-        Of the ratings.
-    user_bias, item_bias : numpy.ndarray of float64, shapes (num_users,), (num_items,)
-        0 for those without a rating.
-    scale : float
-        Standard deviation of what is left of the ratings; 1 if that is nothing.
+        Ratings to learn from. A user or an item without one has a bias of 0; `scale` is
+        the standard deviation of what is left, or 1 if that is nothing.
 
     Notes
     -----
@@ -64,74 +167,9 @@ class Biases:
         left = rating - self.at(users, items)
         self.scale = float(left.std()) or 1.0
 
-    def at(self, users: Any, items: Any) -> np.ndarray:
-        """Predict ratings.
-
-        Parameters
-        ----------
-        users, items : array_like of int, shape (num_cells,)
-            Indices.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (num_cells,)
-            In the unit of the ratings.
-        """
-        return np.asarray(self.mean + self.user_bias[users] + self.item_bias[items])
-
-    def residuals(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
-        """Compute what is left of ratings, in units of `scale`.
-
-        Parameters
-        ----------
-        inter_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-            Ratings.
-
-        Returns
-        -------
-        scipy.sparse.csr_matrix of float32, shape (num_items, num_users)
-            It stores the same cells, be it a 0.
-        """
-        cells = inter_mat.tocoo()
-        left = (cells.data - self.at(cells.col, cells.row)) / self.scale
-        return sp.csr_matrix(
-            (left.astype(np.float32), inter_mat.indices, inter_mat.indptr),
-            inter_mat.shape,
-        )
-
-    def restore(self, outputs: np.ndarray, levels: Any) -> np.ndarray:
-        """Turn residuals into ratings again.
-
-        Parameters
-        ----------
-        outputs : numpy.ndarray, shape (..., num_cells)
-            In units of `scale`.
-        levels : array_like, shape (num_cells,)
-            The predictions of the biases for these cells.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (..., num_cells)
-            In the unit of the ratings.
-        """
-        return np.asarray(levels + self.scale * outputs)
-
     def of_new_user(self, items: np.ndarray, ratings: np.ndarray) -> np.ndarray:
-        """Predict the ratings of a user who was not in the training.
-
-        Parameters
-        ----------
-        items : numpy.ndarray of int, shape (num_ratings,)
-            Indices.
-        ratings : numpy.ndarray, shape (num_ratings,)
-            What the user gave them.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (num_items,)
-            Of all items, by the bias that a user with these ratings has in training.
-        """
-        levels = self.mean + self.item_bias
+        """Add the bias that a user with these ratings has in training: see `Levels`."""
+        levels = super().of_new_user(items, ratings)
         left = (ratings - levels[items]).sum()
         return np.asarray(levels + left / (len(items) + self.user_reg))
 

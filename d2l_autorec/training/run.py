@@ -19,7 +19,8 @@ from ..errors import DataError
 from ..evaluators import Accuracy
 from ..ratings import Ratings
 from .biases import yardstick
-from .settings import FINITE, NON_NEGATIVE_INT, POSITIVE_INT, Recipe
+from .blend import BlendTraining
+from .settings import FINITE, NON_NEGATIVE_INT, POSITIVE_INT, Blend, Recipe
 from .training import Parts, Team, Training
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which has no UTF-8
@@ -58,7 +59,7 @@ class Run:
         Ratings held out to choose the best epoch on.
     rating_offset : float
         Was added to every rating.
-    recipe : Recipe
+    recipe : Recipe or Blend
         Settings of the training.
     seed : int
         Of the whole run.
@@ -81,7 +82,7 @@ class Run:
     test_mat: sp.csr_matrix | None
     valid_mat: sp.csr_matrix | None
     rating_offset: float
-    recipe: Recipe
+    recipe: Recipe | Blend
     seed: int
     split: Mapping[str, Any]
     patience: int | None = None
@@ -93,7 +94,7 @@ class Run:
             ("name", _is_text(self.name), "a text"),
             ("titles", _are_titles(self.titles), "a text for an item"),
             ("rating_offset", FINITE.allow(self.rating_offset), FINITE.wanted),
-            ("recipe", isinstance(self.recipe, Recipe), "a Recipe"),
+            ("recipe", isinstance(self.recipe, (Recipe, Blend)), "a Recipe or a Blend"),
             ("seed", NON_NEGATIVE_INT.allow(self.seed), NON_NEGATIVE_INT.wanted),
             ("split", _is_report(self.split), "words and numbers by name"),
             ("patience", patient, f"{POSITIVE_INT.wanted} or None"),
@@ -118,7 +119,7 @@ class Run:
         test_data: Any = None,
         valid_data: Any = None,
         *,
-        recipe: Recipe,
+        recipe: Recipe | Blend,
         seed: int,
         split: Mapping[str, Any],
         patience: int | None = None,
@@ -170,14 +171,16 @@ class Run:
                 return Yardstick(part, yardstick(self.train_mat, held_out))
         return None
 
-    def refit(self, chosen: Epoch) -> Run:
+    def refit(self, recipe: Recipe | Blend, chosen: Epoch) -> Run:
         """Make the run that trains on the validation part as well.
 
         Parameters
         ----------
+        recipe : Recipe or Blend
+            That ends with the chosen epoch, where a cosine schedule ends, too; see
+            `Training.chosen`.
         chosen : Epoch
-            On the validation part: it is the last one of the new run, where a cosine
-            schedule ends, too.
+            On the validation part.
 
         Returns
         -------
@@ -193,7 +196,7 @@ class Run:
             self,
             train_mat=(self.train_mat + self.valid_mat).tocsr(),
             valid_mat=None,
-            recipe=replace(self.recipe, num_epochs=chosen.epoch),
+            recipe=recipe,
             split={**self.split, **choice},
             patience=None,
         )
@@ -212,7 +215,11 @@ class Run:
         -------
         Training
         """
-        return Training(self.recipe, self.parts, devices, self.seed, trained, team)
+        kind: Any = BlendTraining if isinstance(self.recipe, Blend) else Training
+        training: Training = kind(
+            self.recipe, self.parts, devices, self.seed, trained, team
+        )
+        return training
 
 
 def _is_text(value: Any) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -185,6 +185,10 @@ class Recipe:
         Learn what is left of the ratings after the mean and the biases, in units of its
         standard deviation (see `Biases`); so the scale of the ratings does not matter.
         Predictions are put back.
+    standardize : bool
+        Learn the ratings as they differ from their mean, in units of their standard
+        deviation (see `Standard`); so their scale does not matter either, and the
+        network need not find the mean. Predictions are put back.
     optimizer : str
         Name of an MXNet optimizer, or ``rprop``, upper or lower case.
     lr : float
@@ -204,10 +208,10 @@ class Recipe:
         Rows a mini-batch; None for all of them at once.
     clip : bool
         Hold predictions to the range of the training ratings.
-    cold : float, 'mean' or None
+    cold : float, 'mean', 'biases' or None
         What is predicted for an item or a user without a training rating: this, the
-        mean of the training ratings, or what the network makes of an empty row; with
-        `residual`, None stands for their biases, which are 0 where nothing is known.
+        mean of the training ratings, what `Biases` say, or what the network makes of an
+        empty row; with `residual`, None stands for their biases, too.
 
     Raises
     ------
@@ -258,6 +262,11 @@ class Recipe:
         "items, in units of its standard deviation",
         also=(False, True),
     )
+    standardize: bool = _setting(
+        False,
+        "learn the ratings in units of their standard deviation, with their mean known",
+        also=(False, True),
+    )
     optimizer: str = _setting(
         "adam",
         "an MXNet optimizer, or rprop, which needs --batch-size all",
@@ -304,10 +313,10 @@ class Recipe:
     cold: float | str | None = _setting(
         None,
         "what to predict for a user or item without a training rating: a number, "
-        "'mean', or 'net' for what the network makes of them, and with --residual for "
-        "their biases (default: net)",
+        "'mean', 'biases', or 'net' for what the network makes of them, and with "
+        "--residual for their biases (default: net)",
         FINITE,
-        words={"mean": "mean", "net": None},
+        words={"mean": "mean", "biases": "biases", "net": None},
     )
 
     def __post_init__(self) -> None:
@@ -328,11 +337,14 @@ class Recipe:
             )
         if self.wd is None and self.loss != "paper":
             raise ValueError(f"the {self.loss} loss needs a weight decay (--wd)")
-        if self.residual and self.output != "identity":
-            raise ValueError(
-                f"what residual leaves to learn has no bounds: the {self.output} "
-                "output does not fit (--output identity)"
-            )
+        for name in ("residual", "standardize"):
+            if getattr(self, name) and self.output != "identity":
+                raise ValueError(
+                    f"what {name} leaves to learn has no bounds: the {self.output} "
+                    "output does not fit (--output identity)"
+                )
+        if self.residual and self.standardize:
+            raise ValueError("residual leaves nothing to standardize: choose one")
         if self.optimizer.lower() == "groupadagrad":
             raise ValueError("groupadagrad takes matrices alone, and biases are none")
         if self.optimizer.lower() == "rprop" and self.batch_size:
@@ -354,9 +366,19 @@ class Recipe:
         return inter_mat.T.tocsr() if self.kind == "user" else inter_mat
 
     @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Itself, as a `Blend` has its own."""
+        return (self,)
+
+    def changed(self, **settings: Any) -> Recipe:
+        """Return the recipe with other settings, by their names."""
+        return replace(self, **settings)
+
+    @property
     def scores_by_the_book(self) -> bool:
         """Whether the network's own outputs, of rows of items, are the predictions."""
-        return self.kind == "item" and self.cold is None and not self.residual
+        raw = not self.residual and not self.standardize
+        return self.kind == "item" and self.cold is None and raw
 
     def penalty(self, train_mat: sp.csr_matrix) -> float:
         r"""Return :math:`\lambda` of the paper's objective.
@@ -382,6 +404,65 @@ class Recipe:
 SETTINGS: dict[str, Setting] = {
     one.name: one.metadata["setting"] for one in fields(Recipe)
 }
+
+WEIGHT = Numbers(float, lambda n: 0 <= n <= 100, "a number from 0 to 100")
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Several recipes, which are trained side by side and whose predictions are mixed.
+
+    Parameters
+    ----------
+    recipes : tuple of Recipe
+        For as many epochs each.
+    weights : tuple of float, optional
+        Of each one's difference from what `Biases` predict, which is added to that. By
+        default a validation part chooses them; without one, all are alike.
+
+    Raises
+    ------
+    ValueError
+        If there is no recipe, they differ in their epochs, or weights do not fit them.
+    """
+
+    recipes: tuple[Recipe, ...]
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that they go together."""
+        if len({recipe.num_epochs for recipe in self.recipes}) != 1:
+            raise ValueError("recipes of a blend are trained for as many epochs each")
+        if self.weights is None:
+            return
+        if len(self.weights) != len(self.recipes):
+            raise ValueError(f"weights={self.weights!r} are not as many as the recipes")
+        for weight in self.weights:
+            if not WEIGHT.allow(weight):
+                raise ValueError(f"weights: {weight!r} is not {WEIGHT.wanted}")
+
+    @property
+    def num_epochs(self) -> int:
+        """Of each recipe."""
+        return self.recipes[0].num_epochs
+
+    @property
+    def pretrain_epochs(self) -> int:
+        """Of all recipes together."""
+        return sum(recipe.pretrain_epochs for recipe in self.recipes)
+
+    @property
+    def schedule(self) -> str:
+        """What becomes of the learning rate, if it is the same for all recipes."""
+        kinds = {recipe.schedule for recipe in self.recipes}
+        return kinds.pop() if len(kinds) == 1 else "cosine"
+
+    def changed(self, **settings: Any) -> Blend:
+        """Return the blend with other settings of all its recipes, by their names."""
+        return replace(
+            self, recipes=tuple(replace(one, **settings) for one in self.recipes)
+        )
+
 
 PRESETS = {
     "book": Recipe(),

@@ -21,11 +21,11 @@ from ..loop import check_finite, train_epochs
 from ..model import AutoRec
 from . import rprop  # noqa: F401  registers it
 from .batches import SeededBatches
-from .biases import Biases, yardstick
+from .biases import SHIFT, Biases, Levels, Standard, yardstick
 from .family import BOUNDED, Average, DeepAutoRec
 from .losses import MaskedRMSELoss
 from .pretraining import pretrain
-from .settings import Recipe
+from .settings import Blend, Recipe
 from .validation import stop_early
 
 # Patience begins after so many steps in any case.
@@ -68,34 +68,48 @@ def range_of(train_mat: sp.csr_matrix) -> tuple[float, float]:
     return float(train_mat.data.min()), float(train_mat.data.max())
 
 
+def levels_of(recipe: Recipe, train_mat: sp.csr_matrix) -> Levels | None:
+    """Compute what a recipe's network leaves out of what it learns, if it does."""
+    if recipe.residual:
+        return Biases(train_mat)
+    return Standard(train_mat) if recipe.standardize else None
+
+
 _BOOK = Recipe().activation, Recipe().output, Recipe().input_dropout, None
 
 
-def network(recipe: Recipe, train_mat: sp.csr_matrix) -> AutoRec | Average:
+def network(recipe: Recipe | Blend, train_mat: sp.csr_matrix) -> Any:
     """Make a recipe's network, not yet initialized.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Recipe or Blend
         With the default structure it is the book's `AutoRec`.
     train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
         Ratings to learn from, whose range is that of bounded predictions; those of a
-        network of residuals are clipped only as ratings.
+        network with `Levels` are clipped only as ratings.
 
     Returns
     -------
-    AutoRec or Average
+    AutoRec, Average or mxnet.gluon.nn.Sequential
+        The last one holds the networks of a blend, and does not join what they say.
 
     Raises
     ------
     DataError
         If its parameters would not fit into the memory of this machine.
     """
-    rows = recipe.rows(checked(train_mat))
-    _check_size(recipe, rows)
+    _check_size(recipe, checked(train_mat))
+    if isinstance(recipe, Blend):
+        nets = gluon.nn.Sequential()
+        nets.add(*(network(one, train_mat) for one in recipe.recipes))
+        return nets
+    rows = recipe.rows(train_mat)
     length = rows.shape[1]
     rating_range = None
-    if (recipe.clip or recipe.output in BOUNDED) and not recipe.residual:
+    if (recipe.clip or recipe.output in BOUNDED) and not (
+        recipe.residual or recipe.standardize
+    ):
         rating_range = range_of(train_mat)
     beyond = recipe.activation, recipe.output, recipe.input_dropout, rating_range
 
@@ -112,16 +126,16 @@ def network(recipe: Recipe, train_mat: sp.csr_matrix) -> AutoRec | Average:
 
 
 def parameter_shapes(
-    recipe: Recipe, num_inputs: int
+    recipe: Recipe | Blend, shape: tuple[int, int]
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """List the parameters of `network`, without making it.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Recipe or Blend
         The settings.
-    num_inputs : int
-        Length of a row.
+    shape : (int, int)
+        Numbers of items and of users.
 
     Yields
     ------
@@ -129,28 +143,34 @@ def parameter_shapes(
         As Gluon saves it.
     shape : tuple of int
     """
-    layers = recipe.num_hidden
-    sizes = [num_inputs, *([layers] if isinstance(layers, int) else layers), num_inputs]
-    names = ["encoder", *(f"deeper.{i}" for i in range(len(sizes) - 3)), "decoder"]
-    for member in range(recipe.members):
-        whose = f"{member}." if recipe.members > 1 else ""
-        for name, before, after in zip(names, sizes, sizes[1:]):
-            yield f"{whose}{name}.weight", (after, before)
-            yield f"{whose}{name}.bias", (after,)
+    for number, one in enumerate(recipe.recipes):
+        layers = one.num_hidden
+        length = shape[0 if one.kind == "user" else 1]
+        sizes = [length, *([layers] if isinstance(layers, int) else layers), length]
+        names = ["encoder", *(f"deeper.{i}" for i in range(len(sizes) - 3)), "decoder"]
+        of = f"{number}." if isinstance(recipe, Blend) else ""
+        for member in range(one.members):
+            whose = f"{of}{member}." if one.members > 1 else of
+            for name, before, after in zip(names, sizes, sizes[1:]):
+                yield f"{whose}{name}.weight", (after, before)
+                yield f"{whose}{name}.bias", (after,)
 
 
-def _check_size(recipe: Recipe, rows: sp.csr_matrix) -> None:
+def _check_size(recipe: Recipe | Blend, train_mat: sp.csr_matrix) -> None:
     """Check, before anything is allocated, that it would fit into the memory."""
-    one = parameter_shapes(replace(recipe, members=1), rows.shape[1])
-    num_values = recipe.members * sum(math.prod(shape) for _, shape in one)
-    batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
-    for what, size in (
-        ("the parameters", 4 * num_values),
-        (f"a batch of {batch_size:,} rows", 4 * batch_size * rows.shape[1]),
-    ):
-        if size > memory():
+    num_values, batches = 0, {}
+    for one in recipe.recipes:
+        single = parameter_shapes(replace(one, members=1), train_mat.shape)
+        num_values += one.members * sum(math.prod(shape) for _, shape in single)
+        num_items, num_users = train_mat.shape
+        by_user = one.kind == "user"
+        rows, length = (num_users, num_items) if by_user else (num_items, num_users)
+        size = min(one.batch_size or rows, rows)
+        batches[f"a batch of {size:,} rows"] = size * length
+    for what, size in {"the parameters": num_values, **batches}.items():
+        if 4 * size > memory():
             raise DataError(
-                f"{what} would take {size / 2**30:,.0f} GiB; this machine has "
+                f"{what} would take {4 * size / 2**30:,.0f} GiB; this machine has "
                 f"{memory() / 2**30:,.0f}"
             )
 
@@ -177,14 +197,16 @@ class Training:
     ----------
     net : AutoRec or Average
         Initialized on the devices.
-    biases : Biases or None
-        What the network leaves out, if it learns residuals.
+    levels : Levels or None
+        What the network leaves out of what it learns, if it does.
     rows : scipy.sparse.csr_matrix
         What it learns from, laid out as its inputs.
     loss : callable
         For `step`.
     trainer : mxnet.gluon.Trainer
         With the optimizer's state.
+    trainers : list of mxnet.gluon.Trainer
+        It; those of a blend are several.
     step : SparseStep
         Trains on a batch.
     batches : SeededBatches
@@ -211,13 +233,16 @@ class Training:
         self.seed, self.trained, self.team = seed, trained, team
         train_mat = parts.train_mat
         self.net = network(recipe, train_mat)
-        self.biases = Biases(train_mat) if recipe.residual else None
-        if self.biases:
-            train_mat = self.biases.residuals(train_mat)
+        self.levels = levels_of(recipe, train_mat)
+        if self.levels:
+            train_mat = self.levels.learned(train_mat)
         self.rows = rows = recipe.rows(train_mat)
         # One layer as in the book; through several, weights that small pass nothing on.
         shallow = isinstance(recipe.num_hidden, int)
         start = mx.init.Normal(0.01) if shallow else mx.init.Xavier()
+        if recipe.standardize:
+            for one in members(self.net):
+                one.decoder.bias.init = mx.init.Constant(SHIFT)
         self.net.initialize(start, self.devices)
         self.pretraining: Iterator[Epoch] = iter(())
         if recipe.pretrain_epochs and not trained:
@@ -225,6 +250,7 @@ class Training:
         batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
         self.steps_per_epoch = rows.shape[0] / batch_size
         self.trainer = self._trainer(rows, batch_size)
+        self.trainers = [self.trainer]
         rmse_loss = recipe.loss == "rmse"
         self.loss = MaskedRMSELoss() if rmse_loss else gluon.loss.L2Loss()
         kind: Any = SparseStep
@@ -254,14 +280,15 @@ class Training:
         """
         for _ in self.pretraining:
             pass
-        yield from self.validated(
-            train_epochs(
-                self.batches,
-                self.step,
-                self.recipe.num_epochs,
-                lambda: self.rmse(self.parts.test_mat),
-                self.trained,
-            )
+        yield from self.validated(self._trained_epochs())
+
+    def _trained_epochs(self) -> Iterator[Epoch]:
+        return train_epochs(
+            self.batches,
+            self.step,
+            self.recipe.num_epochs,
+            lambda: self.rmse(self.parts.test_mat),
+            self.trained,
         )
 
     def validated(self, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
@@ -304,6 +331,10 @@ class Training:
         latest = math.ceil(STEPS_BEFORE_PATIENCE / self.steps_per_epoch)
         return stop_early(epochs, patience, biases, latest)
 
+    def chosen(self, epoch: int) -> Recipe:
+        """Return the recipe that ends with an epoch."""
+        return self.recipe.changed(num_epochs=epoch)
+
     def evaluator(self) -> tuple[Callable[..., float | None], Iterable[Any]]:
         """Say how `train_recsys_rating` is to score.
 
@@ -338,20 +369,45 @@ class Training:
         recipe, train_mat = self.recipe, self.parts.train_mat
         cells = recipe.rows(cells)
         found = predict_cells(self.net, self.rows, cells, self.devices)
-        if recipe.cold is None and self.biases is None:
+        if recipe.cold is None and self.levels is None:
             return found, cells.data
         cold = _cold_cells(self.rows, cells)
-        if self.biases:
-            found[cold] = 0
-            at = cells.tocoo()
-            pair = (at.row, at.col) if recipe.kind == "user" else (at.col, at.row)
-            found = self.biases.restore(found, self.biases.at(*pair))
+        at = cells.tocoo()
+        users, items = (at.row, at.col) if recipe.kind == "user" else (at.col, at.row)
+        if self.levels:
+            if recipe.residual:
+                found[cold] = 0
+            found = self.levels.restore(found, self.levels.at(users, items))
             if recipe.clip:
                 found = found.clip(*range_of(train_mat))
-        if recipe.cold is not None:
-            mean = recipe.cold == "mean"
-            found[cold] = float(train_mat.data.mean()) if mean else recipe.cold
+        if recipe.cold == "mean":
+            found[cold] = float(train_mat.data.mean())
+        elif recipe.cold == "biases":
+            found[cold] = Biases(train_mat).at(users[cold], items[cold])
+        elif recipe.cold is not None:
+            found[cold] = recipe.cold
         return found, cells.data
+
+    def predict_pairs(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Predict the ratings of pairs, as `predict` does.
+
+        Parameters
+        ----------
+        users, items : numpy.ndarray of int, shape (num_pairs,)
+            Indices; no pair occurs twice.
+
+        Returns
+        -------
+        numpy.ndarray of float, shape (num_pairs,)
+            In their order.
+        """
+        # A cell holds the place of its pair, from 1 as a matrix of 0 would be empty.
+        places = np.arange(1, len(users) + 1)
+        cells = sp.csr_matrix((places, (items, users)), self.parts.train_mat.shape)
+        found, places = self.predict(cells)
+        predictions = np.empty(len(users), found.dtype)
+        predictions[places - 1] = found
+        return predictions
 
     def _trainer(self, rows: sp.csr_matrix, batch_size: int) -> gluon.Trainer:
         recipe = self.recipe

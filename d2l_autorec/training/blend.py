@@ -1,0 +1,166 @@
+"""A blend: different networks trained side by side, and the mixture of what they say.
+
+References
+----------
+L. Breiman, "Stacked Regressions", Machine Learning 24, 1996, for weights that are not
+below 0. A. Töscher, M. Jahrer, R. Bell, "The BigChaos Solution to the Netflix Grand
+Prize", 2009, for blends of different models of ratings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from .._mxnet import gluon, mx
+from ..curve import Epoch
+from .biases import Biases
+from .settings import Blend
+from .training import Parts, Team, Training, range_of
+
+
+class Mixture:
+    """What becomes of several networks' predictions.
+
+    Parameters
+    ----------
+    recipe : Blend
+        The settings.
+    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        Ratings to learn from.
+
+    Attributes
+    ----------
+    biases : Biases
+        What the networks' predictions are compared with.
+    weights : numpy.ndarray of float64, shape (num_networks,)
+        Of how they differ from it.
+    """
+
+    def __init__(self, recipe: Blend, train_mat: sp.csr_matrix) -> None:
+        self.biases = Biases(train_mat)
+        size = len(recipe.recipes)
+        self.weights = np.array(recipe.weights or [1 / size] * size)
+        clip = all(one.clip for one in recipe.recipes)
+        self._range = range_of(train_mat) if clip else None
+
+    def choose(self, levels: np.ndarray, found: np.ndarray, rating: np.ndarray) -> None:
+        """Choose the weights by least squares, none of them below 0.
+
+        Parameters
+        ----------
+        levels, found
+            As for `mixed`.
+        rating : numpy.ndarray, shape (num_cells,)
+            What the ratings are.
+        """
+        from scipy.optimize import nnls  # of no use to others
+
+        self.weights, _ = nnls((found - levels).T, rating - levels)
+
+    def mixed(
+        self, levels: np.ndarray, found: np.ndarray, clip: bool = True
+    ) -> np.ndarray:
+        """Mix predictions.
+
+        Parameters
+        ----------
+        levels : numpy.ndarray, shape (num_cells,)
+            The predictions of the biases.
+        found : numpy.ndarray, shape (num_networks, num_cells)
+            Those of the networks.
+        clip : bool
+            Whether to hold them to the range of the ratings, if all recipes say so.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (num_cells,)
+        """
+        predictions = levels + self.weights @ (found - levels)
+        if clip and self._range:
+            predictions = predictions.clip(*self._range)
+        return np.asarray(predictions)
+
+
+class BlendTraining(Training):
+    """A blend at work: an epoch is one of each recipe.
+
+    Parameters
+    ----------
+    recipe : Blend
+        The settings.
+    parts, devices, seed, trained, team
+        As for `Training`. Where the blend has no weights, the validation part chooses
+        them, anew after each epoch.
+
+    Attributes
+    ----------
+    members : list of Training
+        One for each recipe.
+    mixture : Mixture
+        Of their predictions.
+    net : mxnet.gluon.nn.Sequential
+        Holds their networks.
+    """
+
+    def __init__(
+        self,
+        recipe: Blend,
+        parts: Parts,
+        devices: Sequence[mx.Context],
+        seed: int | None = None,
+        trained: int = 0,
+        team: Team | None = None,
+    ) -> None:
+        self.recipe, self.parts, self.devices = recipe, parts, list(devices)
+        self.trained = trained
+        alone = Parts(parts.train_mat)
+        self.members = [
+            Training(one, alone, devices, seed, trained, team) for one in recipe.recipes
+        ]
+        self.mixture = Mixture(recipe, parts.train_mat)
+        self.net = gluon.nn.Sequential()
+        self.net.add(*(one.net for one in self.members))
+        self.trainers = [one.trainer for one in self.members]
+        self.pretraining = chain.from_iterable(one.pretraining for one in self.members)
+        self.steps_per_epoch = min(one.steps_per_epoch for one in self.members)
+        self._weights: dict[int, np.ndarray] = {}  # after each epoch
+
+    def _trained_epochs(self) -> Iterator[Epoch]:
+        test_mat, valid_mat = self.parts.test_mat, self.parts.valid_mat
+        for epochs in zip(*(one.epochs() for one in self.members)):
+            if self.recipe.weights is None and valid_mat is not None:
+                self.mixture.choose(*self._predictions(valid_mat), valid_mat.data)
+            last = epochs[-1]
+            self._weights[last.epoch] = self.mixture.weights
+            yield last._replace(
+                train_loss=float(np.mean([epoch.train_loss for epoch in epochs])),
+                test_rmse=self.rmse(test_mat),
+                seconds=sum(epoch.seconds for epoch in epochs),
+                examples=sum(epoch.examples for epoch in epochs),
+            )
+
+    def chosen(self, epoch: int) -> Blend:
+        """Return the blend as after an epoch: the recipes that have a weight there."""
+        weights = self._weights[epoch]
+        kept = np.flatnonzero(weights) if weights.any() else [0]
+        recipes = tuple(self.recipe.recipes[i] for i in kept)
+        return Blend(recipes, tuple(weights[kept].tolist())).changed(num_epochs=epoch)
+
+    def evaluator(self) -> tuple[Any, Iterable[Any]]:
+        """Say how to score: by all networks together; see `Training.evaluator`."""
+        return lambda net, rows, held_out, devices: self.rmse(held_out), ()
+
+    def predict(self, cells: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """Predict the ratings of cells, in their order; see `Training.predict`."""
+        return self.mixture.mixed(*self._predictions(cells)), cells.data
+
+    def _predictions(self, cells: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """Predict cells by the biases, and by each network."""
+        at = cells.tocoo()
+        found = [one.predict_pairs(at.col, at.row) for one in self.members]
+        return self.mixture.biases.at(at.col, at.row), np.stack(found)

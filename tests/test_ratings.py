@@ -24,6 +24,7 @@ from d2l_autorec.ratings import (
     read_parts,
     read_ratings,
     read_table,
+    read_titles,
 )
 from d2l_autorec.ratings.reading import _HEADER_NAMES, _Text
 
@@ -502,6 +503,67 @@ def test_tables_of_two_columns(tmp_path):
     file.write_bytes(b"b,x\n")
     with pytest.raises(DataError, match="which columns are item and rating"):
         read_table(file, ("item_id", "rating"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "names", "expected"),
+    [
+        (
+            b"alice,tea\nbob,milk\n",
+            "user_id item_id",
+            [("alice", "tea"), ("bob", "milk")],
+        ),
+        (b"user1,item1\nuser2,item2\n", "user_id item_id", 2),
+        (b"user,item\nalice,tea\n", "user_id item_id", [("alice", "tea")]),
+        (b"alice\nbob\n", "user_id", [("alice",), ("bob",)]),
+        (b"user\n7\n8\n", "user_id", [(7,), (8,)]),
+        (b"alice\nb,c\n", "user_id", [("alice",), ("b,c",)]),
+        (b"n;user\n1;alice\n", "user_id", [("alice",)]),
+        (b'tea,"Tea, green"\n', "item_id title", [("tea", "Tea, green")]),
+        (b"movieId,title,x\n1,One|Two,y\n", "item_id title", [(1, "One|Two")]),
+    ],
+)
+def test_words_without_a_header_are_no_header(tmp_path, raw, names, expected):
+    (tmp_path / "f").write_bytes(raw)
+    found = rows(read_table(tmp_path / "f", names.split()))
+    assert found == expected if isinstance(expected, list) else len(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "columns", "said"),
+    [
+        (b"user,what\nalice,tea\n", None, r"which columns are user and item among"),
+        (b"a,b,c\n", None, r"name them in the first line \(or by --columns\)"),
+        (b"who,what\nalice,tea\n", ["user", "what"], "no column 'user' among"),
+        (b"alice,tea\nbob\n", None, "f:2: 1 columns where 2 are expected"),
+        (b"alice,tea\nbob,\n", None, "f:2: the item is empty"),
+    ],
+)
+def test_tables_of_words_are_refused_in_one_line(tmp_path, raw, columns, said):
+    (tmp_path / "f").write_bytes(raw)
+    with pytest.raises(DataError, match=said):
+        read_table(tmp_path / "f", COLUMNS[:2], columns=columns)
+
+
+def test_columns_of_tables_of_words(tmp_path):
+    (tmp_path / "f").write_bytes(b"a,b,c\nx,y,z\n")
+    for columns, expected in (
+        (["c", "a"], [("z", "x")]),
+        (["3", "1"], [("c", "a"), ("z", "x")]),
+    ):
+        found = read_table(tmp_path / "f", COLUMNS[:2], columns=columns)
+        assert rows(found) == expected
+
+
+def test_titles_are_of_the_items_that_are_there(tmp_path):
+    (tmp_path / "f").write_text("7,Seven\n08,Eight\n9,Nine\n")
+    assert read_titles(tmp_path / "f", [7, 8, 9]) == {7: "Seven", 9: "Nine"}
+    assert read_titles(tmp_path / "f", ["7", "08"]) == {"7": "Seven", "08": "Eight"}
+    with pytest.raises(DataError, match="f: titles none of the items, but such as '7'"):
+        read_titles(tmp_path / "f", ["x"])
+    (tmp_path / "f").write_text("7,Seven\n8,Eight\n7,Sieben\n")
+    with pytest.raises(DataError, match="f: item 7 has more than one title"):
+        read_titles(tmp_path / "f", [7])
 
 
 def test_the_matrix_has_items_in_rows(tmp_path):

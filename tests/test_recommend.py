@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from d2l_autorec.errors import DataError, ModelError
 from d2l_autorec.evaluators import rmse
 from d2l_autorec.fast import members
 from d2l_autorec.ratings import Ratings, synthetic_ratings
-from d2l_autorec.serving import Checkpoint, Predictor
+from d2l_autorec.serving import Checkpoint, Predictor, recommend_all
+from d2l_autorec.serving.lists import best_items
 from d2l_autorec.training import Average, Recipe, Run
 
 
@@ -143,6 +145,45 @@ def test_item_means_where_they_are_asked_for(model):
     assert best.rating == pytest.approx(means.max())
 
 
+def test_all_users_are_those_who_have_been_trained_on(model):
+    def users(*how):
+        return set(pd.concat(recommend_all(model, *how))["user_id"])
+
+    assert users() == {user(u) for u in range(11)}
+    assert users(None, 10, False, "item-mean") == {user(u) for u in range(12)}
+    with pytest.raises(DataError, match="user '011' has no rating in the training"):
+        users(["003", "011"])
+    found = pd.concat(recommend_all(model, ["nobody"], unknown="item-mean"))
+    alone = model.recommend("nobody", unknown="item-mean")
+    assert found["item_id"].tolist() == [item.item_id for item in alone]
+
+
+def test_items_with_few_ratings_are_left_out_when_asked_for(model):
+    counts = np.diff(model.run.train_mat.indptr)
+    least = int(np.median(counts)) + 1
+    enough = set(np.flatnonzero(counts >= least) + 100)
+    assert 1 < len(enough) < 8
+    how = {"n": 100, "include_rated": True, "min_ratings": least}
+    for found in (
+        model.recommend("003", **how),
+        model.recommend("nobody", unknown="item-mean", **how),
+        model.recommend_new({100: 3}, **how),
+    ):
+        assert {item.item_id for item in found} == enough
+    table = pd.concat(recommend_all(model, ["003"], **how))
+    assert set(table["item_id"]) == enough
+    liked = model.similar(100, 100, min_ratings=least)
+    assert {item.item_id for item in liked} == enough - {100}
+
+
+def test_of_equal_scores_the_items_with_more_ratings_come_first():
+    scores = np.array([1.0, 2.0, 2.0, 2.0, -np.inf])
+    counts = np.array([9, 1, 3, 2, 9])
+    assert best_items(scores, counts, 2).tolist() == [2, 3]
+    assert best_items(scores, counts, 9).tolist() == [2, 3, 1, 0]
+    assert best_items(scores, counts, 0).tolist() == []
+
+
 def test_loading_and_predicting_draw_nothing(folder):
     mx.random.seed(1)
     expected = mnp.random.uniform(size=3).asnumpy()
@@ -219,6 +260,43 @@ def test_items_are_ranked_before_clipping_and_shown_after_it(variant):
         assert (np.diff(scores[items, index]) <= 1e-4).all()
         ratings = [item.rating for item in found]
         np.testing.assert_allclose(ratings, shown[items, index], rtol=1e-4, atol=1e-4)
+
+
+def test_many_users_get_what_each_of_them_gets(variant, monkeypatch):
+    monkeypatch.setattr("d2l_autorec.serving.lists._CELLS", 40)  # four users at a time
+    model = load_model(variant)
+    tables = list(recommend_all(model, n=4))
+    assert [table["user_id"].nunique() for table in tables] == [4, 4, 4]
+    table = pd.concat(tables)
+    for user_id, found in table.groupby("user_id"):
+        alone = model.recommend(user_id, 4)
+        assert found["place"].tolist() == list(range(1, len(alone) + 1))
+        assert found["item_id"].tolist() == [item.item_id for item in alone]
+        ratings = [item.rating for item in alone]
+        assert found["rating"].tolist() == pytest.approx(ratings, 1e-4, 1e-4)
+        titles = found["title"].where(found["title"].notna(), None).tolist()
+        assert titles == [item.title for item in alone]
+
+
+def test_similar_items_have_similar_codes(variant):
+    model = load_model(variant)
+    nets, rows = members(model.net), model.run.recipe.rows(model.run.train_mat)
+    if model.run.recipe.kind == "user":
+        layers = [net.decoder.weight.data() for net in nets]
+    else:
+        layers = [net.encode(mnp.array(rows.toarray())) for net in nets]
+    codes = np.hstack([layer.asnumpy() for layer in layers])
+    codes -= codes.mean(axis=0)
+    found = model.similar(104, 3)
+    others = [i for i in range(9) if i != 4]
+    cosines = {
+        i + 100: codes[i] @ codes[4] / np.sqrt((codes[i] ** 2).sum()) for i in others
+    }
+    expected = sorted(cosines, key=cosines.get, reverse=True)[:3]
+    assert [item.item_id for item in found] == expected
+    assert [item.similarity for item in found] == pytest.approx(
+        [cosines[i] / np.sqrt((codes[4] ** 2).sum()) for i in expected], abs=1e-4
+    )
 
 
 def test_new_users_are_served_or_told_what_to_do(variant):
@@ -365,9 +443,10 @@ def test_a_new_users_scale_is_shifted_too(model):
 # The command.
 
 
-def run_command(capsys, *argv):
+def run_command(capsys, *argv, err=False):
     recommend.main([str(word) for word in argv])
-    return capsys.readouterr().out
+    said = capsys.readouterr()
+    return tuple(said) if err else said.out
 
 
 def test_the_command_recommends(folder, model, capsys):
@@ -436,6 +515,136 @@ def test_the_command_takes_a_new_users_file(folder, model, tmp_path, capsys):
     ]
 
 
+@pytest.fixture
+def narrow(monkeypatch):
+    """A scale that the toy's predictions go beyond."""
+    monkeypatch.setattr(Run, "rating_range", (0.95, 1.2))
+    return 0.95, 1.2
+
+
+def test_the_command_recommends_to_many_users(folder, model, narrow, tmp_path, capsys):
+    out, err = run_command(capsys, "--model", folder, "--all-users", "-n", 2, err=True)
+    table = pd.read_csv(io.StringIO(out), dtype={"user_id": str})
+    expected = pd.concat(recommend_all(model, n=2))
+    held = expected["rating"].clip(*narrow).tolist()
+    assert held != expected["rating"].tolist()
+    assert table["rating"].tolist() == pytest.approx(held)
+    for name in ("user_id", "place", "item_id"):
+        assert table[name].tolist() == expected[name].tolist()
+    assert "12/12" in err  # the bar
+    (tmp_path / "users").write_text("003\n010\n")
+    argv = ["--model", folder, "--users", tmp_path / "users", "-n", 2]
+    assert run_command(capsys, *argv, "--output", tmp_path / "some.csv") == ""
+    some = pd.read_csv(tmp_path / "some.csv", dtype={"user_id": str})
+    wanted = table[table["user_id"].isin(["003", "010"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, wanted, check_dtype=False)
+    run_command(capsys, *argv, "--output", tmp_path / "some.csv.gz")
+    packed = pd.read_csv(tmp_path / "some.csv.gz", dtype={"user_id": str})
+    pd.testing.assert_frame_equal(packed, some)
+
+
+def test_many_users_go_into_a_parquet_file(
+    folder, model, tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr("d2l_autorec.serving.lists._CELLS", 9)  # a user at a time
+    titles = {user(u): model.recommend(user(u), 1)[0].title or "" for u in range(11)}
+    users = sorted(titles, key=titles.get)
+    (tmp_path / "users").write_text("\n".join(users))
+    argv = ["--model", folder, "--users", tmp_path / "users", "-n", 1]
+    run_command(capsys, *argv, "--output", tmp_path / "all.parquet")
+    out = run_command(capsys, *argv)
+    expected = pd.read_csv(io.StringIO(out), dtype={"user_id": str, "title": str})
+    titled = expected["title"].notna()
+    assert not titled[0] and titled.any(), "a first table without any title"
+    found = pd.read_parquet(tmp_path / "all.parquet")
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+
+
+def test_a_failure_leaves_the_output_as_it_was(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("d2l_autorec.serving.lists._CELLS", 9)
+    (tmp_path / "users").write_text("003\nnobody\n")
+    (tmp_path / "out.csv").write_text("old")
+    argv = ["--users", tmp_path / "users", "--output", tmp_path / "out.csv"]
+    with pytest.raises(DataError, match="unknown user 'nobody'"):
+        run_command(capsys, "--model", folder, *argv)
+    assert (tmp_path / "out.csv").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_parquet_without_pyarrow_is_refused(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match="out.parquet: Parquet needs pyarrow"):
+        run_command(
+            *(capsys, "--model", folder),
+            *("--all-users", "--output", tmp_path / "out.parquet"),
+        )
+
+
+def test_what_is_shown_is_held_to_the_scale(folder, model, narrow, tmp_path, capsys):
+    low, high = narrow
+    best = model.recommend("003", 9, include_rated=True)
+    assert max(item.rating for item in best) > high
+    shown = json.loads(
+        run_command(
+            capsys, "--model", folder, "--user", "003", "--include-rated", "--json"
+        )
+    )
+    assert [item["item_id"] for item in shown] == [item.item_id for item in best]
+    held = [min(max(item.rating, low), high) for item in best]
+    assert [item["rating"] for item in shown] == pytest.approx(held)
+    (tmp_path / "pairs").write_text(f"003,{best[0].item_id}\n")
+    out = run_command(capsys, "--model", folder, "--pairs", tmp_path / "pairs")
+    assert float(out.split(",")[-1]) == high
+
+
+def test_the_command_lists_similar_items_with_titles_of_a_file(
+    folder, model, tmp_path, capsys
+):
+    (tmp_path / "titles.csv").write_text('item,title\n101,"A, B"\n105,C\n999,x\n')
+    argv = ["--model", folder, "--like", 100, "--titles", tmp_path / "titles.csv"]
+    out = run_command(capsys, *argv)
+    assert out.startswith("items like The Hundred (toy), by the cosine")
+    lines = {line.split()[2]: line for line in out.splitlines()[1:]}
+    expected = {str(i.item_id): i.similarity for i in model.similar(100)}
+    assert list(lines) == list(expected)
+    assert all(f"{expected[i]:5.2f}" in line for i, line in lines.items())
+    assert lines["101"].endswith("  A, B") and lines["105"].endswith("  C")
+    assert set(json.loads(run_command(capsys, *argv, "--json"))[0]) == {
+        *("item_id", "similarity", "title"),
+    }
+    (tmp_path / "titles.csv").write_text("7,x\n8,y\n")
+    with pytest.raises(DataError, match="titles none of the items, but such as 7"):
+        run_command(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "columns"),
+    [
+        ("--pairs", "what,x,who\n100,1,001\n107,2,002\n", "who,what"),
+        ("--pairs", "what,x,who\n100,1,001\n107,2,002\n", "3,1"),
+        ("--users", "n|who\n1|001\n2|002\n", "who"),
+        ("--new-user", "x;stars;film\na;3;100\nb;-1;102\n", "film,stars"),
+    ],
+)
+def test_columns_of_files_may_be_named(folder, tmp_path, capsys, asked, text, columns):
+    (tmp_path / "file").write_text(text)
+    argv = ["--model", folder, asked, tmp_path / "file"]
+    if columns == "3,1":  # then the first line is a pair, of nobody
+        with pytest.raises(DataError, match="unknown user 'who'"):
+            run_command(capsys, *argv, "--columns", columns)
+        (tmp_path / "file").write_text(text[len("what,x,who\n") :])
+    found = run_command(capsys, *argv, "--columns", columns).splitlines()
+    (tmp_path / "file").write_text(
+        {
+            "--pairs": "001,100\n002,107\n",
+            "--users": "001\n002\n",
+            "--new-user": "100,3\n102,-1\n",
+        }[asked]
+    )
+    assert run_command(capsys, *argv).splitlines() == found
+
+
 def test_errors_of_the_command_are_clear(folder, tmp_path, capsys):
     with pytest.raises(DataError, match="unknown user '42'"):
         run_command(capsys, "--model", folder, "--user", 42)
@@ -454,6 +663,15 @@ def test_errors_of_the_command_are_clear(folder, tmp_path, capsys):
         (["--model", "m", "--user", "1", "--pairs", "f"], "not allowed with"),
         (["--model", "m", "--pairs", "f", "--json"], "CSV"),
         (["--model", "m", "--user", "1", "--output", "f"], "--output is for --pairs"),
+        (["--model", "m", "--all-users", "--json"], "--all-users writes CSV"),
+        (
+            ["--model", "m", "--pairs", "f", "--min-ratings", "2"],
+            "--min-ratings is for",
+        ),
+        (["--model", "m", "--pairs", "f", "--titles", "t"], "--titles is for --user"),
+        (["--model", "m", "--user", "1", "--columns", "a"], "--columns is for --pairs"),
+        (["--model", "m", "--pairs", "f", "--columns", "a"], "--pairs are U,I"),
+        (["--model", "m", "--users", "f", "--columns", "a,a"], "not a list of columns"),
         (["--model", "m", "--user", "1", "-n", "0"], "'0' is not a whole number"),
     ],
 )

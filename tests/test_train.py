@@ -139,6 +139,15 @@ def test_a_model_of_all_ratings_serves(small_data, train, tmp_path):
     assert train("--resume", tmp_path / "m", "-e", "4")[0] == 0
 
 
+def test_titles_of_a_file_are_kept_with_the_model(small_data, train, tmp_path):
+    (tmp_path / "titles.csv").write_text("item,title\n2,Two\n3,Three\n")
+    titles = ["--titles", tmp_path / "titles.csv"]
+    assert train(*SMALL, "--quiet", "--save", tmp_path / "m", *titles)[0] == 0
+    assert load_model(tmp_path / "m").run.titles == {2: "Two", 3: "Three"}
+    code, _, err = train(*SMALL, *titles)
+    assert (code, "--titles is for --save" in err) == (2, True)
+
+
 def test_refit_trains_on_the_validation_part_too(reported, tmp_path):
     more = ["-e", "12", "--lr", "0.3", "--schedule", "cosine"]
     flags = [*more, "--valid-ratio", "0.3"]

@@ -461,9 +461,17 @@ def add_ratings_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def names(text: str) -> list[str]:
+    """Parse the columns of a file."""
+    found = [name.strip() for name in text.split(",")]
+    if "" in found or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of columns")
+    return found
+
+
 def column_names(text: str) -> list[str]:
     """Parse the three or four columns of a ratings file."""
-    names = [name.strip() for name in text.split(",")]
-    if len(names) not in (3, 4) or "" in names or len(set(names)) < len(names):
+    found = names(text)
+    if len(found) not in (3, 4):
         raise argparse.ArgumentTypeError(f"{text!r} is not three or four columns")
-    return names
+    return found

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import cli
 
 if TYPE_CHECKING:
-    from ..serving import Recommendation
+    import pandas as pd
+
+    from ..serving import Predictor, Recommendation, Similar
+
+# The columns of the files that questions may be asked by.
+_COLUMNS = {
+    "pairs": ("user_id", "item_id"),
+    "users": ("user_id",),
+    "new_user": ("item_id", "rating"),
+}
+_TABLES = ("pairs", "users", "all_users")  # are written as CSV or Parquet
+_LISTS = ("user", "new_user", "like")  # are printed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,46 +37,116 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.output and not args.pairs:
-        parser.error("--output is for --pairs")
-    if args.json and args.pairs:
-        parser.error("--pairs writes CSV, not --json")
+    asked = next(name for name in (*_TABLES, *_LISTS) if getattr(args, name))
+    _check_combination(parser, args, asked)
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
-    from ..ratings import read_table
-    from ..serving import load_model, replacing
+    from ..ratings import read_titles
+    from ..serving import load_model, save_tables, write_csv
 
     model = load_model(args.model)
-    unknown = "item-mean" if args.item_mean else "error"
-    if args.pairs:
-        pairs = read_table(args.pairs, ("user_id", "item_id"))
-        for column in pairs:
-            pairs[column] = _raw_ids(pairs[column], getattr(model.run, f"{column}s"))
-        pairs["rating"] = model.predict(pairs, unknown)
-        if args.output:
-            with replacing(args.output) as file:
-                pairs.to_csv(file, index=False)
+    if args.titles:
+        titles = read_titles(args.titles, model.run.item_ids.tolist())
+        model.run = replace(model.run, titles={**model.run.titles, **titles})
+    if asked in _LISTS:
+        title, best = _list(args, model)
+        if args.json:
+            print(json.dumps([item._asdict() for item in best], indent=2))
         else:
-            # As a file is, whatever the terminal's encoding: ids stay what they are.
-            sys.stdout.buffer.write(pairs.to_csv(index=False).encode())
+            print(title)
+            print(_listed(best))
         return
+    tables = _pairs(args, model) if args.pairs else _all(args, model)
+    if args.output:
+        save_tables(tables, args.output)
+    else:
+        # As a file is, whatever the terminal's encoding: ids stay what they are.
+        write_csv(tables, sys.stdout.buffer)
+
+
+def _check_combination(
+    parser: cli.Parser, args: argparse.Namespace, asked: str
+) -> None:
+    for flag, questions in (
+        ("output", _TABLES),
+        ("columns", _COLUMNS),
+        ("min_ratings", (*_LISTS, "users", "all_users")),
+        ("titles", (*_LISTS, "users", "all_users")),
+    ):
+        if getattr(args, flag) is not None and asked not in questions:
+            parser.error(f"{cli.flags({flag})} is for {_flags(questions)}")
+    if args.json and asked in _TABLES:
+        parser.error(f"{_flags([asked])} writes CSV or Parquet, not --json")
+    if args.columns and len(args.columns) != len(_COLUMNS[asked]):
+        wanted = ",".join(name[0].upper() for name in _COLUMNS[asked])
+        parser.error(f"--columns of {_flags([asked])} are {wanted}")
+
+
+def _flags(names: Iterable[str]) -> str:
+    return ", ".join(cli.flags({name}) for name in names)
+
+
+def _list(
+    args: argparse.Namespace, model: Predictor
+) -> tuple[str, Sequence[Recommendation | Similar]]:
+    """Answer a question whose answer is a list: what is above it, and its items."""
+    n, run, least = args.n, model.run, args.min_ratings or 1
+    if args.like:
+        item_id = _raw_ids([args.like], run.item_ids)[0]
+        named = run.titles.get(item_id, f"item {args.like}")
+        title = f"items like {named} ({run.name}), by the cosine of their hidden layers"
+        return title, model.similar(item_id, n, least)
     if args.new_user:
-        table = read_table(
-            args.new_user, ("item_id", "rating"), rating_offset=model.run.rating_offset
-        )
-        items = _raw_ids(table["item_id"], model.run.item_ids)
-        given = zip(items, table["rating"] - model.run.rating_offset)
-        best = model.recommend_new(given, args.n, args.include_rated)
+        table = _read(args, model, rating_offset=run.rating_offset)
+        given = zip(table["item_id"], table["rating"] - run.rating_offset)
+        best = model.recommend_new(given, n, args.include_rated, least)
         whom = f"the new user of {args.new_user}"
     else:
-        user_id = _raw_ids([args.user], model.run.user_ids)[0]
-        best = model.recommend(user_id, args.n, args.include_rated, unknown)
+        user_id = _raw_ids([args.user], run.user_ids)[0]
+        best = model.recommend(user_id, n, args.include_rated, _unknown(args), least)
         whom = f"user {args.user}"
-    if args.json:
-        print(json.dumps([item._asdict() for item in best], indent=2))
-    else:
-        print(f"items for {whom} ({model.run.name}), by predicted rating")
-        print(_table(best))
+    low, high = run.rating_range
+    # Ranked before that: it makes equal what is not.
+    held = [item._replace(rating=min(max(item.rating, low), high)) for item in best]
+    return f"items for {whom} ({run.name}), by predicted rating", held
+
+
+def _pairs(args: argparse.Namespace, model: Predictor) -> Iterator[pd.DataFrame]:
+    pairs = _read(args, model)
+    pairs["rating"] = model.predict(pairs, _unknown(args)).clip(*model.run.rating_range)
+    yield pairs
+
+
+def _all(args: argparse.Namespace, model: Predictor) -> Iterator[pd.DataFrame]:
+    from tqdm import tqdm
+
+    from ..serving import recommend_all
+
+    users = _read(args, model)["user_id"].tolist() if args.users else None
+    how = args.n, args.include_rated, _unknown(args), args.min_ratings or 1
+    total = len(model.run.user_ids if users is None else users)
+    with tqdm(total=total, unit="user") as bar:
+        for table in recommend_all(model, users, *how):
+            table["rating"] = table["rating"].clip(*model.run.rating_range)
+            yield table
+            bar.update(table["user_id"].nunique())
+        bar.update(total - bar.n)  # those for whom no item is left
+
+
+def _unknown(args: argparse.Namespace) -> str:
+    return "item-mean" if args.item_mean else "error"
+
+
+def _read(args: argparse.Namespace, model: Predictor, **options: Any) -> pd.DataFrame:
+    """Read the file that a question is asked by, its ids as the model has them."""
+    from ..ratings import read_table
+
+    asked = next(name for name in _COLUMNS if getattr(args, name))
+    path, names = getattr(args, asked), _COLUMNS[asked]
+    table = read_table(path, names, columns=args.columns, **options)
+    for column in table.columns.intersection(["user_id", "item_id"]):
+        table[column] = _raw_ids(table[column], getattr(model.run, f"{column}s"))
+    return table
 
 
 def _raw_ids(texts: Iterable[Any], ids: Any) -> list[Any]:
@@ -72,11 +155,10 @@ def _raw_ids(texts: Iterable[Any], ids: Any) -> list[Any]:
     return [written.get(str(text), text) for text in texts]
 
 
-def _table(best: Sequence[Recommendation]) -> str:
+def _listed(best: Sequence[Recommendation | Similar]) -> str:
     lines = (
-        f"{place:3}. {item.rating:5.2f}  {item.item_id}"
-        + (f"  {item.title}" if item.title else "")
-        for place, item in enumerate(best, 1)
+        f"{place:3}. {value:5.2f}  {item_id}" + (f"  {title}" if title else "")
+        for place, (item_id, value, title) in enumerate(best, 1)
     )
     return "\n".join(lines)
 
@@ -99,15 +181,27 @@ def _parser() -> cli.Parser:
         "--user", metavar="ID", help="recommend the user's best unrated items"
     )
     asked.add_argument(
+        "--users", metavar="FILE", help="the same for these users, one a line"
+    )
+    asked.add_argument(
+        "--all-users", action="store_true", help="the same for all users of the model"
+    )
+    asked.add_argument(
         "--new-user",
         metavar="FILE",
         help="recommend to someone who was not in the training: a file of their "
         "ratings, item,rating a line",
     )
     asked.add_argument(
+        "--like",
+        metavar="ITEM",
+        help="list the items that are most like this one to the network, with the "
+        "cosine of their hidden layers",
+    )
+    asked.add_argument(
         "--pairs",
         metavar="FILE",
-        help="predict the ratings of pairs, user,item a line, and write them as CSV",
+        help="predict the ratings of pairs, user,item a line",
     )
     parser.add_argument(
         "-n",
@@ -128,12 +222,31 @@ def _parser() -> cli.Parser:
         "rating (the mean of all, if the item is unknown) instead of an error",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print the recommendations as JSON"
+        "--min-ratings",
+        type=cli.positive_int,
+        metavar="N",
+        help="leave out items with fewer training ratings (default: 1)",
+    )
+    parser.add_argument(
+        "--titles",
+        metavar="FILE",
+        help="titles of the items, item,title a line, beside those of the model",
+    )
+    parser.add_argument(
+        "--columns",
+        type=cli.names,
+        metavar="C,...",
+        help="names or positions (from 1) of the columns of the file: user,item of "
+        "--pairs, user of --users, item,rating of --new-user (default: a guess)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print a list of items as JSON"
     )
     parser.add_argument(
         "--output",
         type=cli.output_file,
         metavar="FILE",
-        help="where --pairs writes its CSV (default: the terminal)",
+        help="where --pairs, --users and --all-users write to, as Parquet if it ends "
+        "in .parquet, else as CSV (default: the terminal)",
     )
     return parser

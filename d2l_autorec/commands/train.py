@@ -221,8 +221,9 @@ def _check_combination(
     if args.resume and (beside := given - _RESUMABLE):
         parser.error(f"--resume takes these from the model folder: {cli.flags(beside)}")
     parts.check_split(parser, args, given)
-    if args.overwrite and not args.save:
-        parser.error("--overwrite is for --save")
+    for flag in ("overwrite", "titles"):
+        if getattr(args, flag) and not args.save:
+            parser.error(f"--{flag} is for --save")
     if args.patience and not (args.valid_ratio or args.resume):
         parser.error("--patience needs a validation part (--valid-ratio 0.1)")
     if args.refit and not args.valid_ratio:
@@ -232,9 +233,13 @@ def _check_combination(
 def _new_run(args: argparse.Namespace, recipe: Recipe) -> Run:
     """Load and split the ratings that the flags ask for."""
     from ..loop import seed_everything
+    from ..ratings import read_titles
     from ..training import Run
 
     ratings, pieces = parts.load(args)
+    if args.titles:
+        titles = read_titles(args.titles, ratings.item_ids.tolist(), args.encoding)
+        ratings = replace(ratings, titles={**ratings.titles, **titles})
     if not args.quiet:
         print(ratings.summary())
     seed_everything(args.seed)
@@ -338,6 +343,11 @@ def _parser() -> cli.Parser:
         type=cli.output_folder,
         metavar="DIR",
         help="keep the model there, with the last epoch and the best on validation",
+    )
+    saving.add_argument(
+        "--titles",
+        metavar="FILE",
+        help="keep titles of the items with it, item,title a line",
     )
     saving.add_argument(
         "--overwrite",

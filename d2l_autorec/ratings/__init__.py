@@ -1,15 +1,24 @@
 """Ratings: the table of who rated what, reading it from files, and the data sets."""
 
 from .datasets import ARCHIVES, NAMES, label, load_dataset, load_folds_ml100k, locate
-from .reading import DUPLICATES, parse_ratings, read_parts, read_ratings, read_table
+from .reading import (
+    DUPLICATES,
+    NO_PYARROW,
+    parse_ratings,
+    read_parts,
+    read_ratings,
+    read_table,
+)
 from .synthetic import SYNTHETIC, synthetic_ratings
 from .table import COLUMNS, Ratings
+from .titles import read_titles
 
 __all__ = [
     "ARCHIVES",
     "COLUMNS",
     "DUPLICATES",
     "NAMES",
+    "NO_PYARROW",
     "SYNTHETIC",
     "Ratings",
     "label",
@@ -21,5 +30,6 @@ __all__ = [
     "read_ratings",
     "read_parts",
     "read_table",
+    "read_titles",
     "synthetic_ratings",
 ]

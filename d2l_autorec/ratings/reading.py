@@ -24,6 +24,7 @@ from ..errors import DataError
 from .table import COLUMNS, Ratings, first_repeat, repeat_a_pair
 
 DUPLICATES = ("error", "last", "mean")
+NO_PYARROW = "Parquet needs pyarrow (pip install pyarrow; with NumPy 1, 'pyarrow<15')"
 
 # Names that ratings files give the four columns, lower case, letters only.
 _HEADER_NAMES = {
@@ -34,7 +35,9 @@ _HEADER_NAMES = {
     },
     "rating": {"rating", "ratings", "score", "stars", "value", "r", "bookrating"},
     "timestamp": {"timestamp", "time", "ts", "unixtime", "unixreviewtime", "ratedat"},
+    "title": {"title", "titles", "name", "itemname", "itemtitle", "movietitle"},
 }
+_NUMBERS = ("rating", "timestamp")
 # Tried in this order: a line of "1::2::3" holds no other mark.
 _SEPARATORS = ("::", "\t", ";", "|", ",")
 # pandas reads only one-character separators fast; this one stands in for "::".
@@ -138,19 +141,28 @@ def read_parts(
 
 
 def read_table(
-    path: str | Path, names: Sequence[str], rating_offset: float = 0.0
+    path: str | Path,
+    names: Sequence[str],
+    rating_offset: float = 0.0,
+    columns: Sequence[str] | None = None,
+    encoding: str = "utf-8",
 ) -> pd.DataFrame:
     """Read some columns of a ratings file, such as pairs to predict.
 
     Parameters
     ----------
     path : path
-        A file as for `read_ratings`, in UTF-8.
+        A file as for `read_ratings`.
     names : sequence of str
-        Which of ``user_id``, ``item_id`` and ``rating`` to read. Without a header, the
-        file has just these columns.
+        Which of ``user_id``, ``item_id``, ``rating`` and ``title`` to read. Without a
+        header, the file has just these columns. Where none of them is a number, a
+        header is what has usual names.
     rating_offset : float
         Added to every rating.
+    columns : sequence of str, optional
+        For each of `names` the name of a column or its position from 1.
+    encoding : str
+        As for `read_ratings`.
 
     Returns
     -------
@@ -163,7 +175,7 @@ def read_table(
         For the first thing wrong, with file, line and value.
     """
     path = Path(path)
-    text = _Text.of(_read_bytes(path), str(path), "utf-8", names, None)
+    text = _Text.of(_read_bytes(path), str(path), encoding, names, columns)
     return _with_plain_ids(text.table(rating_offset))
 
 
@@ -267,8 +279,10 @@ class _Text:
             positions = [_position(label, column, fields) for column in columns]
             if len(set(positions)) < len(positions):
                 raise DataError(f"{label}: two of the columns {columns} are the same")
-            header = _is_header(fields, positions)
             named = [column for column in columns if not column.isdecimal()]
+            header = _is_header(fields, positions, names)
+            if named and not _has_numbers(names):
+                header = True  # as they were found in it
             if named and not header:
                 raise DataError(
                     f"{label}: has no header to find column {named[0]!r} in"
@@ -278,7 +292,7 @@ class _Text:
             separator = _UNIT_SEPARATOR
         names = names[: len(positions)]
         text = cls(raw, label, separator, len(fields), header, names, positions)
-        if columns and header and not named:
+        if columns and header and not named and _has_numbers(names):
             text._check_header(fields)
         return text
 
@@ -289,8 +303,8 @@ class _Text:
         lines are walked, to name the first that is wrong.
         """
         names = [name for _, name in sorted(zip(self.positions, self.names))]
-        ids = [name for name in names if name.endswith("_id")]
-        numbers = [name for name in names if name not in ids]
+        numbers = [name for name in names if name in _NUMBERS]
+        ids = [name for name in names if name not in numbers]
         try:
             data = pd.read_csv(
                 io.BytesIO(self.raw),
@@ -345,8 +359,9 @@ class _Text:
                     f"{_shown(line)}"
                 )
             values = dict(zip(self.names, (fields[p] for p in self.positions)))
-            for noun in ("user", "item"):
-                if values.get(f"{noun}_id") == "":
+            for name, value in values.items():
+                if name not in _NUMBERS and not value:
+                    noun = name.replace("_id", "")
                     raise DataError(f"{where}: the {noun} is empty")
             rating = _number(values.get("rating", "1"))
             if rating is None or not math.isfinite(rating):
@@ -406,7 +421,7 @@ class _Text:
     def _first_row_is_numeric(self) -> bool:
         _, line = next(self._numbered_lines())
         fields = _fields(line, self.separator) or []
-        numbers = [p for p, n in zip(self.positions, self.names) if "_id" not in n]
+        numbers = [p for p, n in zip(self.positions, self.names) if n in _NUMBERS]
         return len(fields) == self.width and all(
             _number(fields[p]) is not None for p in numbers
         )
@@ -444,6 +459,8 @@ def _cut(label: str, first: str, names: Sequence[str]) -> tuple[str, list[str]]:
     """Find the separator in the first line; cut that into its fields."""
     needed = [name for name in names if name != "timestamp"]
     found = [(s, _fields(first, s) or []) for s in _SEPARATORS]
+    if len(needed) == 1:  # one field is a whole line, or ends where a separator is
+        found = [(s, fields) for s, fields in found if len(fields) > 1] or found[1:2]
     found = [(s, fields) for s, fields in found if len(fields) >= len(needed)]
     if not found:
         raise DataError(
@@ -473,11 +490,10 @@ def _guess(
     needed = [name for name in names if name != "timestamp"]
     hint = "name them (--columns user,item,rating)"
     if names is not COLUMNS:
-        hint = "name them in the first line"
+        hint = "name them in the first line (or by --columns)"
     found = {
-        name: [i for i, field in enumerate(fields) if _letters(field) in usual]
-        for name, usual in _HEADER_NAMES.items()
-        if name in names
+        name: [i for i, field in enumerate(fields) if _is_usual(field, name, names)]
+        for name in names
     }
     if all(found[name] for name in needed):
         for name, among in found.items():
@@ -490,7 +506,8 @@ def _guess(
         return [found[name][0] for name in names if found[name]], True
     if len(needed) <= len(fields) <= len(names):
         positions = list(range(len(fields)))
-        if not _is_header(fields, positions):
+        half_a_header = not _has_numbers(names) and any(found.values())
+        if not half_a_header and not _is_header(fields, positions, names):
             return positions, False
     raise DataError(
         f"{label}:1: cannot tell which columns are {_listed(needed)} among "
@@ -502,8 +519,26 @@ def _letters(field: str) -> str:
     return "".join(filter(str.isalpha, field.lower()))
 
 
-def _is_header(fields: Sequence[str], positions: Sequence[int]) -> bool:
-    """Tell a header from ratings: it has words where the rating is and no numbers."""
+def _has_numbers(names: Sequence[str]) -> bool:
+    return not set(names).isdisjoint(_NUMBERS)
+
+
+def _is_usual(field: str, name: str, names: Sequence[str]) -> bool:
+    """Tell whether a field is a usual name for a column."""
+    # Where there is no number to tell a header by, user1 is a user.
+    digits = not _has_numbers(names) and any(map(str.isdigit, field))
+    return _letters(field) in _HEADER_NAMES[name] and not digits
+
+
+def _is_header(
+    fields: Sequence[str], positions: Sequence[int], names: Sequence[str]
+) -> bool:
+    """Tell a header from ratings: it has words where the rating is and no numbers.
+
+    Where there is no rating, a header is what has usual names.
+    """
+    if not _has_numbers(names):
+        return all(_is_usual(fields[p], n, names) for p, n in zip(positions, names))
     return all(fields[p] and _number(fields[p]) is None for p in positions)
 
 
@@ -568,8 +603,8 @@ def _clipped(text: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    words = [name.replace("_id", "") for name in names]
-    return f"{', '.join(words[:-1])} and {words[-1]}"
+    *words, last = [name.replace("_id", "") for name in names]
+    return f"{', '.join(words)} and {last}" if words else last
 
 
 def _as_categories(ids: np.ndarray, separator: str) -> pd.Categorical:
@@ -691,10 +726,7 @@ def _parquet_as_csv(path: Path) -> bytes:
     try:
         table = pd.read_parquet(path)
     except ImportError:
-        raise DataError(
-            f"{path}: Parquet needs pyarrow (pip install pyarrow; with NumPy 1, "
-            "'pyarrow<15')"
-        ) from None
+        raise DataError(f"{path}: {NO_PYARROW}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error
     # A space before a field does not count, except in quotes.

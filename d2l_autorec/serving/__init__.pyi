@@ -1,12 +1,16 @@
 from .evaluation import evaluate as evaluate
 from .files import replacing as replacing
 from .files import save_figure as save_figure
+from .files import save_tables as save_tables
 from .files import save_text as save_text
+from .files import write_csv as write_csv
 from .folder import Checkpoint as Checkpoint
 from .folder import lock as lock
 from .folder import make_folder as make_folder
+from .lists import recommend_all as recommend_all
 from .manifest import FORMAT as FORMAT
 from .manifest import MANIFEST as MANIFEST
 from .predictor import Predictor as Predictor
 from .predictor import Recommendation as Recommendation
+from .predictor import Similar as Similar
 from .predictor import load_model as load_model

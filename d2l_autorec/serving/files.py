@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
+
+from ..errors import DataError
+from ..ratings import NO_PYARROW
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -66,6 +71,61 @@ def save_text(text: str, file: str | Path) -> None:
     """Write a text, in UTF-8, in place of what the file held."""
     with replacing(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def save_tables(tables: Iterable[pd.DataFrame], file: str | Path) -> None:
+    """Write tables one below the other, as each of them comes.
+
+    Parameters
+    ----------
+    tables : iterable of pandas.DataFrame
+        With the same columns.
+    file : path
+        Parquet if it ends in ``.parquet``, else CSV; packed if it ends in ``.gz``.
+
+    Raises
+    ------
+    DataError
+        For Parquet without pyarrow.
+    OSError
+        As for `replacing`.
+    """
+    with replacing(file) as temporary:
+        if temporary.suffix == ".parquet":
+            try:
+                _write_parquet(tables, temporary)
+            except ImportError:
+                raise DataError(f"{file}: {NO_PYARROW}") from None
+            return
+        opened = gzip.open if temporary.suffix == ".gz" else open
+        with opened(temporary, "wb") as out:
+            write_csv(tables, out)
+
+
+def write_csv(tables: Iterable[pd.DataFrame], out: IO[bytes] | gzip.GzipFile) -> None:
+    """Write tables one below the other, in UTF-8 and under one header."""
+    for number, table in enumerate(tables):
+        out.write(table.to_csv(index=False, header=not number).encode())
+
+
+def _write_parquet(tables: Iterable[pd.DataFrame], file: Path) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    with ExitStack() as stack:
+        writer = None
+        for table in tables:
+            # A column of the first table may be empty, and of texts in the second.
+            types = {"i": pa.int64(), "f": pa.float64(), "O": pa.string()}
+            kinds = [(name, table[name].dtype.kind) for name in table]
+            for name, kind in kinds:
+                if kind == "O":
+                    table[name] = table[name].map(str, na_action="ignore")
+            schema = pa.schema([(name, types[kind]) for name, kind in kinds])
+            if writer is None:
+                writer = stack.enter_context(ParquetWriter(file, schema))
+            rows = pa.Table.from_pandas(table, schema, preserve_index=False)
+            writer.write_table(rows)
 
 
 def save_figure(figure: Figure, file: str | Path) -> None:

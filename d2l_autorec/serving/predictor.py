@@ -26,8 +26,10 @@ from ..loop import try_all_gpus
 from ..model import AutoRec
 from ..training import Average, Biases, Run, range_of
 from .folder import Checkpoint
+from .lists import best_items, item_counts, rated_by_users
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Listed = TypeVar("_Listed", "Recommendation", "Similar")
 
 
 class Recommendation(NamedTuple):
@@ -45,6 +47,24 @@ class Recommendation(NamedTuple):
 
     item_id: Any
     rating: float
+    title: str | None
+
+
+class Similar(NamedTuple):
+    """An item that is like another one.
+
+    Attributes
+    ----------
+    item_id
+        Raw id.
+    similarity : float
+        From -1 to 1.
+    title : str or None
+        Where the data set has one.
+    """
+
+    item_id: Any
+    similarity: float
     title: str | None
 
 
@@ -112,6 +132,7 @@ class Predictor:
         n: int = 10,
         include_rated: bool = False,
         unknown: str = "error",
+        min_ratings: int = 1,
     ) -> list[Recommendation]:
         """Recommend the items that a user is predicted to rate highest.
 
@@ -125,12 +146,14 @@ class Predictor:
             Whether items may come up that the user has rated, in whichever part.
         unknown : {'error', 'item-mean'}
             As for `predict`.
+        min_ratings : int
+            Training ratings that an item needs to come up. It needs one in any case:
+            nothing tells items without any from each other.
 
         Returns
         -------
         list of Recommendation
-            Best first, before any clipping. Items without a training rating are left
-            out: nothing tells one of them from another.
+            Best first, before any clipping.
 
         Raises
         ------
@@ -139,11 +162,85 @@ class Predictor:
         """
         user = self._known([user_id], "user", unknown)[0]
         if user < 0:
-            return self._best(self._item_means[None], [], n)
+            return self._best(self._item_means[None], [], n, min_ratings)
         rated = [] if include_rated else self._rated[:, user].indices
         sums = [items @ users[user] for users, items in zip(self._users, self._items)]
         levels = self._biases.at(user, slice(None)) if self._biases else None
-        return self._best(self._ratings(sums, levels), rated, n)
+        return self._best(self._ratings(sums, levels), rated, n, min_ratings)
+
+    @_finitely
+    def scores(self, user_ids: Sequence[Any], unknown: str = "error") -> np.ndarray:
+        """Predict what users would rate all items, before any clipping.
+
+        Parameters
+        ----------
+        user_ids : sequence
+            Raw ids.
+        unknown : {'error', 'item-mean'}
+            As for `predict`.
+
+        Returns
+        -------
+        numpy.ndarray of float, shape (num_users, num_items)
+            In the unit of the ratings file; of all items of `run`, in its order.
+
+        Raises
+        ------
+        DataError
+            For the first user without a training rating.
+        """
+        users = self._known(user_ids, "user", unknown)
+        sums = [
+            of_users[users] @ items.T
+            for of_users, items in zip(self._users, self._items)
+        ]
+        levels = None
+        if self._biases:
+            levels = self._biases.at(users[:, None], slice(None))
+        found: np.ndarray = self._ratings(sums, levels).mean(axis=0)
+        found[users < 0] = self._item_means
+        return found - np.float32(self.run.rating_offset)
+
+    @_finitely
+    def similar(self, item_id: Any, n: int = 10, min_ratings: int = 1) -> list[Similar]:
+        """List the items that the model takes for the most like one of them.
+
+        Parameters
+        ----------
+        item_id
+            Raw id.
+        n, min_ratings
+            As for `recommend`.
+
+        Returns
+        -------
+        list of Similar
+            Most similar first, without the item itself.
+
+        Raises
+        ------
+        DataError
+            If the item has no training rating.
+
+        Notes
+        -----
+        Similarity is the cosine of the angle between the items' hidden layers, each
+        less the mean one (all of them point the same way, as a sigmoid's values are
+        positive). A user-based model has no hidden layer of an item; its decoder's
+        weights of the item take their place. Several networks' lie side by side.
+        """
+        item = self._known([item_id], "item", "error")[0]
+        trained = self._item_counts > 0
+        vectors = np.hstack([of_items[:, :-1] for of_items in self._items])
+        vectors = vectors - vectors[trained].mean(axis=0)
+        lengths = np.linalg.norm(vectors, axis=1)
+        # An item that is the mean of all is like none of them.
+        tiny = np.finfo(np.float32).tiny
+        cosines = vectors @ vectors[item] / np.maximum(lengths * lengths[item], tiny)
+        scores = np.where(self._item_counts >= max(min_ratings, 1), cosines, -np.inf)
+        scores[item] = -np.inf
+        best = best_items(scores, self._item_counts, n)
+        return self._listed(Similar, best, cosines[best].clip(-1, 1))
 
     @_finitely
     def recommend_new(
@@ -151,6 +248,7 @@ class Predictor:
         ratings: Mapping[Any, float] | Iterable[tuple[Any, float]],
         n: int = 10,
         include_rated: bool = False,
+        min_ratings: int = 1,
     ) -> list[Recommendation]:
         r"""Recommend items to someone who was not in the training.
 
@@ -159,7 +257,7 @@ class Predictor:
         ratings : mapping, or iterable of (item_id, rating)
             Raw item id to the rating that the new user gave it, in the unit of the
             ratings file.
-        n, include_rated
+        n, include_rated, min_ratings
             As for `recommend`.
 
         Returns
@@ -216,7 +314,7 @@ class Predictor:
                 "--output identity"
             )
         found = self._ratings(sums, levels)
-        return self._best(found, [] if include_rated else rated, n)
+        return self._best(found, [] if include_rated else rated, n, min_ratings)
 
     def _new_row(
         self, pairs: Sequence[tuple[Any, float]]
@@ -361,8 +459,7 @@ class Predictor:
 
     @cached_property
     def _item_counts(self) -> np.ndarray:
-        counts: np.ndarray = np.diff(self.run.train_mat.indptr)
-        return counts
+        return item_counts(self.run)
 
     @cached_property
     def _item_means(self) -> np.ndarray:
@@ -372,10 +469,7 @@ class Predictor:
 
     @cached_property
     def _rated(self) -> sp.csc_matrix:
-        """What each user has rated in any part, by columns."""
-        run = self.run
-        parts = [run.train_mat, run.test_mat, run.valid_mat]
-        return sum(part for part in parts if part is not None).tocsc()
+        return rated_by_users(self.run)
 
     @cached_property
     def _noise(self) -> float:
@@ -431,22 +525,26 @@ class Predictor:
         return indices
 
     def _best(
-        self, outputs: np.ndarray, excluded: Sequence[int] | np.ndarray, n: int
+        self,
+        outputs: np.ndarray,
+        excluded: Sequence[int] | np.ndarray,
+        n: int,
+        min_ratings: int,
     ) -> list[Recommendation]:
-        """Pick the highest outputs; of equal ones, items with more ratings first.
+        """Pick the highest outputs, before clipping, which makes equal what is not."""
+        scores = np.array(outputs.mean(axis=0))
+        scores[self._item_counts < max(min_ratings, 1)] = -np.inf
+        scores[excluded] = -np.inf
+        best = best_items(scores, self._item_counts, n)
+        ratings = self._mean(outputs[:, best]) - self.run.rating_offset
+        return self._listed(Recommendation, best, ratings)
 
-        That is before clipping, which makes equal what is not.
-        """
-        scores = outputs.mean(axis=0)
-        allowed = self._item_counts > 0
-        allowed[excluded] = False
-        items = np.flatnonzero(allowed)
-        best = items[np.lexsort((-self._item_counts[items], -scores[items]))[:n]]
-        ids = self.run.item_ids[best].tolist()
-        ratings = (self._mean(outputs[:, best]) - self.run.rating_offset).tolist()
+    def _listed(self, kind: type[_Listed], items: Any, values: Any) -> list[_Listed]:
+        """Name items by their raw ids and titles, each with its value between them."""
+        ids = self.run.item_ids[items].tolist()
         return [
-            Recommendation(item_id, rating, self.run.titles.get(item_id))
-            for item_id, rating in zip(ids, ratings)
+            kind(item_id, value, self.run.titles.get(item_id))
+            for item_id, value in zip(ids, values.tolist())
         ]
 
 

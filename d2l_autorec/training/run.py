@@ -21,7 +21,7 @@ from ..ratings import Ratings
 from .biases import yardstick
 from .blend import BlendTraining
 from .settings import FINITE, NON_NEGATIVE_INT, POSITIVE_INT, Blend, Recipe
-from .training import Parts, Team, Training
+from .training import Parts, Team, Training, range_of
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which has no UTF-8
 
@@ -162,6 +162,12 @@ class Run:
     def parts(self) -> Parts:
         """The three matrices."""
         return Parts(self.train_mat, self.test_mat, self.valid_mat)
+
+    @property
+    def rating_range(self) -> tuple[float, float]:
+        """The lowest and the highest training rating, in the unit of the file."""
+        low, high = range_of(self.train_mat)
+        return low - self.rating_offset, high - self.rating_offset
 
     @cached_property
     def yardstick(self) -> Yardstick | None:

@@ -1,0 +1,50 @@
+"""Titles of items, from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .reading import read_table
+
+
+def read_titles(
+    path: str | Path, item_ids: Iterable[Any], encoding: str = "utf-8"
+) -> dict[Any, str]:
+    """Read the titles of items.
+
+    Parameters
+    ----------
+    path : path
+        A file as for `read_ratings`, with an item and its title a line, or with a
+        header that names these columns among others.
+    item_ids : iterable
+        Raw ids of the items that are there. One in the file is the same if it is
+        written in the same way; what is not there may have a title, too.
+    encoding : str
+        As for `read_ratings`.
+
+    Returns
+    -------
+    dict
+        Raw item id to title, for the items that have one.
+
+    Raises
+    ------
+    DataError
+        For the first thing wrong with the file, if it titles an item twice, or if it
+        titles none of them.
+    """
+    table = read_table(path, ("item_id", "title"), encoding=encoding)
+    repeated = table["item_id"].duplicated()
+    if repeated.any():
+        item_id = table["item_id"][repeated].tolist()[0]
+        raise DataError(f"{path}: item {item_id!r} has more than one title")
+    written = dict(zip(map(str, table["item_id"]), map(str, table["title"])))
+    titles = {i: written[str(i)] for i in item_ids if str(i) in written}
+    if not titles:
+        example = table["item_id"].tolist()[0]
+        raise DataError(f"{path}: titles none of the items, but such as {example!r}")
+    return titles

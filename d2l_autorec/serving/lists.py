@@ -1,0 +1,146 @@
+"""Lists of items: the best for a user, for one user after the other, or the most alike.
+
+Whatever gives scores and predictions is served, be it one model or several together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from ..training import Run
+
+# Scores that are computed at once: 8 MiB of each network's.
+_CELLS = 2**21
+
+
+class Scorer(Protocol):
+    """What lists are made from, such as `Predictor`.
+
+    Attributes
+    ----------
+    run : Run
+        With the ids, the titles, and who has rated what.
+    """
+
+    run: Run
+
+    def scores(self, user_ids: Sequence[Any], unknown: str = "error") -> np.ndarray:
+        """Score all items: shape (num_users, num_items), higher is better."""
+
+    def predict(self, pairs: pd.DataFrame, unknown: str = "error") -> np.ndarray:
+        """Predict the ratings of pairs: shape (num_pairs,)."""
+
+
+def best_items(scores: np.ndarray, counts: np.ndarray, n: int) -> np.ndarray:
+    """Pick the items with the highest scores; of equal ones, those with more ratings.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray, shape (num_items,)
+        Minus infinity for what is not to be picked.
+    counts : numpy.ndarray of int, shape (num_items,)
+        Ratings that the items have.
+    n : int
+        How many to pick, at most.
+
+    Returns
+    -------
+    numpy.ndarray of int
+        Item indices, best first.
+    """
+    n = min(n, len(scores))
+    least = np.partition(scores, -n)[-n]
+    found = np.flatnonzero((scores >= least) & (scores > -np.inf))
+    best: np.ndarray = found[np.lexsort((-counts[found], -scores[found]))[:n]]
+    return best
+
+
+def item_counts(run: Run) -> np.ndarray:
+    """Count the training ratings of each item: shape (num_items,)."""
+    counts: np.ndarray = np.diff(run.train_mat.indptr)
+    return counts
+
+
+def rated_by_users(run: Run) -> sp.csc_matrix:
+    """Add up the parts, so that a column is what a user has rated in any of them."""
+    parts = [part for part in run.parts if part is not None]
+    rated: sp.csc_matrix = sum(parts[1:], parts[0]).tocsc()
+    return rated
+
+
+def recommend_all(
+    model: Scorer,
+    user_ids: Sequence[Any] | None = None,
+    n: int = 10,
+    include_rated: bool = False,
+    unknown: str = "error",
+    min_ratings: int = 1,
+) -> Iterator[pd.DataFrame]:
+    """Recommend items to many users, some of them at a time.
+
+    Parameters
+    ----------
+    model : Predictor
+        Or another `Scorer`.
+    user_ids : sequence, optional
+        Raw ids; by default all users with a training rating, and with
+        ``unknown='item-mean'`` those without one, too.
+    n, include_rated, unknown, min_ratings
+        As for `Predictor.recommend`.
+
+    Yields
+    ------
+    pandas.DataFrame
+        For some users, in the order of `user_ids`, a row an item, best first:
+        ``user_id``, ``place`` from 1, ``item_id``, ``rating`` as predicted, and
+        ``title`` where the data have any.
+
+    Raises
+    ------
+    DataError
+        For the first user without a training rating, unless item means are asked for.
+    """
+    run = model.run
+    if user_ids is None:
+        trained = np.unique(run.train_mat.indices)
+        user_ids = (
+            run.user_ids if unknown != "error" else run.user_ids[trained]
+        ).tolist()
+    counts, rated, index = item_counts(run), rated_by_users(run), pd.Index(run.user_ids)
+    all_ids = pd.Index(user_ids)
+    size = max(1, _CELLS // len(run.item_ids))
+    for start in range(0, len(all_ids), size):
+        ids = all_ids[start : start + size]
+        scores = model.scores(ids, unknown)  # (num_users, num_items)
+        scores[:, counts < max(min_ratings, 1)] = -np.inf
+        best = []
+        for row, user in zip(scores, index.get_indexer(ids)):
+            if user >= 0 and not include_rated:
+                row[
+                    rated.indices[rated.indptr[user] : rated.indptr[user + 1]]
+                ] = -np.inf
+            best.append(best_items(row, counts, n))
+        yield _table(model, ids, best, unknown)
+
+
+def _table(
+    model: Scorer, user_ids: pd.Index, best: Sequence[np.ndarray], unknown: str
+) -> pd.DataFrame:
+    lengths = [len(items) for items in best]
+    items = model.run.item_ids[np.concatenate(best)]
+    table = pd.DataFrame(
+        {
+            "user_id": user_ids.repeat(lengths),
+            "place": np.concatenate([np.arange(1, size + 1) for size in lengths]),
+            "item_id": items,
+        }
+    )
+    table["rating"] = model.predict(table, unknown)
+    if titles := model.run.titles:
+        table["title"] = pd.Series(map(titles.get, items.tolist()), dtype=object)
+    return table

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..training import PRESETS, Recipe
+from ..training import Recipe
 from . import cli
 
 if TYPE_CHECKING:
@@ -126,10 +126,11 @@ def _comparison(
     listed = (f"{name} {one.rmse:.3f} ({one.mae:.3f})" for name, one in models.items())
     lines = [f"{found.part} RMSE (MAE): {', '.join(listed)}"]
     if ours.rmse > biases.rmse:
-        hints = [] if run.recipe.residual else ["--residual"]
-        if run.recipe != PRESETS["best"]:
-            hints.append("--preset best")
-        hints.append("more epochs (--num-epochs)")
+        hints = ["more epochs (--num-epochs)"]
+        if isinstance(run.recipe, Recipe):
+            hints.insert(0, "--preset best")
+            if not run.recipe.residual:
+                hints.insert(0, "--residual")
         lines.append(
             f"this network is worse than biases by {ours.rmse - biases.rmse:.3f}; what "
             f"may help: {', '.join(hints)}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..training import PRESETS, Recipe
+from ..training import PRESETS, SETTINGS, VALID_RATIO, Blend, Recipe
 from . import cli, parts
 from .report import report
 
@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.show_notes()
     args.num_hidden = _layers(args.num_hidden)
     given = _given(parser, args, argv)
+    if isinstance(PRESETS[args.preset], Blend) and not args.resume:
+        args.refit, args.valid_ratio = True, args.valid_ratio or VALID_RATIO
     _check_combination(parser, args, given)
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from ..cluster import check_environment, join
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _begin(
-    args: argparse.Namespace, given: set[str], recipe: Recipe
+    args: argparse.Namespace, given: set[str], recipe: Recipe | Blend
 ) -> tuple[Run, Checkpoint | None]:
     """Say what is trained, and reopen the folder that it goes on from."""
     if not args.resume:
@@ -93,6 +95,7 @@ def _choose_epochs(
 ) -> Run:
     """Choose the number of epochs on the validation part; return what to train then."""
     from ..curve import best_epoch, watch
+    from ..loop import seed_everything
 
     training = run.train(devices, team=team)
     _pretrain(args, training)
@@ -102,11 +105,12 @@ def _choose_epochs(
     if not args.quiet:
         epochs = watch(epochs, run.recipe.num_epochs)
     best = best_epoch(list(epochs))
-    run = run.refit(best)
+    run = run.refit(training.chosen(best.epoch), best)
     print(
         f"best on validation: epoch {best.epoch}, validation RMSE "
         f"{best.valid_rmse:.3f}; that long, on all {run.train_mat.nnz:,} ratings:"
     )
+    seed_everything(run.seed)  # as if this came first
     return run
 
 
@@ -135,7 +139,6 @@ def _train(
 ) -> tuple[Training, list[Epoch]]:
     """Train, or go on; return the training at its best epoch, and all epochs."""
     from ..curve import watch
-    from ..loop import train_recsys_rating
     from ..training import keep_best
 
     past = list(checkpoint.history) if checkpoint else []
@@ -159,23 +162,9 @@ def _train(
         biases = run.yardstick and run.yardstick.models["biases"].rmse
         return watch(epochs, num_epochs, biases)
 
-    evaluator, test_iter = training.evaluator()
     try:
         with redirect_stdout(None):  # what it prints comes after the files
-            history = train_recsys_rating(
-                training.net,
-                training.batches,
-                test_iter,
-                training.loss,
-                training.trainer,
-                run.recipe.num_epochs,
-                devices,
-                evaluator,
-                inter_mat=run.test_mat,
-                step=training.step,
-                hook=hook,
-                trained=len(past),
-            )
+            history = _train_by_the_book(training, run, hook, len(past))
     except KeyboardInterrupt:
         if checkpoint is None or not checkpoint.history:
             raise
@@ -188,6 +177,32 @@ def _train(
     return training, history
 
 
+def _train_by_the_book(
+    training: Training, run: Run, hook: Any, trained: int
+) -> list[Epoch]:
+    """Train by the chapter's function; of a blend, by each recipe in turn."""
+    from ..loop import train_recsys_rating
+    from ..training import BlendTraining
+
+    if isinstance(training, BlendTraining):
+        return list(hook(training.epochs(), run.recipe.num_epochs))
+    evaluator, test_iter = training.evaluator()
+    return train_recsys_rating(
+        training.net,
+        training.batches,
+        test_iter,
+        training.loss,
+        training.trainer,
+        run.recipe.num_epochs,
+        training.devices,
+        evaluator,
+        inter_mat=run.test_mat,
+        step=training.step,
+        hook=hook,
+        trained=trained,
+    )
+
+
 def _given(
     parser: cli.Parser, args: argparse.Namespace, argv: Sequence[str] | None
 ) -> set[str]:
@@ -198,19 +213,22 @@ def _given(
     return {name for name, value in vars(probe).items() if value is not unset}
 
 
-def _recipe(parser: cli.Parser, args: argparse.Namespace, given: set[str]) -> Recipe:
+def _recipe(
+    parser: cli.Parser, args: argparse.Namespace, given: set[str]
+) -> Recipe | Blend:
     """Change the preset by the flags that were written."""
     preset = PRESETS[args.preset]
-    settings = {n: getattr(args, n) for n in asdict(preset) if n in given}
-    loss = settings.get("loss", preset.loss)
-    if "wd" not in given and (loss == "paper") != (preset.loss == "paper"):
-        whose = "the paper's lambda" if preset.loss == "paper" else "the optimizer's"
+    settings = {name: getattr(args, name) for name in SETTINGS if name in given}
+    usual = preset.recipes[0].loss
+    loss = settings.get("loss", usual)
+    if "wd" not in given and (loss == "paper") != (usual == "paper"):
+        whose = "the paper's lambda" if usual == "paper" else "the optimizer's"
         parser.error(
             f"the {loss} loss needs a weight decay of its own (--wd): that of --preset "
             f"{args.preset} is {whose}"
         )
     try:
-        return replace(preset, **settings)
+        return preset.changed(**settings)
     except ValueError as error:
         parser.error(str(error))
 
@@ -230,7 +248,7 @@ def _check_combination(
         parser.error("--refit needs a validation part (--valid-ratio 0.1)")
 
 
-def _new_run(args: argparse.Namespace, recipe: Recipe) -> Run:
+def _new_run(args: argparse.Namespace, recipe: Recipe | Blend) -> Run:
     """Load and split the ratings that the flags ask for."""
     from ..loop import seed_everything
     from ..ratings import read_titles
@@ -269,7 +287,7 @@ def _reopen(args: argparse.Namespace, given: set[str]) -> Checkpoint:
                 f"{args.resume}: its cosine schedule ends with epoch {planned}; "
                 f"for {args.num_epochs} epochs train anew"
             )
-        run = replace(run, recipe=replace(run.recipe, num_epochs=args.num_epochs))
+        run = replace(run, recipe=run.recipe.changed(num_epochs=args.num_epochs))
     if args.patience:
         if run.valid_mat is None:
             raise ModelError(f"{args.resume}: has no validation part for --patience")

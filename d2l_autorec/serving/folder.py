@@ -30,9 +30,8 @@ from ..curve import Epoch
 from ..errors import ModelError
 from ..fast import dense
 from ..loop import check_finite
-from ..model import AutoRec
 from ..training import (
-    Average,
+    Blend,
     Run,
     Training,
     best_epoch,
@@ -196,7 +195,7 @@ class Checkpoint:
         checkpoint._optimizer_state()
         return checkpoint
 
-    def network(self, devices: Sequence[mx.Context]) -> AutoRec | Average:
+    def network(self, devices: Sequence[mx.Context]) -> Any:
         """Make the network, with the parameters of the best epoch.
 
         Parameters
@@ -206,7 +205,8 @@ class Checkpoint:
 
         Returns
         -------
-        AutoRec or Average
+        AutoRec, Average or mxnet.gluon.nn.Sequential
+            As `training.network` makes it.
 
         Raises
         ------
@@ -214,7 +214,8 @@ class Checkpoint:
             If the parameters do not have the shapes that the recipe asks for.
         """
         net = network(self.run.recipe, self.run.train_mat)
-        net.initialize(mx.init.Zero(), list(devices))
+        for one in self._networks(net):
+            one.initialize(mx.init.Zero(), list(devices))
         self._load_parameters(net, "best", devices)
         return net
 
@@ -237,7 +238,7 @@ class Checkpoint:
         state = self._optimizer_state()
         with blaming(self._path("optimizer")):
             most_steps = len(self.history) * max(self.run.train_mat.shape)
-            _restore_optimizer(training.trainer, state, most_steps)
+            _restore_optimizers(training.trainers, state, most_steps)
 
     def saving(
         self, training: Training, epochs: Iterable[Epoch], locked: bool = False
@@ -289,7 +290,7 @@ class Checkpoint:
             If the folder cannot be written, or the disk is full; the model that was
             there is left as it was.
         """
-        state = _optimizer_state(training.trainer)
+        state = _optimizer_states(training.trainers)
         for name, array in (_parameters(training.net) | state).items():
             check_finite(
                 f"largest of {name}", np.abs(array).max(initial=0), epoch.epoch
@@ -348,22 +349,25 @@ class Checkpoint:
         return digest
 
     def _load_parameters(
-        self, net: AutoRec | Average, kind: str, devices: Sequence[mx.Context]
+        self, net: Any, kind: str, devices: Sequence[mx.Context]
     ) -> None:
         found = self._parameters(kind)
         for name, parameter in net._collect_params_with_prefix().items():
             parameter.set_data(mx.np.array(found[name]))
-        row = self.run.recipe.rows(self.run.train_mat)[:1]
-        net(dense(row, devices[0])).wait_to_read()
+        for one, recipe in zip(self._networks(net), self.run.recipe.recipes):
+            row = recipe.rows(self.run.train_mat)[:1]
+            one(dense(row, devices[0])).wait_to_read()
+
+    def _networks(self, net: Any) -> list[gluon.Block]:
+        return [*net] if isinstance(self.run.recipe, Blend) else [net]
 
     def _parameters(self, kind: str) -> dict[str, np.ndarray]:
         """Read parameters whose names and shapes are those of the recipe."""
         run, file = self.run, self._path(kind)
-        row = run.item_ids if run.recipe.kind == "user" else run.user_ids
         with blaming(file):
             found = parse_parameters(read_signed(file, self._digests[kind]))
             known = set()
-            for name, shape in parameter_shapes(run.recipe, len(row)):
+            for name, shape in parameter_shapes(run.recipe, run.train_mat.shape):
                 if name not in found or found[name].shape != shape:
                     raise ValueError(f"{name} has not the shape of the recipe, {shape}")
                 known.add(name)
@@ -537,6 +541,17 @@ def _updaters(trainer: gluon.Trainer) -> list[Any]:
     return list(trainer._updaters)
 
 
+def _optimizer_states(trainers: Sequence[gluon.Trainer]) -> dict[str, np.ndarray]:
+    """Flatten the states of optimizers; of several, each name has a number before."""
+    if len(trainers) == 1:
+        return _optimizer_state(trainers[0])
+    return {
+        f"{number}.{name}": array
+        for number, trainer in enumerate(trainers)
+        for name, array in _optimizer_state(trainer).items()
+    }
+
+
 def _optimizer_state(trainer: gluon.Trainer) -> dict[str, np.ndarray]:
     """Flatten an optimizer's state; MXNet's own way to save it is a pickle."""
     updater = _updaters(trainer)[0]
@@ -547,6 +562,22 @@ def _optimizer_state(trainer: gluon.Trainer) -> dict[str, np.ndarray]:
     }
     numbers = _numbers(updater.optimizer).items()
     return {**arrays, **{f"number.{name}": np.array(value) for name, value in numbers}}
+
+
+def _restore_optimizers(
+    trainers: Sequence[gluon.Trainer],
+    saved: Mapping[str, np.ndarray],
+    most_steps: int,
+) -> None:
+    states: dict[str, dict[str, np.ndarray]]
+    states = {str(number): {} for number in range(len(trainers))}
+    for name, array in saved.items():
+        number, rest = name.split(".", 1) if len(trainers) > 1 else ("0", name)
+        if number not in states:
+            raise ValueError(f"{name} is of no recipe")
+        states[number][rest] = array
+    for trainer, state in zip(trainers, states.values()):
+        _restore_optimizer(trainer, state, most_steps)
 
 
 def _restore_optimizer(

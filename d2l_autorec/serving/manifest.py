@@ -19,7 +19,7 @@ from .. import __version__
 from .._mxnet import mx
 from ..curve import Epoch
 from ..errors import ModelError
-from ..training import Numbers, Recipe, Run
+from ..training import Blend, Numbers, Recipe, Run
 from .reading import LARGEST_MANIFEST, blaming, read_file
 
 FORMAT = 1
@@ -186,8 +186,18 @@ def _parse(directory: Path) -> tuple[str, dict[str, Any]]:
     return text, manifest
 
 
-def _recipe(settings: Any) -> Recipe:
-    """Make the recipe; a setting that is newer than the model has its default."""
+def _recipe(settings: Any) -> Recipe | Blend:
+    if isinstance(settings, dict) and "recipes" in settings:
+        recipes, weights = settings["recipes"], settings.get("weights")
+        # One that is trained is a blend with its weights, of few recipes.
+        if not isinstance(recipes, list) or not isinstance(weights, list):
+            raise ValueError("recipe: is no list of recipes, with a list of weights")
+        return Blend(tuple(map(_single, recipes)), tuple(weights))
+    return _single(settings)
+
+
+def _single(settings: Any) -> Recipe:
+    """Make a recipe; a setting that is newer than the model has its default."""
     if not isinstance(settings, dict):
         raise ValueError("recipe: is no list of settings")
     layers = settings.get("num_hidden")

@@ -1,11 +1,4 @@
-"""Predictions and recommendations from a trained model.
-
-AutoRec predicts a rating by reconstructing the item's row of training ratings and
-reading the user's cell. The hidden layer of an item does not depend on the user, and
-the cell needs only the user's own row of the decoder's weights, so that the matrix of
-all users and all items is never built. With users and items exchanged, the same holds
-for a user-based model.
-"""
+"""Predictions and recommendations from a trained model, by raw ids."""
 
 from __future__ import annotations
 
@@ -19,14 +12,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .._mxnet import autograd, one_at_a_time
+from .._mxnet import gluon
 from ..errors import DataError, ModelError
-from ..fast import deepen, members, on_device
 from ..loop import try_all_gpus
-from ..model import AutoRec
-from ..training import Average, Biases, Run, range_of
+from ..training import Run
 from .folder import Checkpoint
 from .lists import best_items, item_counts, rated_by_users
+from .reconstruction import rate_cells, reconstruction
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Listed = TypeVar("_Listed", "Recommendation", "Similar")
@@ -111,8 +103,8 @@ class Predictor:
 
     Parameters
     ----------
-    net : AutoRec or Average
-        Trained, on one device.
+    net : AutoRec, Average or mxnet.gluon.nn.Sequential
+        Trained, on one device; of a blend, all of its networks.
     run : Run
         What it was trained on.
 
@@ -121,9 +113,9 @@ class Predictor:
     run : Run
     """
 
-    def __init__(self, net: AutoRec | Average, run: Run) -> None:
+    def __init__(self, net: gluon.Block, run: Run) -> None:
         self.net, self.run = net, run
-        self._biases = Biases(run.train_mat) if run.recipe.residual else None
+        self._model = reconstruction(net, run.recipe, run.train_mat)
 
     @_finitely
     def recommend(
@@ -162,11 +154,11 @@ class Predictor:
         """
         user = self._known([user_id], "user", unknown)[0]
         if user < 0:
-            return self._best(self._item_means[None], [], n, min_ratings)
+            means = self._item_means
+            return self._pick(means, means, [], n, min_ratings)
         rated = [] if include_rated else self._rated[:, user].indices
-        sums = [items @ users[user] for users, items in zip(self._users, self._items)]
-        levels = self._biases.at(user, slice(None)) if self._biases else None
-        return self._best(self._ratings(sums, levels), rated, n, min_ratings)
+        found = self._model.of_users(np.array([user]))[:, 0]
+        return self._best(found, rated, n, min_ratings)
 
     @_finitely
     def scores(self, user_ids: Sequence[Any], unknown: str = "error") -> np.ndarray:
@@ -190,14 +182,7 @@ class Predictor:
             For the first user without a training rating.
         """
         users = self._known(user_ids, "user", unknown)
-        sums = [
-            of_users[users] @ items.T
-            for of_users, items in zip(self._users, self._items)
-        ]
-        levels = None
-        if self._biases:
-            levels = self._biases.at(users[:, None], slice(None))
-        found: np.ndarray = self._ratings(sums, levels).mean(axis=0)
+        found = self._model.score(self._model.of_users(users))
         found[users < 0] = self._item_means
         return found - np.float32(self.run.rating_offset)
 
@@ -231,7 +216,7 @@ class Predictor:
         """
         item = self._known([item_id], "item", "error")[0]
         trained = self._item_counts > 0
-        vectors = np.hstack([of_items[:, :-1] for of_items in self._items])
+        vectors = self._model.item_vectors
         vectors = vectors - vectors[trained].mean(axis=0)
         lengths = np.linalg.norm(vectors, axis=1)
         # An item that is the mean of all is like none of them.
@@ -250,7 +235,7 @@ class Predictor:
         include_rated: bool = False,
         min_ratings: int = 1,
     ) -> list[Recommendation]:
-        r"""Recommend items to someone who was not in the training.
+        """Recommend items to someone who was not in the training.
 
         Parameters
         ----------
@@ -273,47 +258,13 @@ class Predictor:
         ModelError
             If the model is item-based and its output is not the identity.
 
-        Notes
-        -----
-        A user-based model reconstructs the new user's row like any other. In an
-        item-based one the decoder has no row of weights for the new user, so one is
-        estimated, with all else held fixed. Users' rows (weights and bias), as the
-        training found them, have a mean :math:`\mu` and a covariance :math:`\Sigma`.
-        With these as a normal prior, the new user's row is the mean of the posterior
-        given the ratings *r* of items whose hidden layers (and a 1 for the bias) are
-        the rows of *H*:
-
-        .. math:: w = \mu + \Sigma H^T (H \Sigma H^T + s^2 I)^{-1} (r - H \mu),
-
-        where :math:`s^2` is the mean squared error on the training ratings. An average
-        of several networks is one such model, with their hidden layers side by side.
-        A model of residuals has *r* less a bias of the new user's, estimated as those
-        of the training are.
+        See Also
+        --------
+        Reconstruction.of_new_user : How the new user's ratings are used.
         """
         pairs = list(ratings.items() if isinstance(ratings, Mapping) else ratings)
         rated, given = self._new_row(pairs)
-        levels = None
-        if self._biases:
-            levels = self._biases.of_new_user(rated, given)
-            given = (given - levels[rated]) / self._biases.scale
-        if self._by_user:
-            row = sp.csr_matrix(
-                (given.astype(np.float32), rated, [0, len(rated)]),
-                (1, len(self.run.item_ids)),
-            )
-            sums = [
-                weights @ _encode(net, row)[0]
-                for net, weights in zip(members(self.net), self._weights)
-            ]
-        elif self.run.recipe.output == "identity":
-            sums = [self._estimate(rated, given)]
-        else:
-            raise ModelError(
-                "an item-based model serves new users only with an identity output, "
-                f"not {self.run.recipe.output}: train with --kind user or with "
-                "--output identity"
-            )
-        found = self._ratings(sums, levels)
+        found = self._model.of_new_user(rated, given)
         return self._best(found, [] if include_rated else rated, n, min_ratings)
 
     def _new_row(
@@ -336,20 +287,6 @@ class Predictor:
             if rated[place] in rated[:place]:
                 raise DataError(f"item {item_id!r} is rated more than once")
         return rated, given
-
-    def _estimate(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
-        """Compute the outputs for a new user, as `recommend_new` notes."""
-        size = len(self._weights)
-        rows = np.hstack(self._weights)[self._user_counts > 0] / size
-        mean, rows = rows.mean(axis=0), rows - rows.mean(axis=0)
-        hidden = np.hstack([codes[rated] for codes in self._codes])
-        spread = hidden @ rows.T / np.sqrt(len(rows))  # (num_rated, num_users)
-        gram = spread @ spread.T + self._noise * np.eye(len(rated))
-        share = spread.T @ np.linalg.solve(gram, given - hidden @ mean)
-        row = (mean + rows.T @ share / np.sqrt(len(rows))).astype(np.float32)
-        parts = zip(self._codes, np.split(row, size))
-        outputs: np.ndarray = sum(codes @ part for codes, part in parts)
-        return outputs
 
     @_finitely
     def predict(self, pairs: Any, unknown: str = "error") -> np.ndarray:
@@ -380,78 +317,8 @@ class Predictor:
         mean = self.run.train_mat.data.mean()
         predictions = np.where(items < 0, mean, self._item_means[items])
         known = (users >= 0) & (items >= 0)
-        predictions[known] = self._cells(users[known], items[known])
+        predictions[known] = rate_cells(self._model, users[known], items[known])
         return predictions - self.run.rating_offset
-
-    @property
-    def _by_user(self) -> bool:
-        return self.run.recipe.kind == "user"
-
-    # In each network, a prediction is the product of a user's and an item's vector
-    # (float32, num_hidden + 1), one of them a hidden layer, the other the decoder's.
-
-    @property
-    def _users(self) -> list[np.ndarray]:
-        return self._codes if self._by_user else self._weights
-
-    @property
-    def _items(self) -> list[np.ndarray]:
-        return self._weights if self._by_user else self._codes
-
-    @cached_property
-    def _codes(self) -> list[np.ndarray]:
-        """Last hidden layers, each row with a 1 behind: the items', or the users'."""
-        learned = self.run.train_mat
-        if self._biases:
-            learned = self._biases.residuals(learned)
-        rows = self.run.recipe.rows(learned)
-        return [_encode(net, rows) for net in members(self.net)]
-
-    @cached_property
-    def _weights(self) -> list[np.ndarray]:
-        """Decoders' weights, each row with its bias behind: users', or items'."""
-        layers = [net.decoder for net in members(self.net)]
-        return [
-            np.column_stack([d.weight.data().asnumpy(), d.bias.data().asnumpy()])
-            for d in layers
-        ]
-
-    def _ratings(
-        self, sums: Sequence[np.ndarray], levels: np.ndarray | None
-    ) -> np.ndarray:
-        """Turn products into ratings, not yet clipped: (num_networks, num_cells).
-
-        The levels are the predictions of the biases, if the model has any.
-        """
-        outputs = self._outputs(sums)
-        if self._biases and levels is not None:
-            return self._biases.restore(outputs, levels)
-        return outputs
-
-    def _outputs(self, sums: Sequence[np.ndarray]) -> np.ndarray:
-        """Turn products into the networks' outputs: shape (num_networks, num_cells)."""
-        outputs: np.ndarray = np.stack(sums)
-        if not np.isfinite(outputs).all():
-            raise ModelError("the model predicts no finite numbers")
-        if self.run.recipe.output != "identity":
-            decoder = members(self.net)[0].decoder
-            device = decoder.weight.list_ctx()[0]
-            with autograd.train_mode():  # not clipped
-                outputs = decoder.act(on_device(outputs, device)).asnumpy()
-        return outputs
-
-    def _mean(self, outputs: np.ndarray) -> np.ndarray:
-        """Average over the networks, clipped where the recipe says so.
-
-        Each network's ratings are clipped first; of residuals, their mean's.
-        """
-        act = members(self.net)[0].decoder.act
-        if rating_range := getattr(act, "rating_range", None):
-            outputs = outputs.clip(*rating_range)
-        mean: np.ndarray = outputs.mean(axis=0)
-        if self._biases and self.run.recipe.clip:
-            mean = mean.clip(*range_of(self.run.train_mat))
-        return mean
 
     @cached_property
     def _user_counts(self) -> np.ndarray:
@@ -470,30 +337,6 @@ class Predictor:
     @cached_property
     def _rated(self) -> sp.csc_matrix:
         return rated_by_users(self.run)
-
-    @cached_property
-    def _noise(self) -> float:
-        """Mean squared error on what was learned, or a sample if that is much."""
-        cells = self.run.train_mat.tocoo()
-        some = slice(None, None, cells.nnz // 100_000 + 1)
-        predicted = self._cells(cells.col[some], cells.row[some])
-        scale = self._biases.scale if self._biases else 1.0
-        return float(np.mean((predicted - cells.data[some]) ** 2) / scale**2)
-
-    def _cells(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Reconstruct single cells, some thousands at a time."""
-        predictions = np.empty(len(users))
-        for start in range(0, len(users), 10_000):
-            part = slice(start, start + 10_000)
-            sums = [
-                np.einsum("ij,ij->i", of_items[items[part]], of_users[users[part]])
-                for of_users, of_items in zip(self._users, self._items)
-            ]
-            levels = None
-            if self._biases:
-                levels = self._biases.at(users[part], items[part])
-            predictions[part] = self._mean(self._ratings(sums, levels))
-        return predictions
 
     def _known(self, ids: Sequence[Any], noun: str, unknown: str) -> np.ndarray:
         """Translate raw ids to indices; -1 where there is no training rating."""
@@ -526,17 +369,29 @@ class Predictor:
 
     def _best(
         self,
-        outputs: np.ndarray,
+        found: np.ndarray,
         excluded: Sequence[int] | np.ndarray,
         n: int,
         min_ratings: int,
     ) -> list[Recommendation]:
-        """Pick the highest outputs, before clipping, which makes equal what is not."""
-        scores = np.array(outputs.mean(axis=0))
+        """Pick the best by what networks predict, as `_pick` does."""
+        scores, ratings = self._model.score(found), self._model.rating(found)
+        return self._pick(scores, ratings, excluded, n, min_ratings)
+
+    def _pick(
+        self,
+        scores: np.ndarray,
+        ratings: np.ndarray,
+        excluded: Sequence[int] | np.ndarray,
+        n: int,
+        min_ratings: int,
+    ) -> list[Recommendation]:
+        """Pick the highest scores, before clipping, which makes equal what is not."""
+        scores = np.array(scores)
         scores[self._item_counts < max(min_ratings, 1)] = -np.inf
         scores[excluded] = -np.inf
         best = best_items(scores, self._item_counts, n)
-        ratings = self._mean(outputs[:, best]) - self.run.rating_offset
+        ratings = ratings[best] - self.run.rating_offset
         return self._listed(Recommendation, best, ratings)
 
     def _listed(self, kind: type[_Listed], items: Any, values: Any) -> list[_Listed]:
@@ -546,14 +401,3 @@ class Predictor:
             kind(item_id, value, self.run.titles.get(item_id))
             for item_id, value in zip(ids, values.tolist())
         ]
-
-
-@one_at_a_time
-def _encode(net: AutoRec, rows: sp.csr_matrix) -> np.ndarray:
-    """Compute the last hidden layer of rows of ratings, and put a 1 behind it."""
-    # Most of a row is unobserved: a sparse product is far faster than the layer.
-    encoder = net.encoder
-    sums = rows @ encoder.weight.data().asnumpy().T
-    sums += encoder.bias.data().asnumpy()
-    hidden = deepen(net, on_device(sums, encoder.weight.list_ctx()[0]))
-    return np.column_stack([hidden.asnumpy(), np.ones(len(sums), np.float32)])

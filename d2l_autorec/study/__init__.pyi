@@ -11,6 +11,7 @@ from .contenders import ALIASES as ALIASES
 from .contenders import MODELS as MODELS
 from .contenders import Contender as Contender
 from .estimators import Biases as Biases
+from .estimators import BlendAutoRec as BlendAutoRec
 from .estimators import BookAutoRec as BookAutoRec
 from .estimators import BookMF as BookMF
 from .estimators import EarlyStoppedAutoRec as EarlyStoppedAutoRec
@@ -21,7 +22,6 @@ from .paper import HIDDEN_UNITS as HIDDEN_UNITS
 from .paper import NAMES as NAMES
 from .paper import PROTOCOL as PROTOCOL
 from .paper import REVISION as REVISION
-from .paper import VALID_RATIO as VALID_RATIO
 from .paper import Experiment as Experiment
 from .paper import Row as Row
 from .paper import Study as Study

@@ -9,7 +9,7 @@ its combinations with other settings of that kind, a validation part chooses
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +30,7 @@ MODELS = {
     "llorma": "LLORMA",
     "rbm": "RBM",
     **dict.fromkeys(PRESETS, "BookAutoRec"),
+    "best": "BlendAutoRec",
     "autorec-early": "EarlyStoppedAutoRec",
 }
 # Other names for some of them.
@@ -118,9 +119,8 @@ def _maker(name: str, settings: Mapping[str, str]) -> Callable[..., Estimator]:
     if "recipe" not in defaults:
         return partial(cls, **_read(name, settings, defaults))
     preset = name if name in PRESETS else "book"
-    recipe = replace(
-        PRESETS[preset], **_read(name, settings, dict.fromkeys(SETTINGS, ""))
-    )
+    given = _read(name, settings, dict.fromkeys(SETTINGS, ""))
+    recipe = PRESETS[preset].changed(**given)
     return partial(cls, recipe=recipe, name=preset)
 
 

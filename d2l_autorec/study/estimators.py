@@ -13,25 +13,26 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from .._mxnet import gluon, mx
+from ..curve import Epoch
 from ..data import rating_batches
 from ..loop import Step, seed_everything, train_epochs
 from ..mf import MF
 from ..ratings import Ratings
 from ..training import (
     PRESETS,
+    VALID_RATIO,
     Parts,
-    Recipe,
     SeededBatches,
-    Training,
     best_epoch,
     hold_out,
+    make_training,
     stop_early,
 )
 from ..training import Biases as FittedBiases
@@ -215,13 +216,13 @@ class BookAutoRec(Estimator):
     ----------
     ratings, devices
         As for `Estimator`.
-    recipe : Recipe
+    recipe : Recipe or Blend
         The settings.
     name : str
         What the title calls them.
     """
 
-    recipe: Recipe = PRESETS["book"]
+    recipe: Any = PRESETS["book"]
     name: str = "book"
 
     @property
@@ -232,6 +233,8 @@ class BookAutoRec(Estimator):
     def cold(self) -> str:  # noqa: D102
         if self.recipe.cold == "mean":
             return "the mean"
+        if self.recipe.cold == "biases":
+            return Biases.cold
         if self.recipe.cold is not None:
             return f"{self.recipe.cold:g}"
         row, column = "item", "user"
@@ -244,17 +247,17 @@ class BookAutoRec(Estimator):
 
     @property
     def clips(self) -> bool:  # noqa: D102
-        return self.recipe.clip
+        return bool(self.recipe.clip)
 
     @property
     def num_ticks(self) -> int:  # noqa: D102
-        return self.recipe.pretrain_epochs + self.recipe.num_epochs
+        return int(self.recipe.pretrain_epochs + self.recipe.num_epochs)
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         seed_everything(seed)
         self.train_mat = self.ratings.matrix(train_data)
         parts = Parts(self.train_mat)
-        self.training = Training(self.recipe, parts, self.devices, seed)
+        self.training = make_training(self.recipe, parts, self.devices, seed)
         self.net = self.training.net
         for _ in self.training.pretraining:
             yield 0
@@ -269,29 +272,63 @@ class BookAutoRec(Estimator):
         return _num_parameters(self.net)
 
 
-class EarlyStoppedAutoRec(BookAutoRec):
-    """AutoRec, by default in the book's settings, but for the number of epochs.
+class ChosenAutoRec(BookAutoRec):
+    """AutoRec, of which a validation part of the training ratings chooses something.
 
-    That is chosen on a validation part of the training ratings; then the model is
-    trained again, for as long, on all of them.
+    Then the model is trained again on all of them.
     """
 
-    title = "AutoRec, stopped early"
-    valid_ratio, max_epochs, patience = 0.1, 100, 10
-
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        fit_data, valid_data = hold_out(train_data, self.valid_ratio, seed)
-        seed_everything(seed)
-        longer = replace(self.recipe, num_epochs=self.max_epochs)
+        fit_data, valid_data = hold_out(train_data, VALID_RATIO, seed)
         fit_mat, valid_mat = map(self.ratings.matrix, (fit_data, valid_data))
-        parts = Parts(fit_mat, valid_mat=valid_mat)
-        training = Training(longer, parts, self.devices, seed)
+        seed_everything(seed)
+        training = make_training(
+            self.recipe, Parts(fit_mat, valid_mat=valid_mat), self.devices, seed
+        )
+        for _ in training.pretraining:
+            yield 0
         history = []
-        for epoch in stop_early(training.epochs(), self.patience):
+        for epoch in self.watched(training.epochs()):
             history.append(epoch)
             yield 0
-        self.recipe = replace(longer, num_epochs=best_epoch(history).epoch)
+        self.recipe = training.chosen(best_epoch(history).epoch)
         yield from super().fit(train_data, seed)
+
+    @abstractmethod
+    def watched(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
+        """Watch the epochs that are chosen from."""
+
+    @property
+    def num_ticks(self) -> int:  # noqa: D102
+        return 2 * super().num_ticks
+
+
+class EarlyStoppedAutoRec(ChosenAutoRec):
+    """AutoRec, by default in the book's settings, for as many epochs as are best."""
+
+    title = "AutoRec, stopped early"
+    max_epochs, patience = 100, 10
+
+    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+        self.recipe = self.recipe.changed(num_epochs=self.max_epochs)
+        return super().fit(train_data, seed)
+
+    def watched(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:  # noqa: D102
+        return stop_early(epochs, self.patience)
+
+
+@dataclass(eq=False)
+class BlendAutoRec(ChosenAutoRec):
+    """A blend of networks, by default that of the preset; its weights are chosen."""
+
+    recipe: Any = PRESETS["best"]
+    name: str = "best"
+
+    cold = Biases.cold
+
+    @property
+    def clips(self) -> bool:  # noqa: D102
+        return all(recipe.clip for recipe in self.recipe.recipes)
 
 
 def _a(noun: str) -> str:
@@ -304,4 +341,5 @@ def half_cosine(lr: float, epoch: int, num_epochs: int) -> float:
 
 
 def _num_parameters(net: gluon.Block) -> int:
-    return sum(p.data(p.list_ctx()[0]).size for p in net.collect_params().values())
+    parameters = net._collect_params_with_prefix().values()
+    return sum(p.data(p.list_ctx()[0]).size for p in parameters)

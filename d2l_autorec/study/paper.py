@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import __version__
 from ..errors import DataError
 from ..serving import save_text
-from ..training import PRESETS, Recipe, hold_out
+from ..training import PRESETS, VALID_RATIO, Blend, Recipe, hold_out
 from .tables import machine, markdown_table, spread
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from .estimators import Estimator
 
 HIDDEN_UNITS = (10, 20, 40, 80, 100, 200, 300, 400, 500)
-VALID_RATIO = 0.1
 # Goes up when the same settings, data and seed give another result.
 REVISION = 1
 # What --only takes; "hidden" is the curve over the hidden units.
@@ -70,7 +69,7 @@ class Experiment:
         Where in the paper it is.
     published : float or None
         Its RMSE on ML-1M there, or that of the work which `table` names.
-    recipe : Recipe or None
+    recipe : Recipe, Blend or None
         AutoRec's settings but for the weight decay; None for another model.
     wds : tuple of float or None
         The weight decays to choose from; None as for `Recipe`.
@@ -86,7 +85,7 @@ class Experiment:
     title: str
     table: str
     published: float | None
-    recipe: Recipe | None
+    recipe: Recipe | Blend | None
     wds: tuple[float | None, ...]
     num_splits: int | None = None
     cold: float | str = 3.0
@@ -96,17 +95,26 @@ class Experiment:
         """Spell a training's settings out, for the records."""
         if self.recipe is None:
             return {**self.other, "wd": wd, "cold": self.cold}
-        recipe = asdict(replace(self.recipe, wd=wd, cold=self.cold))
+        recipe = asdict(self._recipe(wd))
         return json.loads(json.dumps(recipe))  # type: ignore[no-any-return]
+
+    def _recipe(self, wd: float | None) -> Any:
+        if isinstance(self.recipe, Blend):  # has what it needs
+            return self.recipe
+        assert self.recipe
+        return self.recipe.changed(wd=wd, cold=self.cold)
 
     def cost(self) -> float:
         """Estimate how long a training takes, in a unit of its own."""
         if self.recipe is None:
             return 1.0
-        hidden = self.recipe.num_hidden
-        widest = hidden if isinstance(hidden, int) else hidden[0]
-        num_epochs = self.recipe.num_epochs + self.recipe.pretrain_epochs
-        return self.recipe.members * num_epochs * (widest + 100) / 30_000
+        cost = 0.0
+        for one in self.recipe.recipes:
+            hidden = one.num_hidden
+            widest = hidden if isinstance(hidden, int) else hidden[0]
+            num_epochs = one.num_epochs + one.pretrain_epochs
+            cost += one.members * num_epochs * (widest + 100) / 30_000
+        return cost * (2 if isinstance(self.recipe, Blend) else 1)
 
     def model(self, ratings: Ratings, wd: float | None) -> Estimator:
         """Make the model.
@@ -132,7 +140,9 @@ class Experiment:
                 ratings, devices, **settings
             )
             return made
-        return study.BookAutoRec(ratings, devices, replace(self.recipe, wd=wd))
+        blend = isinstance(self.recipe, Blend)
+        kind = study.BlendAutoRec if blend else study.BookAutoRec
+        return kind(ratings, devices, self._recipe(wd))
 
 
 def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Experiment]:
@@ -151,6 +161,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         ``hidden-N`` are the points of the curve over the hidden units.
     """
     paper, best = PRESETS["paper"], PRESETS["best"]
+    assert isinstance(paper, Recipe)
     rprop = replace(
         *(paper,),
         optimizer="rprop",
@@ -196,7 +207,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         "u-rbm": Experiment("U-RBM", "a, c", 0.881, None, (0.02,), 2, other=user_rbm),
         "mf": Experiment("BiasedMF", "c", 0.845, None, (0.8, 1.0, 1.25), 2, other=mf),
         "llorma": Experiment("LLORMA", "c", 0.833, None, (0.25,), 2, other=llorma),
-        "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),
+        "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (None,)),
     }
     for units in HIDDEN_UNITS:
         found[f"hidden-{units}"] = Experiment(
@@ -211,7 +222,9 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
     return found
 
 
-def _quick(recipe: Recipe) -> Recipe:
+def _quick(recipe: Recipe | Blend) -> Recipe | Blend:
+    if isinstance(recipe, Blend):
+        return recipe.changed(num_epochs=5)
     # In so few epochs, it takes smaller batches and longer steps to get anywhere; of
     # all rows at once, an epoch is a single step.
     return replace(

@@ -5,6 +5,7 @@ from .biases import Standard as Standard
 from .biases import yardstick as yardstick
 from .blend import BlendTraining as BlendTraining
 from .blend import Mixture as Mixture
+from .blend import make_training as make_training
 from .family import Average as Average
 from .family import DeepAutoRec as DeepAutoRec
 from .losses import MaskedRMSELoss as MaskedRMSELoss
@@ -30,6 +31,7 @@ from .training import levels_of as levels_of
 from .training import network as network
 from .training import parameter_shapes as parameter_shapes
 from .training import range_of as range_of
+from .validation import VALID_RATIO as VALID_RATIO
 from .validation import best_epoch as best_epoch
 from .validation import hold_out as hold_out
 from .validation import keep_best as keep_best

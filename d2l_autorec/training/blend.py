@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from .._mxnet import gluon, mx
 from ..curve import Epoch
 from .biases import Biases
-from .settings import Blend
+from .settings import Blend, Recipe
 from .training import Parts, Team, Training, range_of
 
 
@@ -145,7 +145,7 @@ class BlendTraining(Training):
             )
 
     def chosen(self, epoch: int) -> Blend:
-        """Return the blend as after an epoch: the recipes that have a weight there."""
+        """Return the recipes that have a weight after an epoch, ending with it."""
         weights = self._weights[epoch]
         kept = np.flatnonzero(weights) if weights.any() else [0]
         recipes = tuple(self.recipe.recipes[i] for i in kept)
@@ -164,3 +164,22 @@ class BlendTraining(Training):
         at = cells.tocoo()
         found = [one.predict_pairs(at.col, at.row) for one in self.members]
         return self.mixture.biases.at(at.col, at.row), np.stack(found)
+
+
+def make_training(recipe: Recipe | Blend, *args: Any) -> Training:
+    """Make the kind of training that a recipe needs.
+
+    Parameters
+    ----------
+    recipe : Recipe or Blend
+        The settings.
+    *args
+        As for `Training`.
+
+    Returns
+    -------
+    Training
+    """
+    if isinstance(recipe, Blend):
+        return BlendTraining(recipe, *args)
+    return Training(recipe, *args)

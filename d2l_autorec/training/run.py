@@ -19,7 +19,7 @@ from ..errors import DataError
 from ..evaluators import Accuracy
 from ..ratings import Ratings
 from .biases import yardstick
-from .blend import BlendTraining
+from .blend import make_training
 from .settings import FINITE, NON_NEGATIVE_INT, POSITIVE_INT, Blend, Recipe
 from .training import Parts, Team, Training, range_of
 
@@ -221,11 +221,9 @@ class Run:
         -------
         Training
         """
-        kind: Any = BlendTraining if isinstance(self.recipe, Blend) else Training
-        training: Training = kind(
-            self.recipe, self.parts, devices, self.seed, trained, team
+        return make_training(
+            *(self.recipe, self.parts, devices, self.seed, trained, team)
         )
-        return training
 
 
 def _is_text(value: Any) -> bool:

@@ -423,7 +423,8 @@ class Blend:
     Raises
     ------
     ValueError
-        If there is no recipe, they differ in their epochs, or weights do not fit them.
+        If there is no recipe, one is an average already, they differ in their epochs,
+        or weights do not fit them.
     """
 
     recipes: tuple[Recipe, ...]
@@ -431,8 +432,11 @@ class Blend:
 
     def __post_init__(self) -> None:
         """Check that they go together."""
+        for recipe in self.recipes:
+            if not isinstance(recipe, Recipe) or recipe.members > 1:
+                raise ValueError("a blend is of recipes with one network each")
         if len({recipe.num_epochs for recipe in self.recipes}) != 1:
-            raise ValueError("recipes of a blend are trained for as many epochs each")
+            raise ValueError("the recipes of a blend have as many epochs each")
         if self.weights is None:
             return
         if len(self.weights) != len(self.recipes):
@@ -464,7 +468,22 @@ class Blend:
         )
 
 
-PRESETS = {
+# Networks that err differently; see docs/results.md for what they come to.
+_DENOISING = Recipe(
+    input_dropout=0.4,
+    dropout=0.0,
+    loss="paper",
+    standardize=True,
+    schedule="cosine",
+    wd=None,
+    num_epochs=25,
+    batch_size=256,
+    clip=True,
+    cold="biases",
+)
+_RESIDUAL = replace(_DENOISING, input_dropout=0.0, standardize=False, residual=True)
+
+PRESETS: dict[str, Recipe | Blend] = {
     "book": Recipe(),
     "paper": Recipe(
         dropout=0.0,
@@ -476,17 +495,12 @@ PRESETS = {
         clip=True,
         cold=3.0,
     ),
-    "best": Recipe(
-        num_hidden=(500, 500, 500),
-        dropout=0.0,
-        members=5,
-        loss="paper",
-        schedule="cosine",
-        wd=None,
-        num_epochs=40,
-        pretrain_epochs=40,
-        batch_size=128,
-        clip=True,
-        cold="mean",
+    "best": Blend(
+        (
+            _DENOISING,
+            replace(_DENOISING, kind="user", input_dropout=0.0),
+            _RESIDUAL,
+            replace(_RESIDUAL, kind="user"),
+        )
     ),
 }

@@ -229,7 +229,8 @@ class Training:
         for part in parts:
             if part is not None:
                 checked(part)
-        self.recipe, self.parts, self.devices = recipe, parts, list(devices)
+        self.recipe: Any = recipe
+        self.parts, self.devices = parts, list(devices)
         self.seed, self.trained, self.team = seed, trained, team
         train_mat = parts.train_mat
         self.net = network(recipe, train_mat)
@@ -331,7 +332,7 @@ class Training:
         latest = math.ceil(STEPS_BEFORE_PATIENCE / self.steps_per_epoch)
         return stop_early(epochs, patience, biases, latest)
 
-    def chosen(self, epoch: int) -> Recipe:
+    def chosen(self, epoch: int) -> Any:
         """Return the recipe that ends with an epoch."""
         return self.recipe.changed(num_epochs=epoch)
 

@@ -16,6 +16,9 @@ from ..errors import DataError
 if TYPE_CHECKING:
     from .._mxnet import gluon
 
+# Of the training ratings, where nothing else is asked for.
+VALID_RATIO = 0.1
+
 
 def hold_out(
     data: pd.DataFrame, ratio: float, seed: int
@@ -105,7 +108,7 @@ def keep_best(net: gluon.Block, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
         The same ones.
     """
     best, kept = math.inf, {}
-    parameters = net.collect_params()
+    parameters = net._collect_params_with_prefix()  # names of several may be equal
     for epoch in epochs:
         if epoch.valid_rmse is not None and epoch.valid_rmse < best:
             best = epoch.valid_rmse

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -38,8 +37,7 @@ def model_class(request, monkeypatch):
     """Each of the models; smaller and shorter than they are."""
     monkeypatch.setattr(estimators.BookMF, "num_epochs", 4)
     for name, recipe in PRESETS.items():
-        small = replace(
-            recipe,
+        small = recipe.changed(
             num_hidden=8,
             num_epochs=4,
             pretrain_epochs=0,
@@ -320,8 +318,7 @@ def test_settings_are_read_in_the_kind_of_the_setting():
         "best:num_hidden=20x10x20:lr=1e-3:clip=false:cold=net:kind=user:wd=none"
     ).candidates.values()
     recipe = make(None, []).recipe
-    assert recipe == replace(
-        PRESETS["best"],
+    assert recipe == PRESETS["best"].changed(
         **{"num_hidden": (20, 10, 20), "lr": 0.001, "clip": False, "cold": None},
         kind="user",
     )
@@ -584,7 +581,7 @@ def test_the_json_report_holds_every_score(small_data, command, tmp_path):
 def test_the_best_recipe_is_said_to_be_clipped(
     small_data, command, tmp_path, monkeypatch
 ):
-    small = replace(PRESETS["best"], num_hidden=8, num_epochs=2, pretrain_epochs=0)
+    small = PRESETS["best"].changed(num_hidden=8, num_epochs=2)
     monkeypatch.setitem(PRESETS, "best", small)
     file = tmp_path / "report.json"
     models = ["--models", "mean,autorec-best", "--seeds", "0"]

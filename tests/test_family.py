@@ -413,9 +413,9 @@ def test_rprop_trains():
         ("batch_size", "all", "a whole number from 1 or None"),
         ("clip", 1, "one of False, True"),
         ("clip", "no", "one of False, True"),
-        ("cold", "zero", "a number or mean or None"),
-        ("cold", float("-inf"), "a number or mean or None"),
-        ("cold", False, "a number or mean or None"),
+        ("cold", "zero", "a number or mean or biases or None"),
+        ("cold", float("-inf"), "a number or mean or biases or None"),
+        ("cold", False, "a number or mean or biases or None"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(name, value, wanted):

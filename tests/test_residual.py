@@ -141,7 +141,7 @@ def test_cells_that_biases_predict_right_are_kept():
     flat = make_run().train_mat.copy()
     flat.data[:] = 2
     biases = Biases(flat)
-    left = biases.residuals(flat)
+    left = biases.learned(flat)
     assert (left.nnz, biases.scale) == (flat.nnz, 1.0)
     assert not left.data.any()
     training = Training(Recipe(4, residual=True, num_epochs=1), Parts(flat, flat), CPU)

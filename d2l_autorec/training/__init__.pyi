@@ -21,6 +21,7 @@ from .settings import NON_NEGATIVE_INT as NON_NEGATIVE_INT
 from .settings import POSITIVE_INT as POSITIVE_INT
 from .settings import PRESETS as PRESETS
 from .settings import SETTINGS as SETTINGS
+from .settings import VALID_RATIO as VALID_RATIO
 from .settings import Blend as Blend
 from .settings import Numbers as Numbers
 from .settings import Recipe as Recipe
@@ -31,7 +32,6 @@ from .training import levels_of as levels_of
 from .training import network as network
 from .training import parameter_shapes as parameter_shapes
 from .training import range_of as range_of
-from .validation import VALID_RATIO as VALID_RATIO
 from .validation import best_epoch as best_epoch
 from .validation import hold_out as hold_out
 from .validation import keep_best as keep_best

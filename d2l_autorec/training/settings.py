@@ -30,6 +30,10 @@ OPTIMIZERS = (
 )
 
 
+# Of the training ratings, to choose something on.
+VALID_RATIO = 0.1
+
+
 @dataclass(frozen=True)
 class Numbers:
     """Numbers of a kind, within bounds.

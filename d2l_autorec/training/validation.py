@@ -16,9 +16,6 @@ from ..errors import DataError
 if TYPE_CHECKING:
     from .._mxnet import gluon
 
-# Of the training ratings, where nothing else is asked for.
-VALID_RATIO = 0.1
-
 
 def hold_out(
     data: pd.DataFrame, ratio: float, seed: int

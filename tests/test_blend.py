@@ -27,7 +27,7 @@ from d2l_autorec.training import (
 CPU = [mx.cpu()]
 SMALL = {"num_hidden": 4, "batch_size": 4, "num_epochs": 3, "lr": 0.03}
 BLEND = PRESETS["best"].changed(**SMALL)
-WEIGHTED = replace(BLEND, weights=tuple(0.2 + 0.1 * n for n in range(4)))
+WEIGHTED = replace(BLEND, weights=tuple(0.2 + 0.1 * n for n in range(5)))
 
 
 def make_run(factor=1, shift=0, recipe=WEIGHTED):
@@ -92,8 +92,8 @@ def test_a_mixture_adds_what_networks_differ_by_from_the_biases():
 def test_weights_are_those_of_least_squares_and_not_below_zero():
     mixture = Mixture(BLEND, make_run().train_mat)
     rng = np.random.default_rng(0)
-    levels, found = rng.random(50), rng.random((4, 50))
-    wanted = np.array([0.7, 0.0, 0.4, 0.0])
+    levels, found = rng.random(50), rng.random((5, 50))
+    wanted = np.array([0.7, 0.0, 0.4, 0.0, 0.0])
     against = found[1] - levels  # a network that is wrong
     rating = levels + wanted @ (found - levels) - 0.1 * against
     mixture.choose(levels, found, rating)
@@ -140,7 +140,7 @@ def test_a_validation_part_chooses_weights_and_the_last_epoch():
     best = best_epoch(list(training.epochs()))
     chosen = training.chosen(best.epoch)
     assert chosen.num_epochs == best.epoch
-    assert len(chosen.weights) == len(chosen.recipes) <= 4
+    assert len(chosen.weights) == len(chosen.recipes) <= 5
     assert min(chosen.weights) > 0
     assert {one.num_epochs for one in chosen.recipes} == {best.epoch}
 
@@ -148,7 +148,7 @@ def test_a_validation_part_chooses_weights_and_the_last_epoch():
 def test_where_no_network_helps_biases_are_left(monkeypatch):
     run = make_run(recipe=BLEND)
     training = BlendTraining(BLEND, Parts(run.train_mat, None, run.test_mat), CPU, 0)
-    nothing = lambda *args: setattr(training.mixture, "weights", np.zeros(4))  # noqa: E731
+    nothing = lambda *args: setattr(training.mixture, "weights", np.zeros(5))  # noqa: E731
     monkeypatch.setattr(training.mixture, "choose", nothing)
     list(training.epochs())
     chosen = training.chosen(2)

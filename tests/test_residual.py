@@ -10,7 +10,16 @@ import pytest
 from d2l_autorec._mxnet import mx
 from d2l_autorec.ratings import Ratings
 from d2l_autorec.serving import Checkpoint, Predictor
-from d2l_autorec.training import Biases, Parts, Recipe, Run, Training, yardstick
+from d2l_autorec.training import (
+    Biases,
+    Parts,
+    Recipe,
+    Run,
+    Standard,
+    Training,
+    yardstick,
+)
+from d2l_autorec.training.biases import SHIFT
 
 CPU = [mx.cpu()]
 RECIPES = {
@@ -18,6 +27,7 @@ RECIPES = {
     "user": {"kind": "user", "loss": "rmse", "clip": True},
     "average": {"members": 2, "schedule": "cosine", "clip": True, "cold": "mean"},
     "deep": {"num_hidden": (4, 3, 4), "pretrain_epochs": 2},
+    "standardized": {"residual": False, "standardize": True, "from_mean": True},
 }
 
 
@@ -38,7 +48,7 @@ def make_run(factor=1, shift=0, **settings):
     return Run.of(
         Ratings("toy", data),
         *(data[~held_out], data[held_out]),
-        recipe=Recipe(residual=True, **{**recipe, **settings}),
+        recipe=Recipe(**{"residual": True, **recipe, **settings}),
         seed=7,
         split={},
     )
@@ -118,6 +128,23 @@ def test_a_user_with_an_old_users_ratings_has_their_bias(kind):
         old = model.recommend(4, 99, include_rated=True)
         new = model.recommend_new(given, 99, include_rated=True)
         assert [i.rating for i in new] == pytest.approx([i.rating for i in old], 1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"standardize": True}])
+def test_outputs_that_start_at_the_mean_are_close_to_it(settings):
+    train_mat = make_run(20, 7).train_mat
+    recipe = Recipe(4, from_mean=True, lr=1e-9, num_epochs=1, **settings)
+    training = Training(recipe, Parts(train_mat), CPU)
+    list(training.epochs())
+    mean = train_mat.data.mean()
+    assert training.predict(train_mat)[0] == pytest.approx(mean, rel=0.05)
+
+
+def test_standardized_ratings_have_a_mean_that_no_missing_rating_has():
+    train_mat = make_run(20, 7).train_mat
+    learned = Standard(train_mat).learned(train_mat)
+    assert learned.data.std() == pytest.approx(1, rel=1e-5)
+    assert learned.data.mean() == pytest.approx(SHIFT, rel=1e-5)
 
 
 @pytest.mark.parametrize(

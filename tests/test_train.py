@@ -363,7 +363,7 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--cold", "nan"], "'nan' is not a number"),
         (["--pretrain-epochs", "3"], "needs several hidden layers, the first as large"),
         (["--pretrain-epochs", "3", "-k", "8", "4"], "needs several hidden layers"),
-        (["--residual", "--output", "sigmoid"], "the sigmoid output does not fit"),
+        (["--residual", "--output", "sigmoid"], "residual needs the identity output"),
         (["--optimizer", "rprop"], "rprop needs all rows in one batch"),
         (
             ["--preset", "paper", "--optimizer", "Rprop"],

@@ -21,7 +21,7 @@ from ..loop import check_finite, train_epochs
 from ..model import AutoRec
 from . import rprop  # noqa: F401  registers it
 from .batches import SeededBatches
-from .biases import SHIFT, Biases, Levels, Standard, yardstick
+from .biases import Biases, Levels, Standard, yardstick
 from .family import BOUNDED, Average, DeepAutoRec
 from .losses import MaskedRMSELoss
 from .pretraining import pretrain
@@ -241,9 +241,9 @@ class Training:
         # One layer as in the book; through several, weights that small pass nothing on.
         shallow = isinstance(recipe.num_hidden, int)
         start = mx.init.Normal(0.01) if shallow else mx.init.Xavier()
-        if recipe.standardize:
+        if recipe.from_mean:
             for one in members(self.net):
-                one.decoder.bias.init = mx.init.Constant(SHIFT)
+                one.decoder.bias.init = mx.init.Constant(float(rows.data.mean()))
         self.net.initialize(start, self.devices)
         self.pretraining: Iterator[Epoch] = iter(())
         if recipe.pretrain_epochs and not trained:

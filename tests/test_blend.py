@@ -21,7 +21,6 @@ from d2l_autorec.training import (
     Parts,
     Recipe,
     Run,
-    best_epoch,
 )
 
 CPU = [mx.cpu()]
@@ -134,15 +133,16 @@ def test_cold_users_and_items_get_their_biases():
     assert found[cold] == pytest.approx(biases.at(at.col[cold], at.row[cold]))
 
 
-def test_a_validation_part_chooses_weights_and_the_last_epoch():
+def test_a_validation_part_chooses_weights_for_the_last_epoch():
     run = make_run(recipe=BLEND)
     training = BlendTraining(BLEND, Parts(run.train_mat, None, run.test_mat), CPU, 0)
-    best = best_epoch(list(training.epochs()))
-    chosen = training.chosen(best.epoch)
-    assert chosen.num_epochs == best.epoch
+    history = list(training.epochs())
+    last, chosen = training.choose(history)
+    assert last is history[-1]
+    assert chosen.num_epochs == last.epoch
     assert len(chosen.weights) == len(chosen.recipes) <= 5
     assert min(chosen.weights) > 0
-    assert {one.num_epochs for one in chosen.recipes} == {best.epoch}
+    assert chosen.weights == tuple(w for w in training.mixture.weights if w)
 
 
 def test_where_no_network_helps_biases_are_left(monkeypatch):
@@ -150,8 +150,7 @@ def test_where_no_network_helps_biases_are_left(monkeypatch):
     training = BlendTraining(BLEND, Parts(run.train_mat, None, run.test_mat), CPU, 0)
     nothing = lambda *args: setattr(training.mixture, "weights", np.zeros(5))  # noqa: E731
     monkeypatch.setattr(training.mixture, "choose", nothing)
-    list(training.epochs())
-    chosen = training.chosen(2)
+    _, chosen = training.choose(list(training.epochs()))
     assert (len(chosen.recipes), chosen.weights) == (1, (0.0,))
     training, _ = fitted(replace(run, recipe=chosen))
     at = run.test_mat.tocoo()

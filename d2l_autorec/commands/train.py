@@ -94,7 +94,7 @@ def _choose_epochs(
     args: argparse.Namespace, run: Run, devices: list[mx.Context], team: Team | None
 ) -> Run:
     """Choose the number of epochs on the validation part; return what to train then."""
-    from ..curve import best_epoch, watch
+    from ..curve import watch
     from ..loop import seed_everything
 
     training = run.train(devices, team=team)
@@ -104,14 +104,25 @@ def _choose_epochs(
         epochs = training.stopped_early(epochs, run.patience)
     if not args.quiet:
         epochs = watch(epochs, run.recipe.num_epochs)
-    best = best_epoch(list(epochs))
-    run = run.refit(training.chosen(best.epoch), best)
+    best, recipe = training.choose(list(epochs))
+    run = run.refit(recipe, best)
     print(
-        f"best on validation: epoch {best.epoch}, validation RMSE "
-        f"{best.valid_rmse:.3f}; that long, on all {run.train_mat.nnz:,} ratings:"
+        f"{_chosen(recipe, best)}, validation RMSE {best.valid_rmse:.3f}; now on all "
+        f"{run.train_mat.nnz:,} ratings:"
     )
     seed_everything(run.seed)  # as if this came first
     return run
+
+
+def _chosen(recipe: Recipe | Blend, best: Epoch) -> str:
+    if isinstance(recipe, Recipe):
+        return f"best on validation: epoch {best.epoch}"
+    assert recipe.weights
+    networks = (
+        f"{weight:.2f} of the {one.kind}-based of {one.learned}"
+        for weight, one in zip(recipe.weights, recipe.recipes)
+    )
+    return f"weights by validation: {', '.join(networks)}"
 
 
 def _pretrain(args: argparse.Namespace, training: Training) -> None:

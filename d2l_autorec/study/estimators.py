@@ -30,7 +30,6 @@ from ..training import (
     VALID_RATIO,
     Parts,
     SeededBatches,
-    best_epoch,
     hold_out,
     make_training,
     stop_early,
@@ -291,7 +290,7 @@ class ChosenAutoRec(BookAutoRec):
         for epoch in self.watched(training.epochs()):
             history.append(epoch)
             yield 0
-        self.recipe = training.chosen(best_epoch(history).epoch)
+        _, self.recipe = training.choose(history)
         yield from super().fit(train_data, seed)
 
     def watched(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:

@@ -128,7 +128,6 @@ class BlendTraining(Training):
         self.trainers = [one.trainer for one in self.members]
         self.pretraining = chain.from_iterable(one.pretraining for one in self.members)
         self.steps_per_epoch = min(one.steps_per_epoch for one in self.members)
-        self._weights: dict[int, np.ndarray] = {}  # after each epoch
 
     def _trained_epochs(self) -> Iterator[Epoch]:
         test_mat, valid_mat = self.parts.test_mat, self.parts.valid_mat
@@ -136,7 +135,6 @@ class BlendTraining(Training):
             if self.recipe.weights is None and valid_mat is not None:
                 self.mixture.choose(*self._predictions(valid_mat), valid_mat.data)
             last = epochs[-1]
-            self._weights[last.epoch] = self.mixture.weights
             yield last._replace(
                 train_loss=float(np.mean([epoch.train_loss for epoch in epochs])),
                 test_rmse=self.rmse(test_mat),
@@ -144,12 +142,17 @@ class BlendTraining(Training):
                 examples=sum(epoch.examples for epoch in epochs),
             )
 
-    def chosen(self, epoch: int) -> Blend:
-        """Return the recipes that have a weight after an epoch, ending with it."""
-        weights = self._weights[epoch]
+    def choose(self, history: Sequence[Epoch]) -> tuple[Epoch, Blend]:
+        """Choose the last epoch, and of the recipes those that have a weight then.
+
+        An earlier one would do well with the weights that were chosen on the same
+        ratings, where these are few, and not with others.
+        """
+        weights = self.mixture.weights
         kept = np.flatnonzero(weights) if weights.any() else [0]
         recipes = tuple(self.recipe.recipes[i] for i in kept)
-        return Blend(recipes, tuple(weights[kept].tolist())).changed(num_epochs=epoch)
+        blend = Blend(recipes, tuple(weights[kept].tolist()))
+        return history[-1], blend.changed(num_epochs=history[-1].epoch)
 
     def evaluator(self) -> tuple[Any, Iterable[Any]]:
         """Say how to score: by all networks together; see `Training.evaluator`."""

@@ -384,9 +384,16 @@ class Recipe:
         return replace(self, **settings)
 
     @property
+    def learned(self) -> str:
+        """What a network of the recipe learns, in words."""
+        if self.residual:
+            return "residuals"
+        return "standardized ratings" if self.standardize else "ratings"
+
+    @property
     def scores_by_the_book(self) -> bool:
         """Whether the network's own outputs, of rows of items, are the predictions."""
-        raw = not self.residual and not self.standardize
+        raw = self.learned == "ratings"
         return self.kind == "item" and self.cold is None and raw
 
     def penalty(self, train_mat: sp.csr_matrix) -> float:

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
 from .._ready import memory
-from ..curve import Epoch
+from ..curve import Epoch, best_epoch
 from ..data import checked, row_batches
 from ..errors import DataError
 from ..evaluators import evaluator, rmse
@@ -332,9 +332,23 @@ class Training:
         latest = math.ceil(STEPS_BEFORE_PATIENCE / self.steps_per_epoch)
         return stop_early(epochs, patience, biases, latest)
 
-    def chosen(self, epoch: int) -> Any:
-        """Return the recipe that ends with an epoch."""
-        return self.recipe.changed(num_epochs=epoch)
+    def choose(self, history: Sequence[Epoch]) -> tuple[Epoch, Any]:
+        """Choose, on the validation part, what to train again on all ratings.
+
+        Parameters
+        ----------
+        history : sequence of Epoch
+            Of this training.
+
+        Returns
+        -------
+        epoch : Epoch
+            The best one.
+        recipe : Recipe
+            That ends with it; or a Blend.
+        """
+        best = best_epoch(history)
+        return best, self.recipe.changed(num_epochs=best.epoch)
 
     def evaluator(self) -> tuple[Callable[..., float | None], Iterable[Any]]:
         """Say how `train_recsys_rating` is to score.

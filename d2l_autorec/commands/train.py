@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from ..training import PRESETS, SETTINGS, VALID_RATIO, Blend, Recipe
@@ -118,16 +118,17 @@ def _choose_epochs(
 
 
 def _estimated(epochs: Iterator[Epoch], num_epochs: int) -> Iterator[Epoch]:
-    """Run the first epoch, and say by it how long all of it will take."""
+    """Run two epochs, and say by the second one how long all of it will take."""
+    first = next(epochs)  # in which loops may be compiled
     start = time.perf_counter()
-    first = next(epochs)
+    second = list(islice(epochs, 1))
     minutes = 2 * num_epochs * (time.perf_counter() - start) / 60
     how_long = f"{60 * minutes:.0f} s" if minutes < 2 else f"{minutes:.0f} min"
     print(
         f"about {how_long} in all: {num_epochs} epochs to choose on the validation "
         "part, and at most as many on all ratings"
     )
-    return chain([first], epochs)
+    return chain([first], second, epochs)
 
 
 def _chosen(recipe: Recipe | Blend, best: Epoch) -> str:

@@ -17,7 +17,7 @@ import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import autograd, gluon, mx, np, npx, one_at_a_time
-from .curve import Epoch, best_epoch, watch
+from .curve import Epoch, best_epoch, examples_per_second, watch
 from .data import dense
 from .errors import TrainingDiverged
 
@@ -315,7 +315,5 @@ def closing_lines(history: Sequence[Epoch], devices: Sequence[mx.Context]) -> st
         Two lines: train loss and test RMSE, of the last epoch or of the best one on a
         validation part; examples a second and the devices.
     """
-    speed = sum(e.examples for e in history) / sum(e.seconds for e in history)
-    return (
-        f"{best_epoch(history).summary()}\n{speed:.1f} examples/sec on {list(devices)}"
-    )
+    speed = f"{examples_per_second(history):.1f} examples/sec on {list(devices)}"
+    return f"{best_epoch(history).summary()}\n{speed}"

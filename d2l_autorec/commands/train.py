@@ -180,8 +180,8 @@ def _train(
         if checkpoint is None or not checkpoint.history:
             raise
         raise KeyboardInterrupt(
-            f"interrupted; {len(checkpoint.history)} epochs are saved, go on with "
-            f"--resume {checkpoint.directory}"
+            f"interrupted; {len(checkpoint.history)} of {run.recipe.num_epochs} epochs "
+            f"are saved, go on with --resume {checkpoint.directory}"
         ) from None
     if saves:
         training.net = saves.network(devices)  # of the best epoch, be it of the past

@@ -7,6 +7,7 @@ References
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import time
@@ -20,6 +21,8 @@ from ._mxnet import autograd, gluon, mx, np, npx, one_at_a_time
 from .curve import Epoch, best_epoch, examples_per_second, watch
 from .data import dense
 from .errors import TrainingDiverged
+
+_log = logging.getLogger(__name__)
 
 
 def try_all_gpus() -> list[mx.Context]:
@@ -214,7 +217,11 @@ def train_epochs(
         check_finite("training loss", train_loss, epoch)
         test_rmse = evaluate()
         check_finite("test RMSE", test_rmse, epoch)
-        yield Epoch(epoch, train_loss, test_rmse, None, seconds, examples)
+        done = Epoch(epoch, train_loss, test_rmse, None, seconds, examples)
+        _log.debug(
+            "epoch %d of %d: %s, %.2f s", epoch, num_epochs, done.summary(), seconds
+        )
+        yield done
 
 
 def check_finite(what: str, value: float | None, epoch: int) -> None:

@@ -161,9 +161,12 @@ class Predictor:
             If the user has no training rating.
         """
         user = self._known([user_id], "user", unknown)[0]
+        place = self._index["user"].get_indexer([user_id])[0]
+        rated = []
+        if place >= 0 and not include_rated:  # in whichever part
+            rated = self._rated[:, place].indices
         if user < 0:
-            return self._best(self._item_means[None], [], n, min_ratings)
-        rated = [] if include_rated else self._rated[:, user].indices
+            return self._best(self._item_means[None], rated, n, min_ratings)
         sums = [items @ users[user] for users, items in zip(self._users, self._items)]
         levels = self._biases.at(user, slice(None)) if self._biases else None
         return self._best(self._ratings(sums, levels), rated, n, min_ratings)

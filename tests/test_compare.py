@@ -548,7 +548,7 @@ def test_the_test_part_may_be_a_file(files, command):
     )
     assert code == 0
     assert f"mine.csv, tested on {files[1]}, seed 0:" in out
-    assert "- seed 0: 1 users (new); 1 ratings" in out
+    assert "- seed 0: 1 users; 1 ratings" in out
     assert "\n| AutoRec (book), num_hidden=3, num_epochs=2/3 |" in out
     chosen = "chosen on a tenth of the training ratings, then trained again on all"
     assert re.search(rf"num_hidden=3, num_epochs=[23]; {chosen}", out)

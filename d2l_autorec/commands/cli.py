@@ -56,10 +56,16 @@ class _Notes(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def show_notes() -> None:
-    """Show on standard error what takes its time, for those who see progress."""
+def show_notes(quiet: bool = False) -> None:
+    """Show on standard error what is logged.
+
+    Parameters
+    ----------
+    quiet : bool
+        Only warnings; else also what takes its time, for those who see progress.
+    """
     log = logging.getLogger("d2l_autorec")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
     log.propagate = False  # MXNet gives the root a handler
     if not log.handlers:
         log.addHandler(_Notes())

@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    if not args.quiet:
-        cli.show_notes()
+    cli.show_notes(args.quiet)
     _check_combination(parser, args)
 
     # Only now, so that --help and a bad flag need not wait for MXNet.

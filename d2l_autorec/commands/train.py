@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    if not args.quiet:
-        cli.show_notes()
+    cli.show_notes(args.quiet)
     args.num_hidden = _layers(args.num_hidden)
     given = _given(parser, args, argv)
     _check_combination(parser, args, given)

@@ -94,6 +94,8 @@ def _beside(run: Run) -> str:
 
 def _other_settings(run: Run) -> list[str]:
     """List the book's settings that are others here."""
+    if type(run.recipe) is not Recipe:
+        return ["one network (here several)"]
     ours, books = asdict(run.recipe), asdict(Recipe())
     other = [f"{n} {books[n]} (here {ours[n]})" for n in books if ours[n] != books[n]]
     if share := run.split.get("valid_ratio"):

@@ -16,6 +16,7 @@ from .mf import mf_pooled_evaluator as mf_pooled_evaluator
 from .model import AutoRec as AutoRec
 from .ratings import Ratings as Ratings
 from .ratings import load_dataset as load_dataset
+from .ratings import ratings_from_frame as ratings_from_frame
 from .ratings import read_ratings as read_ratings
 from .serving import Checkpoint as Checkpoint
 from .serving import Predictor as Predictor

@@ -69,6 +69,11 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return min(history, key=lambda epoch: epoch.valid_rmse or 0.0)
 
 
+def examples_per_second(history: Sequence[Epoch]) -> float:
+    """Say how fast a training was, in values trained on."""
+    return sum(e.examples for e in history) / sum(e.seconds for e in history)
+
+
 def watch(
     epochs: Iterable[Epoch], num_epochs: int, yardstick: float | None = None
 ) -> Iterator[Epoch]:

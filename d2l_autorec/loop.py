@@ -7,6 +7,7 @@ References
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import time
@@ -17,9 +18,11 @@ import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import autograd, gluon, mx, np, npx, one_at_a_time
-from .curve import Epoch, best_epoch, watch
+from .curve import Epoch, best_epoch, examples_per_second, watch
 from .data import dense
 from .errors import TrainingDiverged
+
+_log = logging.getLogger(__name__)
 
 
 def try_all_gpus() -> list[mx.Context]:
@@ -214,7 +217,11 @@ def train_epochs(
         check_finite("training loss", train_loss, epoch)
         test_rmse = evaluate()
         check_finite("test RMSE", test_rmse, epoch)
-        yield Epoch(epoch, train_loss, test_rmse, None, seconds, examples)
+        done = Epoch(epoch, train_loss, test_rmse, None, seconds, examples)
+        _log.debug(
+            "epoch %d of %d: %s, %.2f s", epoch, num_epochs, done.summary(), seconds
+        )
+        yield done
 
 
 def check_finite(what: str, value: float | None, epoch: int) -> None:
@@ -315,7 +322,5 @@ def closing_lines(history: Sequence[Epoch], devices: Sequence[mx.Context]) -> st
         Two lines: train loss and test RMSE, of the last epoch or of the best one on a
         validation part; examples a second and the devices.
     """
-    speed = sum(e.examples for e in history) / sum(e.seconds for e in history)
-    return (
-        f"{best_epoch(history).summary()}\n{speed:.1f} examples/sec on {list(devices)}"
-    )
+    speed = f"{examples_per_second(history):.1f} examples/sec on {list(devices)}"
+    return f"{best_epoch(history).summary()}\n{speed}"

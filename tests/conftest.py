@@ -1,6 +1,7 @@
 """What tests share: data, processes, and the cores of the machine."""
 
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -68,6 +69,16 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.delenv("D2L_AUTOREC_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("d2l_autorec.ratings.datasets.SERVERS", ("http://localhost:9",))
+
+
+@pytest.fixture
+def logged(caplog):
+    """What the package logs, whatever a command has done with its messages."""
+    log = logging.getLogger("d2l_autorec")
+    log.addHandler(caplog.handler)
+    with caplog.at_level(logging.DEBUG, log.name):
+        yield caplog
+    log.removeHandler(caplog.handler)
 
 
 @pytest.fixture

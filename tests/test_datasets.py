@@ -171,12 +171,14 @@ def test_nothing_is_kept_of_a_truncated_download(cache, serve):
 
 
 def test_a_lapsed_certificate_is_passed_over_and_said_so(
-    cache, serve, authority, capsys
+    cache, serve, authority, logged
 ):
     requests = serve(GOOD, 503, certificate=lapsed(authority))
     assert load_dataset("ml-100k").num_users == 2
     assert requests == {0: 1}
-    assert "without verifying its lapsed certificate" in capsys.readouterr().out
+    levels = {record.levelname: record.getMessage() for record in logged.records}
+    assert "without verifying its lapsed certificate" in levels["WARNING"]
+    assert "without verifying" not in levels["INFO"]
 
 
 def test_altered_bytes_behind_a_lapsed_certificate_are_refused(cache, serve, authority):
@@ -199,13 +201,13 @@ def test_altered_bytes_behind_a_lapsed_certificate_are_refused(cache, serve, aut
     ids=["wrong host", "wrong host, lapsed", "unknown", "unknown, lapsed"],
 )
 def test_nothing_is_taken_from_a_server_that_is_not_who_it_says(
-    cache, serve, authority, certify, reason, capsys
+    cache, serve, authority, certify, reason, logged
 ):
     requests = serve(GOOD, certificate=certify(authority))
     with pytest.raises(DatasetUnavailable, match=f"certificate not valid: .*{reason}"):
         load_dataset("ml-100k")
     assert not requests
-    assert "without verifying" not in capsys.readouterr().out
+    assert "downloading" in logged.text and "without verifying" not in logged.text
     assert kept(cache) == []
 
 

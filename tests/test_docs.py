@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "d2l_autorec"
@@ -146,3 +147,24 @@ def test_the_korean_readme_is_the_english_one():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+def test_the_hooks_before_a_commit_are_the_linters_of_make_test():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    linter = re.compile(r"(?:-m |\.venv/bin/)(ruff \w+|mypy|lint-imports)")
+    checked = makefile.partition("\ntest test-all:")[2].partition("-m pytest")[0]
+    assert linter.findall(hooks) == linter.findall(checked) != []
+
+
+def test_the_citation_is_of_this_version_and_of_the_projects_own_address():
+    import d2l_autorec
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
+    assert str(cited["version"]) == d2l_autorec.__version__
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'license = "{cited["license"]}"' in project
+    urls = project.partition("\n[project.urls]\n")[2].partition("\n[")[0]
+    repository = re.search('(?m)^Repository = "(.+)"', urls)
+    assert cited.get("repository-code") == (repository and repository[1])

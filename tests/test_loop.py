@@ -105,6 +105,14 @@ def test_an_epoch_depends_on_its_own_seed_only():
     assert results(disturbed) == undisturbed
 
 
+def test_epochs_are_logged_for_those_who_ask(logged):
+    history = list(train_epochs(**set_up([mx.cpu()]), num_epochs=2))
+    said = [r.getMessage() for r in logged.records if r.levelname == "DEBUG"]
+    for epoch in history:
+        line = f"epoch {epoch.epoch} of 2: {epoch.summary()}, {epoch.seconds:.2f} s"
+        assert line in said
+
+
 def test_a_loss_that_is_not_finite_stops_and_names_the_epoch():
     with pytest.raises(TrainingDiverged, match="inf|nan.* in epoch 1"):
         train([mx.cpu()], lr=1e30)

@@ -21,6 +21,7 @@ from d2l_autorec.ratings import (
     COLUMNS,
     Ratings,
     parse_ratings,
+    ratings_from_frame,
     read_parts,
     read_ratings,
     read_table,
@@ -609,6 +610,76 @@ def test_ratings_made_in_python_are_checked_like_a_file(data, said):
     with pytest.raises(DataError, match=f"^toy: .*{said}") as caught:
         Ratings("toy", data)
     assert "\n" not in str(caught.value)
+
+
+FRAME = pd.DataFrame(
+    {"stars": [4, 5, 3], "what": ["x", "y", "x"], "who": [7, 7, 9]}, index=[5, 5, 1]
+)
+NAMED = ["who", "what", "stars"]
+
+
+def test_ratings_from_a_frame():
+    ratings = ratings_from_frame(FRAME, columns=NAMED, rating_offset=1.0)
+    assert rows(ratings.data) == [(7, "x", 5.0), (7, "y", 6.0), (9, "x", 4.0)]
+    assert (ratings.name, ratings.rating_offset) == ("ratings", 1.0)
+    assert FRAME.columns.tolist() == ["stars", "what", "who"]
+    usual = FRAME.set_axis(["Rating", "itemId", "user"], axis=1)
+    assert rows(ratings_from_frame(usual).data) == [
+        (7, "x", 4),
+        (7, "y", 5),
+        (9, "x", 3),
+    ]
+    plain = FRAME[NAMED].set_axis(range(3), axis=1)
+    assert rows(ratings_from_frame(plain).data) == rows(ratings_from_frame(usual).data)
+    strings = usual.assign(user=["1", "01", "2"])
+    assert ratings_from_frame(strings).user_ids.tolist() == ["01", "1", "2"]
+
+
+def test_pairs_that_repeat_in_a_frame():
+    again = pd.concat([FRAME, FRAME[:1].assign(stars=1)])
+    with pytest.raises(DataError, match="ratings: row 3: user 7 rates item 'x' again"):
+        ratings_from_frame(again, columns=NAMED)
+    for duplicates, rating in (("last", 1.0), ("mean", 2.5)):
+        found = ratings_from_frame(again, columns=NAMED, duplicates=duplicates)
+        assert rows(found.data) == [(7, "y", 5.0), (9, "x", 3.0), (7, "x", rating)]
+    with pytest.raises(ValueError, match="duplicates is one of"):
+        ratings_from_frame(again, columns=NAMED, duplicates="first")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stars": [4, np.nan, 3]}, "row 1: the rating is missing"),
+        ({"stars": [4, np.inf, 3]}, "row 1: the rating is not finite"),
+        ({"stars": [4, 0, 3]}, "row 1: rating 0.0 is not a finite, positive"),
+        ({"stars": ["4", "5", "3"]}, "rating: .* is not a type of numbers"),
+        ({"stars": [True, True, True]}, "rating: bool is not a type of numbers"),
+        ({"what": ["x", "", "x"]}, "row 1: the item_id is empty"),
+        ({"what": ["x", None, "x"]}, "row 1: the item_id is missing"),
+        ({"what": ["x", 1, "x"]}, "column item_id cannot be sorted"),
+        ({"who": [7, 7, 7], "what": [1, 2, 3]}, "holds 3 ratings and only one user"),
+    ],
+)
+def test_frames_are_refused_for_what_a_file_is(changes, said):
+    with pytest.raises(DataError, match=f"^mine: {said}"):
+        ratings_from_frame(FRAME.assign(**changes), columns=NAMED, name="mine")
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (None, r"cannot tell which columns are .* name them \(columns="),
+        (["who", "what", "how"], "no one column 'how' among 'stars, what, who'"),
+        (["who", "what"], "are not three or four columns"),
+        (["who", "what", "what"], "are not three or four columns"),
+        ([*NAMED, "when"], "timestamp: datetime64.* is not a type of numbers"),
+    ],
+)
+def test_columns_of_frames_that_do_not_fit(columns, said):
+    frame = FRAME.assign(when=pd.Timestamp("2020-01-01"))
+    frame = frame if columns and "when" in columns else FRAME
+    with pytest.raises(DataError, match=said):
+        ratings_from_frame(frame, columns=columns)
 
 
 @pytest.mark.parametrize("dtype", [object, "string", "str", "category"])

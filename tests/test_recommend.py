@@ -153,9 +153,14 @@ def test_all_users_are_those_who_have_been_trained_on(model):
     assert users(None, 10, False, "item-mean") == {user(u) for u in range(12)}
     with pytest.raises(DataError, match="user '011' has no rating in the training"):
         users(["003", "011"])
-    found = pd.concat(recommend_all(model, ["nobody"], unknown="item-mean"))
-    alone = model.recommend("nobody", unknown="item-mean")
-    assert found["item_id"].tolist() == [item.item_id for item in alone]
+    for user_id in ("nobody", "011"):
+        found = pd.concat(recommend_all(model, [user_id], unknown="item-mean"))
+        alone = model.recommend(user_id, unknown="item-mean")
+        assert found["item_id"].tolist() == [item.item_id for item in alone]
+    # Whoever has ratings in another part alone has rated those items all the same.
+    parts = [model.run.test_mat, model.run.valid_mat]
+    rated = sum(parts).tocsc()[:8, 11].indices + 100
+    assert len(rated) and not set(rated) & set(found["item_id"])
 
 
 def test_items_with_few_ratings_are_left_out_when_asked_for(model):

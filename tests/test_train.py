@@ -13,10 +13,11 @@ import pytest
 
 from d2l_autorec import load_model
 from d2l_autorec.commands import cli
+from d2l_autorec.commands.report import BOOK, _beside
 from d2l_autorec.commands.train import main
 from d2l_autorec.fast import SparseStep
 from d2l_autorec.ratings import datasets
-from d2l_autorec.training import ACTIVATIONS, PRESETS, Recipe
+from d2l_autorec.training import ACTIVATIONS, PRESETS, Recipe, Run
 
 SMALL = ["--num-hidden", "8", "--num-epochs", "3", "--batch-size", "16"]
 
@@ -44,10 +45,17 @@ def test_it_says_what_it_trains_on_and_ends_with_the_books_two_lines(small_data,
     assert lines[0].startswith("ml-100k: 30 users x 40 items, ")
     assert "of the cells unobserved" in lines[0]
     assert lines[1].startswith("random split, seed 0: ")
-    assert lines[2].startswith("train loss ")
-    assert "test RMSE" in lines[2]
-    assert lines[3].endswith("examples/sec on [cpu(0)]")
-    assert lines[4] == "(ml-100k, not as published: not comparable with the book)"
+    assert lines[2] == "kept: epoch 3, the last one; ended: after epoch 3 of 3"
+    assert lines[3].startswith("train loss ")
+    assert "test RMSE" in lines[3]
+    assert lines[4].endswith("examples/sec on [cpu(0)]")
+    assert re.match(
+        r"[\d,]+ ratings/sec \(an example is a cell of the matrix", lines[5]
+    )
+    assert lines[6] == (
+        "(not comparable with the book, which has other ratings (here ml-100k, not as "
+        "published))"
+    )
     assert "3/3" in err
     assert "test RMSE" in err
 
@@ -55,7 +63,7 @@ def test_it_says_what_it_trains_on_and_ends_with_the_books_two_lines(small_data,
 def test_quiet_prints_the_result_alone(small_data, train):
     code, out, err = train(*SMALL, "--quiet")
     assert (code, err) == (0, "")
-    assert out.splitlines()[0].startswith("train loss")
+    assert out.splitlines()[1].startswith("train loss")
 
 
 def test_the_json_report_holds_settings_history_and_result(small_data, train, tmp_path):
@@ -67,7 +75,13 @@ def test_the_json_report_holds_settings_history_and_result(small_data, train, tm
     assert report["seed"] == 3
     assert [e["epoch"] for e in report["history"]] == [1, 2, 3]
     assert f"test RMSE {report['test_rmse']:.3f}" in out
-    assert report["note"].endswith("not comparable with the book")
+    assert report["note"].startswith("not comparable with the book, which has other")
+    assert report["ended"] == "epochs"
+    cells = report["num_users"] * report["num_items"]
+    assert report["ratings_per_second"] == pytest.approx(
+        report["examples_per_second"] * report["num_train_ratings"] / cells
+    )
+    assert f"\n{report['ratings_per_second']:,.0f} ratings/sec" in out
 
 
 @pytest.fixture
@@ -88,20 +102,20 @@ def test_simple_models_are_shown_beside_the_network(reported):
     lines, report = reported()
     biases, mean = (report["yardstick"][name] for name in ("biases", "global_mean"))
     assert report["yardstick"]["part"] == "test"
-    assert lines[3] == (
+    assert lines[5] == (
         f"test RMSE (MAE): this network {report['test_rmse']:.3f} "
         f"({report['test_mae']:.3f}), biases {biases['rmse']:.3f} "
         f"({biases['mae']:.3f}), the mean {mean['rmse']:.3f} ({mean['mae']:.3f})"
     )
     worse = report["test_rmse"] - biases["rmse"]
-    assert lines[4].startswith(f"this network is worse than biases by {worse:.3f}; ")
-    assert "--residual" in lines[4]
+    assert lines[6].startswith(f"this network is worse than biases by {worse:.3f}; ")
+    assert "--residual" in lines[6]
 
 
 def test_a_network_that_beats_biases_is_not_called_worse(reported, monkeypatch):
     monkeypatch.setattr("d2l_autorec.training.Biases.at", lambda *_: 99.0)
     lines, _ = reported()
-    assert "biases 9" in lines[3] and len(lines) == 4
+    assert "biases 9" in lines[5] and len(lines) == 6
 
 
 def test_with_a_validation_part_the_result_is_the_best_epochs(reported):
@@ -111,7 +125,11 @@ def test_with_a_validation_part_the_result_is_the_best_epochs(reported):
     assert best["epoch"] == report["best_epoch"] < 12, "the toy has to overfit"
     for name in ("train_loss", "test_rmse", "valid_rmse"):
         assert report[name] == best[name]
-    assert lines[0].endswith(f"test RMSE {best['test_rmse']:.3f}")
+    assert lines[0] == (
+        f"kept: epoch {best['epoch']}, the best on validation (RMSE "
+        f"{best['valid_rmse']:.3f}); ended: after epoch 12 of 12"
+    )
+    assert lines[1].endswith(f"test RMSE {best['test_rmse']:.3f}")
     # The MAE is of that epoch's parameters: those of a training that ends there.
     _, shorter = reported(*flags, "-e", best["epoch"])
     assert shorter["best_epoch"] == best["epoch"]
@@ -119,16 +137,29 @@ def test_with_a_validation_part_the_result_is_the_best_epochs(reported):
     assert report["valid_mae"] == pytest.approx(shorter["valid_mae"])
 
 
+def test_it_says_why_a_training_ended_and_again_after_resume(
+    reported, train, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("d2l_autorec.training.training.STEPS_BEFORE_PATIENCE", 0)
+    flags = ["-e", "12", "--lr", "0.3", "--valid-ratio", "0.3", "--patience", "1"]
+    lines, report = reported(*flags, "--save", tmp_path / "m")
+    assert report["ended"] == "patience"
+    last = report["history"][-1]["epoch"]
+    why = f"ended: after epoch {last} of 12, as 1 brought no new best (--patience 1)"
+    assert lines[0].endswith(why)
+    _, out, _ = train("--resume", tmp_path / "m", "--quiet")
+    assert out.splitlines()[0] == lines[0]
+
+
 def test_it_trains_on_all_ratings(reported, tmp_path):
     lines, report = reported("--test-ratio", "0", "--plot", tmp_path / "curve.png")
-    assert lines[0].endswith("test RMSE -")
-    assert lines[3].startswith("no ratings are held out")
+    assert lines[1].endswith("test RMSE -")
+    assert lines[5].startswith("no ratings are held out")
     assert report["num_test_ratings"] == 0
     assert report["test_rmse"] is report["test_mae"] is None
     lines, report = reported("--test-ratio", "0", "--valid-ratio", "0.2")
-    assert lines[3].startswith("best on validation: epoch 3, validation RMSE")
-    assert "test" not in lines[3]
-    assert lines[4].startswith("validation RMSE (MAE): this network ")
+    assert lines[0].startswith("kept: epoch 3, the best on validation (RMSE ")
+    assert lines[5].startswith("validation RMSE (MAE): this network ")
     assert report["yardstick"]["part"] == "validation"
 
 
@@ -195,7 +226,7 @@ def test_the_folds_of_ml_100k_are_splits(reported, small_data):
 
 def test_the_same_seed_gives_the_same_result(small_data, train):
     def result(seed):
-        return train(*SMALL, "--quiet", "--seed", seed)[1].splitlines()[0]
+        return train(*SMALL, "--quiet", "--seed", seed)[1].splitlines()[1]
 
     assert result(1) == result(1)
     assert result(1) != result(2)
@@ -438,7 +469,11 @@ def test_without_data_it_trains_on_synthetic_ratings_and_says_so(
     assert "synthetic-100k" in block
     assert "not comparable with the book" in block
     assert "\nsynthetic-100k: 943 users x 1,682 items" in out
-    assert out.splitlines()[-3] == "(synthetic-100k: not comparable with the book)"
+    frame = out[out.index("!!!") : out.rindex("!!!") + 3].splitlines()
+    assert {len(line) for line in frame} == {76}
+    assert out.splitlines()[-3] == (
+        "(not comparable with the book, which has other ratings (here synthetic-100k))"
+    )
     assert json.loads(file.read_text())["dataset"] == "synthetic-100k"
 
 
@@ -453,8 +488,9 @@ def test_generated_ratings_replace_no_result(offline, train, tmp_path, output):
     code, out, err = train("--num-hidden", "4", "--num-epochs", "1", *flags)
     assert code == 1
     assert "RMSE" not in out
-    assert f"{kept} is there, and results of generated ratings replace it only" in err
-    assert err.count("\n") == 1
+    *notes, line = err.splitlines()
+    assert f"{kept} is there, and results of generated ratings replace it only" in line
+    assert all(note.startswith("downloading http") for note in notes)
     assert kept.read_text() == text
 
 
@@ -466,23 +502,35 @@ def test_generated_ratings_that_were_asked_for_replace_a_result(train, tmp_path)
     assert json.loads(file.read_text())["dataset"] == "synthetic-100k"
 
 
+def beside(ratings, split=None, **settings):
+    """What the command would say of a training beside the book's."""
+    half = len(ratings.data) // 2
+    parts = ratings.data[:half], ratings.data[half:]
+    split = {"split_mode": "random", "test_ratio": 0.1, **(split or {})}
+    run = Run.of(ratings, *parts, recipe=Recipe(**settings), seed=0, split=split)
+    return _beside(run)
+
+
 def test_only_the_whole_of_ml_100k_is_compared_with_the_book(small_data):
     """Not what is left of it in a file that was cut; nor another file of that name."""
-    from d2l_autorec.commands.report import _BOOK_SPLIT, BOOK, _beside
-    from d2l_autorec.training import Run
-
-    def beside(ratings):
-        half = len(ratings.data) // 2
-        parts = ratings.data[:half], ratings.data[half:]
-        run = Run.of(ratings, *parts, recipe=Recipe(), seed=0, split=_BOOK_SPLIT)
-        return _beside(run)
-
-    assert (
-        beside(datasets.load_dataset("ml-100k"))
-        == "ml-100k, not as published: not comparable with the book"
-    )
+    apart = "not comparable with the book, which has"
+    other = f"{apart} other ratings (here ml-100k, not as published)"
+    assert beside(datasets.load_dataset("ml-100k")) == other
     whole = replace(datasets.synthetic_ratings(), name="ml-100k")
     assert beside(whole) == BOOK  # of that size
+    # Other settings are what a comparison is about.
+    assert beside(whole, lr=0.01) == f"{BOOK}, with lr 0.002 (here 0.01)"
+    assert beside(whole, {"valid_ratio": 0.2}) == (
+        f"{BOOK}, with no validation part (here 0.2 of the training ratings)"
+    )
+    many = beside(whole, **asdict(PRESETS["paper"]))
+    assert re.fullmatch(rf"{BOOK}, with \d+ other settings", many)
+    seq = {"split_mode": "seq-aware", "test_ratio": None}
+    assert beside(whole, seq) == f"{apart} another split (here seq-aware)"
+    assert (
+        beside(whole, {"test_ratio": 0.2})
+        == f"{apart} another split (here random, 0.2)"
+    )
 
 
 def test_a_model_is_replaced_only_if_asked_for(small_data, train, tmp_path):
@@ -554,9 +602,11 @@ def test_a_worker_that_is_not_the_first_says_and_writes_nothing(
 def test_a_named_data_set_that_cannot_be_had_ends_the_command(offline, train):
     code, _, err = train("--dataset", "ml-100k")
     assert code == 1
-    assert "ml-100k is not on this machine and could not be downloaded" in err
-    assert "--data-dir" in err
-    assert err.count("\n") == 1
+    *notes, line = err.splitlines()
+    assert "ml-100k is not on this machine and could not be downloaded" in line
+    assert "--data-dir" in line
+    assert [note.partition(" ")[0] for note in notes] == ["downloading"]
+    assert train("--dataset", "ml-100k", "--quiet")[2].count("\n") == 1
 
 
 def test_help_answers_without_mxnet(run):
@@ -585,7 +635,7 @@ def test_the_help_names_every_data_set(train, monkeypatch):
 def test_the_command_runs_as_a_process(small_data, run):
     code, out, err = run(*command(*SMALL, "--quiet"))
     assert (code, err) == (0, "")
-    assert out.startswith("train loss")
+    assert "\ntrain loss" in out
 
 
 def test_ctrl_c_ends_with_one_line(small_data, start):

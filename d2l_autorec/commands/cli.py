@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -55,10 +56,16 @@ class _Notes(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def show_notes() -> None:
-    """Show on standard error what takes its time, for those who see progress."""
+def show_notes(quiet: bool = False) -> None:
+    """Show on standard error what is logged.
+
+    Parameters
+    ----------
+    quiet : bool
+        Only warnings; else also what takes its time, for those who see progress.
+    """
     log = logging.getLogger("d2l_autorec")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
     log.propagate = False  # MXNet gives the root a handler
     if not log.handlers:
         log.addHandler(_Notes())
@@ -378,13 +385,24 @@ def load_ratings(
                 f"{error}; {there[0]} is there, and results of generated ratings "
                 f"replace it only with --dataset {SYNTHETIC}"
             ) from None
-        rule = "!" * 72
         print(
-            f"{rule}\n! MovieLens 100K could not be had:\n! {error}\n!\n"
-            f"! Using generated ratings instead ({SYNTHETIC}).\n"
-            f"! The results are {NOT_COMPARABLE}.\n{rule}"
+            _framed(
+                "MovieLens 100K could not be had:",
+                str(error),
+                "",
+                f"Using generated ratings instead ({SYNTHETIC}).",
+                f"The results are {NOT_COMPARABLE}.",
+            )
         )
         return load_dataset(SYNTHETIC)
+
+
+def _framed(*texts: str) -> str:
+    """Put texts, cut into lines, into a frame that a terminal has room for."""
+    cut = textwrap.TextWrapper(72, break_on_hyphens=False)
+    lines = [line for text in texts for line in cut.wrap(text) or [""]]
+    rule = "!" * (cut.width + 4)
+    return "\n".join([rule, *(f"! {line:{cut.width}} !" for line in lines), rule])
 
 
 def add_output_flags(

@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    if not args.quiet:
-        cli.show_notes()
+    cli.show_notes(args.quiet)
     _check_combination(parser, args)
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
@@ -66,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     scores: dict[str, list[Score]] = {name: [] for name in models}
     runs, cold, protocol = [], [], None
-    # Other data have no figures of the book to compare with.
-    mf = models.get("mf") if ratings.name == "ml-100k" else None
+    # Other data have no figures of the book to compare with, whatever their name.
+    books = ratings.name == "ml-100k" and not args.ratings
+    mf = models.get("mf") if books else None
     num_folds = _num_folds(args.splits)
     fixed = parts or num_folds > 1  # whatever the seed
     seeds = args.seeds or list(range(1 if fixed else 5))
@@ -245,12 +245,13 @@ def _notes(
     affected = {run: found for run, found in cold.items() if found["ratings"]}
     if not affected:
         return "\n".join([*lines, "No user or item of a test part is cold."])
-    lines.append("Cold in the test part (no training rating), and scored all the same:")
+    lines.append(
+        "Cold in the test part (no training rating; `--json` names them), and scored "
+        "all the same:"
+    )
     for run, found in affected.items():
         counted = ", ".join(
-            f"{len(found[noun])} {noun}{_named(found[noun])}"
-            for noun in ("users", "items")
-            if found[noun]
+            f"{len(found[noun])} {noun}" for noun in ("users", "items") if found[noun]
         )
         lines.append(f"- {run}: {counted}; {found['ratings']} ratings")
     lines.append("What the models predict there:")
@@ -260,12 +261,6 @@ def _notes(
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _named(ids: Sequence[Any]) -> str:
-    if not ids:
-        return ""
-    return f" ({', '.join(map(str, ids[:5]))}{', ...' if len(ids) > 5 else ''})"
 
 
 def _protocol_note(protocol: dict[str, float], seed: int) -> str:

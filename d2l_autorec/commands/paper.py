@@ -25,8 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         By default the process's own arguments.
     """
     args = _parser().parse_args(argv)
-    if not args.quiet:
-        cli.show_notes()
+    cli.show_notes(args.quiet)
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from tqdm import tqdm

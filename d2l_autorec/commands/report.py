@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from ..training import Run, Training, Yardstick
 
 BOOK = "the book prints train loss 0.000, test RMSE 0.898"
-_BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1, "valid_ratio": None}
+_BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1}
+_MOST_SETTINGS = 3  # that are listed
 
 
 def report(
@@ -57,25 +60,68 @@ def report(
         _write_files(args, run, history, found, result)
     finally:
         lines = [
+            _kept(run, history),
             closing_lines(history, training.devices),
+            f"{result['ratings_per_second']:,.0f} ratings/sec (an example is a cell of "
+            "the matrix, a rating one that was observed)",
             f"({beside})",
-            *_choice(run, history),
             *_comparison(run, scores, found),
         ]
         print("\n".join(lines))
 
 
 def _beside(run: Run) -> str:
-    """Say what the result compares with."""
+    """Say what the result compares with, or why it does not."""
     from ..ratings import label
 
     parts = filter(lambda part: part is not None, run.parts)
     size = len(run.user_ids), len(run.item_ids), sum(part.nnz for part in parts)
     name = label(run.name, size)
-    by_the_book = (
-        name == "ml-100k" and run.recipe == Recipe() and dict(run.split) == _BOOK_SPLIT
+    split = [run.split.get(part) for part in _BOOK_SPLIT]
+    apart = []
+    if name != "ml-100k":
+        apart.append(f"other ratings (here {name})")
+    if split != list(_BOOK_SPLIT.values()):
+        here = ", ".join(str(part) for part in split if part is not None)
+        apart.append(f"another split (here {here or 'one of your own'})")
+    if apart:
+        return f"{cli.NOT_COMPARABLE}, which has {' and '.join(apart)}"
+    other = _other_settings(run)
+    if len(other) > _MOST_SETTINGS:
+        return f"{BOOK}, with {len(other)} other settings"
+    return f"{BOOK}, with {', '.join(other)}" if other else BOOK
+
+
+def _other_settings(run: Run) -> list[str]:
+    """List the book's settings that are others here."""
+    if type(run.recipe) is not Recipe:
+        return ["one network (here several)"]
+    ours, books = asdict(run.recipe), asdict(Recipe())
+    other = [f"{n} {books[n]} (here {ours[n]})" for n in books if ours[n] != books[n]]
+    if share := run.split.get("valid_ratio"):
+        other.append(f"no validation part (here {share} of the training ratings)")
+    return other
+
+
+def _kept(run: Run, history: Sequence[Epoch]) -> str:
+    """Say which epoch is kept, and why the training ended."""
+    from ..curve import best_epoch
+
+    best, last = best_epoch(history), history[-1].epoch
+    which = "the last one"
+    if best.valid_rmse is not None:
+        which = f"the best on validation (RMSE {best.valid_rmse:.3f})"
+    why = ""
+    if _ended(run, history) == "patience":
+        why = f", as {run.patience} brought no new best (--patience {run.patience})"
+    return (
+        f"kept: epoch {best.epoch}, {which}; ended: after epoch {last} of "
+        f"{run.recipe.num_epochs}{why}"
     )
-    return BOOK if by_the_book else f"{name}: {cli.NOT_COMPARABLE}"
+
+
+def _ended(run: Run, history: Sequence[Epoch]) -> str:
+    return "epochs" if history[-1].epoch == run.recipe.num_epochs else "patience"
 
 
 def _write_files(
@@ -92,26 +138,13 @@ def _write_files(
         figure = learning_curve(
             history, yardstick=found and found.models["biases"].rmse
         )
-        title = f"AutoRec on {run.name}, seed {run.seed} ({result['note']})"
-        figure.suptitle(title, parse_math=False)
+        note = textwrap.fill(f"({result['note']})", 90)
+        title = f"AutoRec on {run.name}, seed {run.seed}\n{note}"
+        figure.suptitle(title, parse_math=False, size="medium")
         save_figure(figure, args.plot)
     if args.json:
         text = json.dumps(result, indent=2)
         save_text(text + "\n", args.json)
-
-
-def _choice(run: Run, history: Sequence[Epoch]) -> list[str]:
-    """Say which epoch was chosen, if there was anything to choose on."""
-    from ..curve import best_epoch
-
-    if run.valid_mat is None:
-        return []
-    best = best_epoch(history)
-    test = "" if run.test_mat is None else f", test RMSE {best.test_rmse:.3f}"
-    return [
-        f"best on validation: epoch {best.epoch}, validation RMSE "
-        f"{best.valid_rmse:.3f}{test}"
-    ]
 
 
 def _comparison(
@@ -145,9 +178,10 @@ def _result(
     found: Yardstick | None,
 ) -> dict[str, Any]:
     from .._mxnet import mx
-    from ..curve import best_epoch
+    from ..curve import best_epoch, examples_per_second
 
     best = best_epoch(history)
+    speed = examples_per_second(history)
     test, valid = (scores.get(part) for part in ("test", "validation"))
     models = found.models if found else {}
     return {
@@ -165,6 +199,11 @@ def _result(
         "valid_rmse": best.valid_rmse,
         "valid_mae": valid and valid.mae,
         "best_epoch": best.epoch,
+        "ended": _ended(run, history),
+        "examples_per_second": speed,
+        "ratings_per_second": speed
+        * run.train_mat.nnz
+        / math.prod(run.train_mat.shape),
         "yardstick": {
             "part": found and found.part,
             **{name: one._asdict() for name, one in models.items()},

@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    if not args.quiet:
-        cli.show_notes()
+    cli.show_notes(args.quiet)
     args.num_hidden = _layers(args.num_hidden)
     given = _given(parser, args, argv)
     if isinstance(PRESETS[args.preset], Blend) and not args.resume:
@@ -197,8 +196,8 @@ def _train(
         if checkpoint is None or not checkpoint.history:
             raise
         raise KeyboardInterrupt(
-            f"interrupted; {len(checkpoint.history)} epochs are saved, go on with "
-            f"--resume {checkpoint.directory}"
+            f"interrupted; {len(checkpoint.history)} of {run.recipe.num_epochs} epochs "
+            f"are saved, go on with --resume {checkpoint.directory}"
         ) from None
     if saves:
         training.net = saves.network(devices)  # of the best epoch, be it of the past

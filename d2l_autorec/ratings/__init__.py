@@ -1,6 +1,7 @@
 """Ratings: the table of who rated what, reading it from files, and the data sets."""
 
 from .datasets import ARCHIVES, NAMES, label, load_dataset, load_folds_ml100k, locate
+from .frame import ratings_from_frame
 from .reading import (
     DUPLICATES,
     NO_PYARROW,
@@ -26,6 +27,7 @@ __all__ = [
     "load_folds_ml100k",
     "locate",
     "parse_ratings",
+    "ratings_from_frame",
     "read_parts",
     "read_ratings",
     "read_parts",

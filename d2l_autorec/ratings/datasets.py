@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 import re
 import threading
@@ -35,6 +36,8 @@ from ..errors import DataError, DatasetUnavailable
 from .reading import parse_ratings, read_file
 from .synthetic import SYNTHETIC, synthetic_ratings
 from .table import Ratings
+
+_log = logging.getLogger(__name__)
 
 # GroupLens, then the byte-identical copies that the Recommenders project keeps.
 SERVERS = (
@@ -255,7 +258,11 @@ def _download(name: str) -> Path:
     for url, verify in attempts:
         if not (cache / f"{name}.zip").exists():
             unverified = "" if verify else " without verifying its lapsed certificate"
-            print(f"downloading {url}{unverified}; the SHA-256 will be checked")
+            _log.log(
+                logging.INFO if verify else logging.WARNING,
+                "downloading %s%s; the SHA-256 will be checked",
+                *(url, unverified),
+            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter(

@@ -132,7 +132,7 @@ def read_parts(
     data = pd.concat([part[both] for part in parts], ignore_index=True)
     if repeat_a_pair(*(pd.factorize(data[name])[0] for name in both[:2])):
         raise DataError(f"{path} and {test_path}: {first_repeat(data)[1]}")
-    _check_size(data, str(path))
+    check_size(data, str(path))
     ratings = Ratings(
         Path(path).name, data, rating_offset=layout.get("rating_offset", 0.0)
     )
@@ -209,7 +209,7 @@ def parse_ratings(
         For the first thing wrong, with file, line and value.
     """
     data = _parse(raw, label, columns, encoding, duplicates, rating_offset)
-    _check_size(data, label)
+    check_size(data, label)
     return data
 
 
@@ -233,11 +233,18 @@ def _parse(
                 f"{label}:{text.line_of(row)}: {repeat}, so keep one of each "
                 "(--duplicates last or mean)"
             )
-        data = _without_duplicates(data, duplicates)
+        data = without_duplicates(data, duplicates)
     return _with_plain_ids(data)
 
 
-def _check_size(data: pd.DataFrame, label: str) -> None:
+def check_size(data: pd.DataFrame, label: str) -> None:
+    """Check that ratings are of two users and two items, or more.
+
+    Raises
+    ------
+    DataError
+        If they are not.
+    """
     for noun in ("user", "item"):
         if data[f"{noun}_id"].nunique() < 2:
             raise DataError(
@@ -274,7 +281,7 @@ class _Text:
             raise DataError(f"{label}: is empty")
         separator, fields = _cut(label, line.decode().rstrip("\n"), names)
         if columns is None:
-            positions, header = _guess(label, fields, names)
+            positions, header = guess_columns(label, fields, names)
         else:
             positions = [_position(label, column, fields) for column in columns]
             if len(set(positions)) < len(positions):
@@ -483,7 +490,7 @@ def _with_unit_separators(raw: bytes, label: str, separator: str) -> bytes:
     return raw.replace(separator.encode(), stand_in)
 
 
-def _guess(
+def guess_columns(
     label: str, fields: Sequence[str], names: Sequence[str]
 ) -> tuple[list[int], bool]:
     """Guess where the columns are, and whether the first line is a header."""
@@ -647,7 +654,8 @@ def _plain_ids(ids: pd.Series) -> np.ndarray:
     return np.asarray(categories[ids.cat.codes.to_numpy()])
 
 
-def _without_duplicates(data: pd.DataFrame, keep: str) -> pd.DataFrame:
+def without_duplicates(data: pd.DataFrame, keep: str) -> pd.DataFrame:
+    """Leave one rating of a pair: its last, which may get their mean."""
     pair = ["user_id", "item_id"]
     last = data.drop_duplicates(pair, keep="last").copy()
     if keep == "mean":

@@ -121,9 +121,8 @@ def recommend_all(
         best = []
         for row, user in zip(scores, index.get_indexer(ids)):
             if user >= 0 and not include_rated:
-                row[
-                    rated.indices[rated.indptr[user] : rated.indptr[user + 1]]
-                ] = -np.inf
+                theirs = slice(*rated.indptr[user : user + 2])
+                row[rated.indices[theirs]] = -np.inf
             best.append(best_items(row, counts, n))
         yield _table(model, ids, best, unknown)
 

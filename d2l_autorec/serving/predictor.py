@@ -153,10 +153,13 @@ class Predictor:
             If the user has no training rating.
         """
         user = self._known([user_id], "user", unknown)[0]
+        place = self._index["user"].get_indexer([user_id])[0]
+        rated = []
+        if place >= 0 and not include_rated:  # in whichever part
+            rated = self._rated[:, place].indices
         if user < 0:
             means = self._item_means
-            return self._pick(means, means, [], n, min_ratings)
-        rated = [] if include_rated else self._rated[:, user].indices
+            return self._pick(means, means, rated, n, min_ratings)
         found = self._model.of_users(np.array([user]))[:, 0]
         return self._best(found, rated, n, min_ratings)
 

@@ -4,16 +4,22 @@ Each ends with its exit status and one line. The command is a fake one, which ta
 tenth of the time that importing MXNet does.
 """
 
+import builtins
 import errno
 import gzip
 import io
 import os
+import re
+import resource
+import shutil
 import signal
 import sys
+from contextlib import contextmanager
 
 import pytest
 
 from d2l_autorec.commands import cli, compare, paper, recommend, train
+from d2l_autorec.serving import Checkpoint
 
 FAKE = """
 import os, sys, time
@@ -324,6 +330,80 @@ def test_the_result_is_printed_where_no_file_can_be_written(
     out, err = capsys.readouterr()
     assert result in out
     assert err == f"error: {file}: No space left on device\n"
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """One that is full from the n-th file on that is opened to be written."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    opened = {"now": 0, "full": 0}
+
+    def counted(original):
+        def call(file, mode="r", *args, **kwargs):
+            if mode & os.O_CREAT if isinstance(mode, int) else set(mode) & set("wax+"):
+                opened["now"] += 1
+                if opened["now"] == opened["full"]:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+            return original(file, mode, *args, **kwargs)
+
+        return call
+
+    for module, name in ((os, "open"), (io, "open"), (builtins, "open")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+
+    @contextmanager
+    def disk(number):
+        opened.update(now=0, full=number)
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return disk
+
+
+@pytest.mark.parametrize("command", ["train", "resume", "compare", "recommend"])
+def test_a_disk_that_is_full_from_any_file_on(
+    small_data, tmp_path, capsys, monkeypatch, disk, command
+):
+    """What was there stays, or is replaced by what is whole."""
+    draw = "matplotlib.figure.Figure.savefig"  # which takes its time
+    monkeypatch.setattr(draw, lambda _, file, **options: file.write_text("new"))
+    model, pairs = tmp_path / "m", tmp_path / "pairs.csv"
+    files = [tmp_path / "f.json", tmp_path / "f.svg"]
+    results = ["--json", files[0], "--plot", files[1], "--quiet"]
+    main, flags = {
+        "train": (train.main, [*SMALL, "--save", model, "--overwrite", *results]),
+        "resume": (train.main, ["--resume", model, "-e", "2", "--quiet"]),
+        "compare": (compare.main, [*MEANS, *results]),
+        "recommend": (
+            recommend.main,
+            ["--model", model, "--pairs", pairs, "--output", files[0]],
+        ),
+    }[command]
+    pairs.write_text("user_id,item_id\n1,1\n")
+    train.main([*SMALL, "--save", str(model)])
+    kept = shutil.copytree(model, tmp_path / "kept")
+    for number in range(1, 50):
+        shutil.rmtree(model)
+        shutil.copytree(kept, model)
+        for file in files:
+            file.write_text("old")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended, disk(number):
+            cli.run(lambda: main([*map(str, flags)]))
+        err = capsys.readouterr().err
+        Checkpoint.open(model)  # the old one, or the new one whole
+        assert {file.name for file in tmp_path.iterdir()} == {
+            *("data", "kept", "m", "pairs.csv", "f.json", "f.svg")
+        }
+        if not ended.value.code:
+            break
+        assert ended.value.code == 1
+        assert re.fullmatch(rf"error: {tmp_path}/\S+: .+\n", err)
+        last = files[1] if command == "compare" else files[0]  # to be written
+        assert last.read_text() == "old"
+    assert number > 2 and not err
 
 
 def test_an_error_without_a_file_is_shown(capsys):

@@ -37,6 +37,7 @@ BAD = "raise errors.DataError('bad')"
 NO_HOME = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"), os.devnull + "/no")
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 NO_MEMORY = "error: not enough memory\n"
+LESS = "import resource as r; r.setrlimit(r.RLIMIT_AS, 2 * [400 << 20])"
 DRAW = "from d2l_autorec.serving import save_figure as s; from matplotlib.figure import"
 
 
@@ -59,7 +60,23 @@ def closed_pipe():
         (["-OO"], "import mxnet", 1, OK, "error: MXNet cannot be imported without doc"),
         ([], "bytearray(1 << 62)", 1, OK, NO_MEMORY),
         # As MXNet says it, after a traceback of its own.
-        ([], "raise RuntimeError('\\nFailed to allocate CPU')", 1, OK, NO_MEMORY[:-1]),
+        ([], "raise RuntimeError('\\nFailed to allocate CPU')", 1, OK, NO_MEMORY),
+        (
+            [],
+            "raise ImportError('tslib') from ImportError('failed to map segment')",
+            1,
+            OK,
+            NO_MEMORY,
+        ),
+        ([], "raise RuntimeError('can\\'t start new thread')", 1, OK, NO_MEMORY),
+        # Half of its libraries would end the process.
+        (
+            [],
+            f"{LESS}; import mxnet",
+            1,
+            OK,
+            f"{NO_MEMORY[:-1]}: MXNet takes 400 MiB\n",
+        ),
         ([], "cli.Parser(prog='c').parse_args(['-h'])", 0, OK + "usage: c", ""),
         ([], "cli.Parser(prog='c').parse_args(['-x'])", 2, OK, "c: error: unrec"),
         ([], "raise OSError(28, 'No space', 'f')", 1, OK, "error: f: No space\n"),

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 
 NOT_COMPARABLE = "not comparable with the book"
 _OUTPUT = "standard output"
-_MXNET_NO_MEMORY = "Failed to allocate"
+# As MXNet, Python's threads and the loader of compiled code say it.
+_NO_MEMORY = (
+    *("Failed to allocate", "Resource temporarily unavailable"),
+    *("can't start new thread", "failed to map segment"),
+)
 _MAX_SEEDS = 1000
 
 
@@ -133,10 +137,11 @@ def _message(command: Callable[[], None]) -> str:
         return f"error: {error}"
     except MemoryError as error:
         return f"error: not enough memory{f': {error}' if str(error) else ''}"
-    except RuntimeError as error:
-        if _MXNET_NO_MEMORY not in str(error):
+    except (RuntimeError, ImportError) as error:
+        said = f"{error} {error.__cause__}"
+        if not any(words in said for words in _NO_MEMORY):
             raise
-        return "error: not enough memory for MXNet's arrays"
+        return "error: not enough memory"
     except OSError as error:
         where = error.filename
         if not where and error.errno in (errno.EPIPE, errno.EBADF):

@@ -227,6 +227,19 @@ def test_a_pipe_is_not_waited_for(tmp_path, honest, name):
         load_model(directory)
 
 
+@pytest.mark.parametrize("name", ["model.json", "optimizer"])
+def test_a_folder_in_a_files_place_is_named_and_closed(tmp_path, honest, name):
+    directory = honest.write(tmp_path / "m")
+    file = next(directory.glob(f"{name}*"))
+    file.unlink()
+    file.mkdir()
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(IsADirectoryError) as caught:
+        load_model(directory)
+    assert caught.value.filename == str(file)
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_a_description_without_an_end_is_not_read(tmp_path, honest):
     file = honest.write(tmp_path / "m") / "model.json"
     os.truncate(file, 2**40)  # which takes no room on the disk

@@ -263,6 +263,8 @@ def test_timestamps_beyond_whole_floats_are_no_integers():
         (b"1,2,3\n1,3,True\n", "f:2: rating 'True' is not a finite"),
         (b"user,item,rating\n1,2,True\n1,3,True\n", "f:2: rating 'True' is not"),
         (b"1,2,3\n1,3,1_0\n", "f:2: rating '1_0' is not a finite"),
+        ("1,2,3\n1,3,٣\n".encode(), "f:2: rating '٣' is not a finite"),
+        ("1,2,\xa03\n1,3,4\n".encode(), r"f:1: rating '\xa03' is not a finite"),
         (b"1;2;3\n1;3;4,5\n", "f:2: rating '4,5' is not a finite"),
         (b"1,2,3\n1,3,0\n", "f:2: rating '0' is not positive"),
         (b"1,2,3\n1,3,-2\n", "--rating-offset"),

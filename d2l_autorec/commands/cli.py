@@ -244,6 +244,9 @@ def device_names(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not cpu, gpu, or a list like cpu:0,cpu:1"
         )
+    named = [name.partition(":") for name in text.split(",")]
+    if len({(kind, int(index or 0)) for kind, _, index in named}) < len(named):
+        raise argparse.ArgumentTypeError(f"{text!r} names a device twice")
     return text
 
 

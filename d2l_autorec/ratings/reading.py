@@ -554,9 +554,11 @@ def _blocks_of_lines(raw: bytes) -> Iterator[bytes]:
 
 def _number(text: str) -> float | None:
     try:
-        return None if "_" in text else float(text)
+        number = None if "_" in text else float(text)
     except ValueError:
         return None
+    # pandas does not take digits and spaces that ASCII has not.
+    return number if re.fullmatch(r"[\s!-~]*", text, re.ASCII) else math.nan
 
 
 def _shown(text: str) -> str:

@@ -166,11 +166,18 @@ def test_streams_that_are_not_there(
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_pipe_that_closes_after_the_first_line(start, unbuffered):
+@pytest.mark.parametrize(
+    "writes",
+    [
+        "for n in range(10 ** 6): print(n)",
+        "sys.stdout.flush(); sys.stdout.buffer.write(bytes(10 ** 6))",
+    ],
+    ids=["lines", "at once"],
+)
+def test_a_pipe_that_closes_after_the_first_line(start, writes, unbuffered):
     """As of ``| head -1``."""
     env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-    many = "for n in range(10 ** 6): print(n)"
-    process = start("-c", FAKE.format(many), env=env, encoding="utf-8")
+    process = start("-c", FAKE.format(writes), env=env, encoding="utf-8")
     assert process.stdout.readline() == OK
     process.stdout.close()
     assert process.wait(timeout=60) == 1

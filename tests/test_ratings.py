@@ -439,6 +439,13 @@ def test_a_device_is_not_read():
         read_ratings(os.devnull)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/version"), reason="not Linux")
+def test_no_more_of_a_file_is_read_than_its_size():
+    """Of what Linux makes up that is none, and some of it, as kmsg, has no end."""
+    with pytest.raises(DataError, match="/proc/version: is empty"):
+        read_ratings("/proc/version")
+
+
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_ratings(tmp_path / "f")

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import math
+import os
 import re
 import struct
 import zipfile
@@ -633,7 +634,8 @@ def read_file(path: Path) -> bytes:
     """
     _check_is_file(path)
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:  # what the system makes up may have no end
+            return file.read(os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:

@@ -386,7 +386,14 @@ def disk(monkeypatch):
     return disk
 
 
-@pytest.mark.parametrize("command", ["train", "resume", "compare", "recommend"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        # Its writes are those of the next two together.
+        pytest.param("train", marks=pytest.mark.slow),
+        *("resume", "compare", "recommend"),
+    ],
+)
 def test_a_disk_that_is_full_from_any_file_on(
     small_data, tmp_path, capsys, monkeypatch, disk, command
 ):
@@ -398,7 +405,7 @@ def test_a_disk_that_is_full_from_any_file_on(
     results = ["--json", files[0], "--plot", files[1], "--quiet"]
     main, flags = {
         "train": (train.main, [*SMALL, "--save", model, "--overwrite", *results]),
-        "resume": (train.main, ["--resume", model, "-e", "2", "--quiet"]),
+        "resume": (train.main, ["--resume", model, "-e", "2", *results[:2], "--quiet"]),
         "compare": (compare.main, [*MEANS, *results]),
         "recommend": (
             recommend.main,

@@ -15,6 +15,7 @@ small operator does. Settings that the environment already has stay.
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import warnings
@@ -47,6 +48,7 @@ _HEIRS = {
 }
 # MXNet offers these, too, but calls none of them.
 _EXTINCT = ("in1d", "mirr", "msort", "npv", "pmt", "ppmt", "pv", "rate")
+_ROOM = 400 << 20  # bytes of addresses that its libraries take
 _ENGINES = ("NaiveEngine", "ThreadedEngine", "ThreadedEnginePerDevice")
 
 
@@ -128,6 +130,10 @@ def _check_settings() -> None:
         raise MXNetUnusable(
             "MXNet cannot be imported without docstrings (python -OO); -O will do"
         )
+    try:
+        mmap.mmap(-1, _ROOM).close()
+    except OSError:  # as of `ulimit -v`, under which its libraries end the process
+        raise MemoryError(f"MXNet takes {_ROOM >> 20} MiB") from None
 
 
 @contextmanager

@@ -269,12 +269,12 @@ def checked(matrix: Any) -> Any:
 
     Parameters
     ----------
-    matrix : scipy.sparse.csr_matrix or csc_matrix
+    matrix : scipy.sparse.csr_matrix
         Of any values.
 
     Returns
     -------
-    scipy.sparse.csr_matrix or csc_matrix
+    scipy.sparse.csr_matrix
         The same one.
 
     Raises
@@ -282,7 +282,7 @@ def checked(matrix: Any) -> Any:
     DataError
         If it is no such matrix, or its indices do not lie within its shape.
     """
-    if not sp.issparse(matrix) or matrix.format not in ("csr", "csc"):
+    if not sp.issparse(matrix) or matrix.format != "csr":
         raise DataError(f"a sparse matrix in CSR format is needed, not {type(matrix)}")
     try:
         matrix.check_format(full_check=True)

@@ -294,15 +294,18 @@ def campaign(num_folders, batch):
             "deep": {"num_hidden": (3, 2), "kind": "user", "members": 2, "clip": True},
             "paper": {"loss": "paper", "wd": 3.0, "optimizer": "nadam", "cold": "mean"},
             "rprop": {"optimizer": "rprop", "batch_size": None, "output": "sigmoid"},
+            "residual": {"kind": "user", "residual": True, "loss": "rmse"},
         }.items():
             train(root / "honest" / name, make_run(valid=name == "deep", **settings))
-        starts = [(0, 4)]  # the honest ones themselves
-        starts += [(n, n + batch) for n in range(4, num_folders + 4, batch)]
+        num = len(list((root / "honest").iterdir()))
+        last_one = num + num_folders
+        starts = [(0, num)]  # the honest ones themselves
+        starts += [(n, n + batch) for n in range(num, last_one, batch)]
         while starts:
             first, last = starts.pop(0)
             worker = subprocess.run(
                 [sys.executable, __file__, "--work", root]
-                + [str(first), str(min(last, num_folders + 4))],
+                + [str(first), str(min(last, last_one))],
                 capture_output=True,
                 text=True,
             )

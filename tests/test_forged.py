@@ -227,6 +227,19 @@ def test_a_pipe_is_not_waited_for(tmp_path, honest, name):
         load_model(directory)
 
 
+@pytest.mark.parametrize("name", ["model.json", "optimizer"])
+def test_a_folder_in_a_files_place_is_named_and_closed(tmp_path, honest, name):
+    directory = honest.write(tmp_path / "m")
+    file = next(directory.glob(f"{name}*"))
+    file.unlink()
+    file.mkdir()
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(IsADirectoryError) as caught:
+        load_model(directory)
+    assert caught.value.filename == str(file)
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_a_description_without_an_end_is_not_read(tmp_path, honest):
     file = honest.write(tmp_path / "m") / "model.json"
     os.truncate(file, 2**40)  # which takes no room on the disk
@@ -376,8 +389,10 @@ def test_no_matrix_comes_in_with_an_index_outside_it(enter):
     with pytest.raises(DataError, match="indptr"):
         enter(make_run(), falling)
     if enter is not ENTRANCES["evaluator"]:  # it takes dense ones, too
-        with pytest.raises(DataError, match="CSR"):
-            enter(make_run(), np.ones((9, 12)))
+        # Columns taken for rows would be walked beyond their end.
+        for other in (np.ones((9, 12)), sp.csc_matrix(np.ones((9, 12)))):
+            with pytest.raises(DataError, match="CSR"):
+                enter(make_run(), other)
 
 
 def test_cells_beyond_the_networks_outputs_are_refused():

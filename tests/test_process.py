@@ -4,16 +4,22 @@ Each ends with its exit status and one line. The command is a fake one, which ta
 tenth of the time that importing MXNet does.
 """
 
+import builtins
 import errno
 import gzip
 import io
 import os
+import re
+import resource
+import shutil
 import signal
 import sys
+from contextlib import contextmanager
 
 import pytest
 
 from d2l_autorec.commands import cli, compare, paper, recommend, train
+from d2l_autorec.serving import Checkpoint
 
 FAKE = """
 import os, sys, time
@@ -31,6 +37,7 @@ BAD = "raise errors.DataError('bad')"
 NO_HOME = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"), os.devnull + "/no")
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 NO_MEMORY = "error: not enough memory\n"
+LESS = "import resource as r; r.setrlimit(r.RLIMIT_AS, 2 * [400 << 20])"
 DRAW = "from d2l_autorec.serving import save_figure as s; from matplotlib.figure import"
 
 
@@ -53,7 +60,23 @@ def closed_pipe():
         (["-OO"], "import mxnet", 1, OK, "error: MXNet cannot be imported without doc"),
         ([], "bytearray(1 << 62)", 1, OK, NO_MEMORY),
         # As MXNet says it, after a traceback of its own.
-        ([], "raise RuntimeError('\\nFailed to allocate CPU')", 1, OK, NO_MEMORY[:-1]),
+        ([], "raise RuntimeError('\\nFailed to allocate CPU')", 1, OK, NO_MEMORY),
+        (
+            [],
+            "raise ImportError('tslib') from ImportError('failed to map segment')",
+            1,
+            OK,
+            NO_MEMORY,
+        ),
+        ([], "raise RuntimeError('can\\'t start new thread')", 1, OK, NO_MEMORY),
+        # Half of its libraries would end the process.
+        (
+            [],
+            f"{LESS}; import mxnet",
+            1,
+            OK,
+            f"{NO_MEMORY[:-1]}: MXNet takes 400 MiB\n",
+        ),
         ([], "cli.Parser(prog='c').parse_args(['-h'])", 0, OK + "usage: c", ""),
         ([], "cli.Parser(prog='c').parse_args(['-x'])", 2, OK, "c: error: unrec"),
         ([], "raise OSError(28, 'No space', 'f')", 1, OK, "error: f: No space\n"),
@@ -143,11 +166,18 @@ def test_streams_that_are_not_there(
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_pipe_that_closes_after_the_first_line(start, unbuffered):
+@pytest.mark.parametrize(
+    "writes",
+    [
+        "for n in range(10 ** 6): print(n)",
+        "sys.stdout.flush(); sys.stdout.buffer.write(bytes(10 ** 6))",
+    ],
+    ids=["lines", "at once"],
+)
+def test_a_pipe_that_closes_after_the_first_line(start, writes, unbuffered):
     """As of ``| head -1``."""
     env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-    many = "for n in range(10 ** 6): print(n)"
-    process = start("-c", FAKE.format(many), env=env, encoding="utf-8")
+    process = start("-c", FAKE.format(writes), env=env, encoding="utf-8")
     assert process.stdout.readline() == OK
     process.stdout.close()
     assert process.wait(timeout=60) == 1
@@ -324,6 +354,87 @@ def test_the_result_is_printed_where_no_file_can_be_written(
     out, err = capsys.readouterr()
     assert result in out
     assert err == f"error: {file}: No space left on device\n"
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """One that is full from the n-th file on that is opened to be written."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    opened = {"now": 0, "full": 0}
+
+    def counted(original):
+        def call(file, mode="r", *args, **kwargs):
+            if mode & os.O_CREAT if isinstance(mode, int) else set(mode) & set("wax+"):
+                opened["now"] += 1
+                if opened["now"] == opened["full"]:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+            return original(file, mode, *args, **kwargs)
+
+        return call
+
+    for module, name in ((os, "open"), (io, "open"), (builtins, "open")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+
+    @contextmanager
+    def disk(number):
+        opened.update(now=0, full=number)
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return disk
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        # Its writes are those of the next two together.
+        pytest.param("train", marks=pytest.mark.slow),
+        *("resume", "compare", "recommend"),
+    ],
+)
+def test_a_disk_that_is_full_from_any_file_on(
+    small_data, tmp_path, capsys, monkeypatch, disk, command
+):
+    """What was there stays, or is replaced by what is whole."""
+    draw = "matplotlib.figure.Figure.savefig"  # which takes its time
+    monkeypatch.setattr(draw, lambda _, file, **options: file.write_text("new"))
+    model, pairs = tmp_path / "m", tmp_path / "pairs.csv"
+    files = [tmp_path / "f.json", tmp_path / "f.svg"]
+    results = ["--json", files[0], "--plot", files[1], "--quiet"]
+    main, flags = {
+        "train": (train.main, [*SMALL, "--save", model, "--overwrite", *results]),
+        "resume": (train.main, ["--resume", model, "-e", "2", *results[:2], "--quiet"]),
+        "compare": (compare.main, [*MEANS, *results]),
+        "recommend": (
+            recommend.main,
+            ["--model", model, "--pairs", pairs, "--output", files[0]],
+        ),
+    }[command]
+    pairs.write_text("user_id,item_id\n1,1\n")
+    train.main([*SMALL, "--save", str(model)])
+    kept = shutil.copytree(model, tmp_path / "kept")
+    for number in range(1, 50):
+        shutil.rmtree(model)
+        shutil.copytree(kept, model)
+        for file in files:
+            file.write_text("old")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended, disk(number):
+            cli.run(lambda: main([*map(str, flags)]))
+        err = capsys.readouterr().err
+        Checkpoint.open(model)  # the old one, or the new one whole
+        assert {file.name for file in tmp_path.iterdir()} == {
+            *("data", "kept", "m", "pairs.csv", "f.json", "f.svg")
+        }
+        if not ended.value.code:
+            break
+        assert ended.value.code == 1
+        assert re.fullmatch(rf"error: {tmp_path}/\S+: .+\n", err)
+        last = files[1] if command == "compare" else files[0]  # to be written
+        assert last.read_text() == "old"
+    assert number > 2 and not err
 
 
 def test_an_error_without_a_file_is_shown(capsys):

@@ -265,6 +265,8 @@ def test_timestamps_beyond_whole_floats_are_no_integers():
         (b"1,2,3\n1,3,True\n", "f:2: rating 'True' is not a finite"),
         (b"user,item,rating\n1,2,True\n1,3,True\n", "f:2: rating 'True' is not"),
         (b"1,2,3\n1,3,1_0\n", "f:2: rating '1_0' is not a finite"),
+        ("1,2,3\n1,3,٣\n".encode(), "f:2: rating '٣' is not a finite"),
+        ("1,2,\xa03\n1,3,4\n".encode(), r"f:1: rating '\xa03' is not a finite"),
         (b"1;2;3\n1;3;4,5\n", "f:2: rating '4,5' is not a finite"),
         (b"1,2,3\n1,3,0\n", "f:2: rating '0' is not positive"),
         (b"1,2,3\n1,3,-2\n", "--rating-offset"),
@@ -437,6 +439,13 @@ def test_a_pipe_is_not_waited_for(tmp_path, name):
 def test_a_device_is_not_read():
     with pytest.raises(DataError, match=f"{os.devnull}: is a pipe or a device"):
         read_ratings(os.devnull)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/version"), reason="not Linux")
+def test_no_more_of_a_file_is_read_than_its_size():
+    """Of what Linux makes up that is none, and some of it, as kmsg, has no end."""
+    with pytest.raises(DataError, match="/proc/version: is empty"):
+        read_ratings("/proc/version")
 
 
 def test_files_that_are_not_there(tmp_path):

@@ -376,6 +376,7 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--devices", "cpu:" + 5000 * "9"], "' is not cpu, gpu, or a list"),
         (["--seed", 5000 * "9"], "' is not a whole number from 0"),
         (["--rating-offset", 5000 * "9"], "' is not a number"),
+        (["--devices", "cpu,cpu:1,cpu:00"], "names a device twice"),
         (["--optimizer", "adamax2"], "'adamax2' is not one of adadelta, "),
         (["--plot", "nowhere/curve.png"], "nowhere is not a folder"),
         (["--plot", "curve.txt"], "does not end in .png, .svg or .pdf"),

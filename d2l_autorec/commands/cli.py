@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 NOT_COMPARABLE = "not comparable with the book"
 _OUTPUT = "standard output"
-_MXNET_NO_MEMORY = "Failed to allocate"
+# As MXNet, Python's threads and the loader of compiled code say it.
+_NO_MEMORY = (
+    *("Failed to allocate", "Resource temporarily unavailable"),
+    *("can't start new thread", "failed to map segment"),
+)
 _MAX_SEEDS = 1000
 
 
@@ -140,10 +144,11 @@ def _message(command: Callable[[], None]) -> str:
         return f"error: {error}"
     except MemoryError as error:
         return f"error: not enough memory{f': {error}' if str(error) else ''}"
-    except RuntimeError as error:
-        if _MXNET_NO_MEMORY not in str(error):
+    except (RuntimeError, ImportError) as error:
+        said = f"{error} {error.__cause__}"
+        if not any(words in said for words in _NO_MEMORY):
             raise
-        return "error: not enough memory for MXNet's arrays"
+        return "error: not enough memory"
     except OSError as error:
         where = error.filename
         if not where and error.errno in (errno.EPIPE, errno.EBADF):
@@ -246,6 +251,9 @@ def device_names(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not cpu, gpu, or a list like cpu:0,cpu:1"
         )
+    named = [name.partition(":") for name in text.split(",")]
+    if len({(kind, int(index or 0)) for kind, _, index in named}) < len(named):
+        raise argparse.ArgumentTypeError(f"{text!r} names a device twice")
     return text
 
 

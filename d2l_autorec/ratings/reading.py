@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import math
+import os
 import re
 import struct
 import zipfile
@@ -596,9 +597,11 @@ def _blocks_of_lines(raw: bytes) -> Iterator[bytes]:
 
 def _number(text: str) -> float | None:
     try:
-        return None if "_" in text else float(text)
+        number = None if "_" in text else float(text)
     except ValueError:
         return None
+    # pandas does not take digits and spaces that ASCII has not.
+    return number if re.fullmatch(r"[\s!-~]*", text, re.ASCII) else math.nan
 
 
 def _shown(text: str) -> str:
@@ -674,7 +677,8 @@ def read_file(path: Path) -> bytes:
     """
     _check_is_file(path)
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:  # what the system makes up may have no end
+            return file.read(os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:

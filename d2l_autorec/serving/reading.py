@@ -79,8 +79,7 @@ def read_file(file: Path, largest: int | None = None) -> bytes:
     ModelError
         If it is no file, or larger.
     """
-    # Opening a pipe would wait for somebody to write to it.
-    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
+    with open(file, "rb", opener=_open_at_once) as opened:
         found = os.fstat(opened.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise ModelError(f"{file}: is no regular file")
@@ -90,6 +89,11 @@ def read_file(file: Path, largest: int | None = None) -> bytes:
                 f"{file}: has {found.st_size:,} bytes, and may have {largest:,} here"
             )
         return opened.read(found.st_size)
+
+
+def _open_at_once(file: str, flags: int) -> int:
+    """Open a pipe, too, without waiting for somebody to write to it."""
+    return os.open(file, flags | os.O_NONBLOCK)
 
 
 def read_signed(file: Path, digest: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The AutoRec paper's experiments, and keeping their results.
+"""The AutoRec paper's experiments.
 
 The protocol: a random tenth of the ratings is the test part, anew for each split; what
 is tuned, the weight decay, is chosen on a tenth of the first split's training part, and
@@ -17,21 +17,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import __version__
-from ..errors import DataError
-from ..serving import save_text
 from ..training import PRESETS, Recipe, hold_out
-from .tables import machine, markdown_table, spread
+from .records import Records
+from .tables import markdown_table, spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +37,6 @@ if TYPE_CHECKING:
 
 HIDDEN_UNITS = (10, 20, 40, 80, 100, 200, 300, 400, 500)
 VALID_RATIO = 0.1
-# Goes up when the same settings, data and seed give another result.
-REVISION = 1
 # What --only takes; "hidden" is the curve over the hidden units.
 NAMES = (
     *("item", "user", "rprop", "identity-identity", "sigmoid-identity"),
@@ -246,15 +240,7 @@ def fingerprint(ratings: Ratings) -> str:
     )
 
 
-def _with_all_settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the settings that came after a record, in which they had no effect."""
-    settings = record["settings"]
-    if "schedule" not in settings:  # of no recipe
-        return record
-    return {**record, "settings": {**asdict(Recipe()), **settings}}
-
-
-class Study:
+class Study(Records):
     """Trainings that have been done, and doing the others.
 
     Parameters
@@ -262,42 +248,17 @@ class Study:
     ratings : Ratings
         All of them.
     file : pathlib.Path
-        JSON that keeps each result as soon as there is one, so that a study that was
-        interrupted goes on where it was.
-
-    Attributes
-    ----------
-    records : list of dict
-        ``title``, ``split``, ``part`` (``'validation'`` or ``'test'``), ``settings``,
-        ``rmse`` and ``seconds`` of each training; what it was done on and with:
-        ``data``, ``revision`` and ``d2l_autorec``, which older records lack.
-    superseded : list of dict
-        Older records, whose training was done again on other data or by other code.
+        As for `Records`, with the ``title`` of each model.
     """
 
     def __init__(self, ratings: Ratings, file: Path) -> None:
-        self.ratings, self.file = ratings, file
-        self.records: list[dict[str, Any]] = []
-        self.superseded: list[dict[str, Any]] = []
-        if file.exists():
-            try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-                self.records = [*map(_with_all_settings, content["trainings"])]
-                self.superseded = content.get("superseded", [])
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
-                raise DataError(f"{file}: is not a study's results: {error}") from None
+        super().__init__(file, f"python -m d2l_autorec.paper --dataset {ratings.name}")
+        self.ratings = ratings
 
     @cached_property
     def data(self) -> str:
         """The `fingerprint` of the ratings."""
         return fingerprint(self.ratings)
-
-    def find(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Look up the record of a training by what it has to have, such as a split."""
-        for record in self.records:
-            if all(record.get(name) == value for name, value in key.items()):
-                return record
-        return None
 
     def run(
         self,
@@ -331,8 +292,7 @@ class Study:
         """
         settings = experiment.settings(wd)
         asked: dict[str, Any] = {"split": split, "part": part, "settings": settings}
-        key = {**asked, "data": self.data, "revision": REVISION}
-        if done := self.find(key):
+        if done := self.find_current(asked, self.data):
             tick(1.0, True)
             return float(done["rmse"])
         train_data, held_out = self.parts(split, part)
@@ -342,19 +302,12 @@ class Study:
             tick(1 / model.num_ticks, False)
         seconds = time.perf_counter() - start
         rmse = protocol_rmse(model, train_data, held_out, experiment.cold)
-        record = {
+        found = {
             "title": experiment.title,
-            **key,
-            "d2l_autorec": __version__,
             "rmse": rmse,
             "seconds": round(seconds, 1),
         }
-        if old := self.find(asked):
-            self.superseded.append(old)
-            self.records[self.records.index(old)] = record
-        else:
-            self.records.append(record)
-        self.save()
+        self.keep(asked, self.data, found)
         return rmse
 
     def parts(self, split: int, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -380,18 +333,6 @@ class Study:
         if part == "test":
             return train_data, test_data
         return hold_out(train_data, VALID_RATIO, split)
-
-    def save(self) -> None:
-        """Write the records."""
-        content = {
-            "command": f"python -m d2l_autorec.paper --dataset {self.ratings.name}",
-            "machine": machine(),
-            "python": platform.python_version(),
-            "date": date.today().isoformat(),
-            "trainings": self.records,
-            "superseded": self.superseded,
-        }
-        save_text(json.dumps(content, indent=1) + "\n", self.file)
 
     def choose(
         self, experiment: Experiment, tick: Callable[[float, bool], None]

@@ -36,8 +36,8 @@ class Records:
     records : list of dict
         Of each training what it was asked for, such as ``split``, ``part``
         (``'validation'`` or ``'test'``) and ``settings``; what came out, such as
-        ``rmse`` and ``seconds``; and what it was done on and with: ``data``,
-        ``revision``, ``d2l_autorec`` and ``date``, which older records lack.
+        ``rmse`` and ``seconds``; what it was done on and with: ``data``, ``revision``
+        and ``d2l_autorec``, which older records lack; and the ``date``, at the latest.
     superseded : list of dict
         Older records, whose training was done again on other data or by other code.
 
@@ -54,7 +54,8 @@ class Records:
         if file.exists():
             try:
                 content = json.loads(file.read_text(encoding="utf-8"))
-                self.records = [*map(_with_all_settings, content["trainings"])]
+                found = [{"date": content["date"], **r} for r in content["trainings"]]
+                self.records = [*map(_with_all_settings, found)]
                 self.superseded = content.get("superseded", [])
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise DataError(f"{file}: is not a study's results: {error}") from None

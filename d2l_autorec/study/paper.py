@@ -156,14 +156,9 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
     user = replace(paper, kind="user", lr=0.001, num_epochs=80)
     linear = replace(rprop, activation="identity")
     deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
-    rbm = {"model": "RBM", "max_steps": 1, "lr": 0.2, "momentum": 0.9}
-    item_rbm = {
-        **{**rbm, "kind": "item", "num_hidden": 200, "num_epochs": 45},
-        "batch_size": 64,
-    }
-    user_rbm = {
-        **{**rbm, "kind": "user", "num_hidden": 100, "num_epochs": 30},
-        "batch_size": 32,
+    rbm = {
+        **{"model": "RBM", "num_hidden": 200, "num_factors": 30, "lr": 0.02},
+        **{"num_epochs": 20, "batch_size": 64},
     }
     mf = {"model": "BiasedMF", "num_factors": 200, "lr": 0.02, "num_epochs": 40}
     llorma = {
@@ -186,8 +181,12 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         ),
         "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
         "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
-        "i-rbm": Experiment("I-RBM", "a, c", 0.854, None, (0.02,), 2, other=item_rbm),
-        "u-rbm": Experiment("U-RBM", "a, c", 0.881, None, (0.02,), 2, other=user_rbm),
+        "i-rbm": Experiment(
+            "I-RBM", "a, c", 0.854, None, (0.02,), 2, other={**rbm, "kind": "item"}
+        ),
+        "u-rbm": Experiment(
+            "U-RBM", "a, c", 0.881, None, (0.02,), 2, other={**rbm, "kind": "user"}
+        ),
         "mf": Experiment("BiasedMF", "c", 0.845, None, (0.8, 1.0, 1.25), 2, other=mf),
         "llorma": Experiment("LLORMA", "c", 0.833, None, (0.25,), 2, other=llorma),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (best.wd,)),

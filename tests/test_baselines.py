@@ -10,7 +10,13 @@ from d2l_autorec.fast import Factors
 from d2l_autorec.ratings import Ratings
 from d2l_autorec.study import LLORMA, RBM, BiasedMF
 from d2l_autorec.study.llorma import angles, kernel
-from d2l_autorec.study.rbm import Adam, Boltzmann, level_shares, rating_levels
+from d2l_autorec.study.rbm import (
+    Adam,
+    Boltzmann,
+    level_shares,
+    polynomials,
+    rating_levels,
+)
 
 
 def table(*rows):
@@ -152,7 +158,7 @@ def test_where_no_neighborhood_reaches_the_model_for_all_predicts():
 
 @pytest.fixture
 def machine():
-    made = Boltzmann(np.full((3, 2), 0.5), 4, 2, np.random.default_rng(0))
+    made = Boltzmann(np.full((3, 3), 1 / 3), 4, 2, np.random.default_rng(0))
     rng = np.random.default_rng(1)
     for parameter in made.parameters:
         parameter[:] = rng.normal(size=parameter.shape)
@@ -162,8 +168,9 @@ def machine():
 def full(machine):
     """Return the weights of columns x levels x hidden units, and the two biases."""
     level_factors, hidden_factors, level_bias, hidden_bias = machine.parameters
-    weights = (level_factors @ hidden_factors).reshape(3, 2, 4)
-    return weights.astype(float), level_bias.reshape(3, 2), hidden_bias
+    terms = level_factors.reshape(3, 1, 3, 2) * machine.polynomials[..., None]
+    weights = terms.sum(axis=2) @ hidden_factors
+    return weights.astype(float), level_bias.reshape(3, 3), hidden_bias
 
 
 def sigmoid(x):
@@ -175,9 +182,9 @@ def softmax(x):
 
 
 def test_the_gradients_of_cd_1_on_two_rows(machine):
-    rows = sp.csr_matrix(([1, 0, 1], [0, 2, 1], [0, 2, 3]), shape=(2, 3))
+    rows = sp.csr_matrix(([1, 0, 2], [0, 2, 1], [0, 2, 3]), shape=(2, 3))
     weights, level_bias, hidden_bias = full(machine)
-    given = [{0: 1, 2: 0}, {1: 1}]
+    given = [{0: 1, 2: 0}, {1: 2}]
     # The same numbers are drawn.
     draws = np.random.default_rng(5).random((2, 4), np.float32)
     d_weights, d_levels = np.zeros_like(weights), np.zeros_like(level_bias)
@@ -186,7 +193,7 @@ def test_the_gradients_of_cd_1_on_two_rows(machine):
         data = sigmoid(hidden_bias + sum(weights[j, k] for j, k in levels.items()))
         drawn = draws[row] < data
         chances = {j: softmax(level_bias[j] + weights[j] @ drawn) for j in levels}
-        inputs = sum(p[k] * weights[j, k] for j, p in chances.items() for k in (0, 1))
+        inputs = sum(p[k] * weights[j, k] for j, p in chances.items() for k in range(3))
         model = sigmoid(hidden_bias + inputs)
         for j, k in levels.items():
             d_weights[j, k] += data / 2
@@ -194,10 +201,11 @@ def test_the_gradients_of_cd_1_on_two_rows(machine):
             d_levels[j, k] += 0.5
             d_levels[j] -= chances[j] / 2
         d_hidden += (data - model) / 2
+    # By the chain rule, to the factors of the weights.
     level_factors, hidden_factors = machine.parameters[:2]
-    d_weights = d_weights.reshape(6, 4)
+    d_terms = np.einsum("kt,jkf->jtf", machine.polynomials, d_weights).reshape(9, 4)
     expected = (
-        *(d_weights @ hidden_factors.T, level_factors.T @ d_weights),
+        *(d_terms @ hidden_factors.T, level_factors.T @ d_terms),
         *(d_levels.ravel(), d_hidden),
     )
     found = machine.gradients(rows, np.random.default_rng(5))
@@ -245,6 +253,15 @@ def test_a_prediction_is_the_expected_level():
     assert model.predict(data).tolist() == [3.5] * 3
 
 
+def test_weights_of_levels_are_polynomials_of_them():
+    found = polynomials(5)
+    expected = [[1] * 5, [-2, -1, 0, 1, 2], [2, -1, -2, -1, 2]]
+    for column, values in zip(found.T, expected):
+        share = np.array(values) / np.linalg.norm(values)
+        np.testing.assert_allclose(abs(column @ share), 1, rtol=1e-5)
+    assert polynomials(2).shape == (2, 2)
+
+
 def test_levels_are_the_distinct_ratings_and_few():
     levels, codes = rating_levels(np.array([4.5, 1.0, 4.5, 3.0]))
     assert (levels.tolist(), codes.tolist()) == ([1, 3, 4.5], [2, 0, 2, 1])
@@ -265,9 +282,9 @@ def test_levels_start_as_often_as_they_are_given():
 def test_an_rbm_learns(kind):
     data = random_table()
     settings = {"num_hidden": 10, "num_factors": 4, "batch_size": 5}
-    model = fitted(RBM, data, kind=kind, lr=0.1, num_epochs=20, **settings)
+    model = fitted(RBM, data, kind=kind, lr=0.3, num_epochs=30, **settings)
     assert model.title == f"{kind[0].upper()}-RBM"
     columns = 30 if kind == "item" else 20
-    assert model.num_parameters == columns * 5 * 5 + 4 * 10 + 10
+    assert model.num_parameters == columns * (3 * 4 + 5) + 4 * 10 + 10
     error = model.predict(data) - data["rating"]
     assert np.sqrt(np.mean(error**2)) < 0.8 * data["rating"].std()

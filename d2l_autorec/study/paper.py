@@ -158,7 +158,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
     deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
     rbm = {
         **{"model": "RBM", "num_hidden": 200, "num_factors": 30, "lr": 0.02},
-        **{"num_epochs": 20, "batch_size": 64},
+        **{"num_epochs": 15, "batch_size": 64},
     }
     mf = {"model": "BiasedMF", "num_factors": 200, "lr": 0.02, "num_epochs": 40}
     llorma = {

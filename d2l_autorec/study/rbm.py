@@ -3,8 +3,10 @@
 References
 ----------
 R. Salakhutdinov, A. Mnih, G. Hinton, "Restricted Boltzmann Machines for Collaborative
-Filtering", ICML 2007: the model, in section 2; its factors, in section 5. D. P. Kingma,
-J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
+Filtering", ICML 2007: levels as softmax units in section 2, conditional machines in
+section 4, factors in section 5. T. Truyen, D. Phung, S. Venkatesh, "Ordinal Boltzmann
+Machines for Collaborative Filtering", UAI 2009, for weights that respect the order of
+levels. D. P. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ class RBM(Estimator):
     kind: str = "item"
     num_hidden: int = 200
     num_factors: int = 30
-    num_epochs: int = 10
+    num_epochs: int = 15
     batch_size: int = 64
     lr: float = 0.02
     wd: float = 0.02
@@ -114,8 +116,13 @@ class Boltzmann:
     .. math:: P(h_f = 1) = \sigma(b_f + \sum_j W_{j k_j f}), \qquad
               P(k_j = k) \propto \exp(c_{jk} + \sum_f W_{jkf} h_f)
 
-    with weights of a low rank, :math:`W_{jkf} = \sum_i A_{jki} B_{if}`, which overfit
-    less than any others would.
+    Any weights would overfit. These have a low rank, and neighboring levels have
+    similar ones:
+
+    .. math:: W_{jkf} = \sum_t \sum_i p_t(k) A_{jti} B_{if}
+
+    with orthonormal polynomials :math:`p_t` of the degrees 0, 1 and 2. That of degree 0
+    tells the hidden units that there is a rating at all, as in a conditional machine.
 
     Parameters
     ----------
@@ -130,9 +137,11 @@ class Boltzmann:
     Attributes
     ----------
     parameters : list of numpy.ndarray of float32
-        :math:`A`, of shape (num_columns * num_levels, num_factors); :math:`B`, of
-        shape (num_factors, num_hidden); :math:`c`, of shape (num_columns *
-        num_levels,); and :math:`b`, of shape (num_hidden,).
+        :math:`A`, of shape (num_columns * 3, num_factors); :math:`B`, of shape
+        (num_factors, num_hidden); :math:`c`, of shape (num_columns * num_levels,); and
+        :math:`b`, of shape (num_hidden,).
+    polynomials : numpy.ndarray of float32, shape (num_levels, 3)
+        :math:`p`; of two levels, without the degree 2.
     """
 
     def __init__(
@@ -142,9 +151,11 @@ class Boltzmann:
         num_factors: int,
         rng: np.random.Generator,
     ) -> None:
-        self.num_levels = shares.shape[1]
+        num_columns, num_levels = shares.shape
+        self.polynomials = polynomials(num_levels)
+        num_terms = self.polynomials.shape[1]
         initial = (
-            rng.normal(0, 0.03, (shares.size, num_factors)),
+            rng.normal(0, 0.03, (num_columns * num_terms, num_factors)),
             rng.normal(0, 0.1, (num_factors, num_hidden)),
             np.log(shares).ravel(),
             np.zeros(num_hidden),
@@ -174,17 +185,17 @@ class Boltzmann:
         list of numpy.ndarray of float32
             Of each of the parameters; up is better.
         """
-        _, hidden_factors, _, _ = self.parameters
-        data = self._one_hot(rows)
-        inputs, hidden = self._infer(data)
+        _, hidden_factors, level_bias, _ = self.parameters
+        data, inputs, hidden = self._infer(rows, self.polynomials[rows.data])
         drawn = rng.random(hidden.shape, np.float32) < hidden
-        model = self._spread(rows, self._chances(drawn.astype(np.float32), rows))
-        inputs_then, hidden_then = self._infer(model)
+        chances = self._chances(drawn.astype(np.float32), rows)
+        model, inputs_then, hidden_then = self._infer(rows, chances @ self.polynomials)
+        chances[np.arange(rows.nnz), rows.data] -= 1
         found = (
             data.T @ (hidden @ hidden_factors.T)
             - model.T @ (hidden_then @ hidden_factors.T),
             inputs.T @ hidden - inputs_then.T @ hidden_then,
-            np.asarray((data - model).sum(axis=0)).ravel(),
+            -np.asarray(spread_out(rows, chances).sum(axis=0)).ravel(),
             (hidden - hidden_then).sum(axis=0),
         )
         return [gradient / np.float32(rows.shape[0]) for gradient in found]
@@ -199,8 +210,8 @@ class Boltzmann:
         rows, rng
             As for `gradients`.
         lr : float
-            Learning rate; that of :math:`B`, in which the cells of all columns meet, is
-            an eighth of it.
+            Learning rate; that of :math:`B`, in which all columns meet, is an eighth of
+            it.
         wd : float
             Weight decay of :math:`A` and :math:`B`.
         """
@@ -225,36 +236,66 @@ class Boltzmann:
         numpy.ndarray of float32, shape (num_cells, num_levels)
             In the order in which the cells are stored.
         """
-        _, hidden = self._infer(self._one_hot(rows))
+        _, _, hidden = self._infer(rows, self.polynomials[rows.data])
         return self._chances(hidden, cells)
 
-    def _one_hot(self, rows: sp.csr_matrix) -> sp.csr_matrix:
-        """Write a 1 where a level is, of shape (num_rows, num_columns * num_levels)."""
-        place = rows.indices * self.num_levels + rows.data
-        ones = np.ones(len(place), np.float32)
-        shape = (rows.shape[0], rows.shape[1] * self.num_levels)
-        return sp.csr_matrix((ones, place, rows.indptr), shape)
-
-    def _spread(self, cells: sp.csr_matrix, chances: np.ndarray) -> sp.csr_matrix:
-        """Write probabilities of the levels of cells, in the same shape."""
-        place = cells.indices[:, None] * self.num_levels + np.arange(self.num_levels)
-        shape = (cells.shape[0], cells.shape[1] * self.num_levels)
-        starts = cells.indptr * self.num_levels
-        return sp.csr_matrix((chances.ravel(), place.ravel(), starts), shape)
-
-    def _infer(self, levels: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-        """Compute sums of level factors, and the hidden units' probabilities."""
+    def _infer(
+        self, rows: sp.csr_matrix, terms: np.ndarray
+    ) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+        """Compute the hidden units' probabilities, and what leads to them."""
         level_factors, hidden_factors, _, bias = self.parameters
+        levels = spread_out(rows, terms)
         inputs = levels @ level_factors
-        return inputs, expit(bias + inputs @ hidden_factors)
+        return levels, inputs, expit(bias + inputs @ hidden_factors)
 
     def _chances(self, hidden: np.ndarray, cells: sp.csr_matrix) -> np.ndarray:
         """Compute the probabilities of the levels of cells, given the hidden units."""
         level_factors, hidden_factors, bias, _ = self.parameters
-        scores = bias + hidden @ hidden_factors.T @ level_factors.T
-        scores = scores.reshape(len(hidden), -1, self.num_levels)
+        num_levels, num_terms = self.polynomials.shape
+        terms = hidden @ hidden_factors.T @ level_factors.T
         row = np.repeat(np.arange(len(hidden)), np.diff(cells.indptr))
-        return np.asarray(softmax(scores[row, cells.indices], axis=1))
+        terms = terms.reshape(len(hidden), -1, num_terms)[row, cells.indices]
+        scores = bias.reshape(-1, num_levels)[cells.indices]
+        return np.asarray(softmax(scores + terms @ self.polynomials.T, axis=1))
+
+
+def polynomials(num_levels: int, degree: int = 2) -> np.ndarray:
+    """Compute orthonormal polynomials of levels.
+
+    Parameters
+    ----------
+    num_levels : int
+        Levels count from 0.
+    degree : int
+        The highest one, if there are more levels.
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (num_levels, min(degree + 1, num_levels))
+        A column each, that of degree 0 first.
+    """
+    powers = np.vander(np.arange(num_levels), degree + 1, increasing=True)
+    return np.linalg.qr(powers)[0].astype(np.float32)
+
+
+def spread_out(cells: sp.csr_matrix, values: np.ndarray) -> sp.csr_matrix:
+    """Lay several values of each cell out side by side.
+
+    Parameters
+    ----------
+    cells : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
+        The cells are those that it stores.
+    values : numpy.ndarray, shape (num_cells, num_values)
+        In the order in which the cells are stored.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix, shape (num_rows, num_columns * num_values)
+    """
+    num_values = values.shape[1]
+    columns = cells.indices[:, None] * num_values + np.arange(num_values)
+    starts, shape = cells.indptr * num_values, np.array(cells.shape) * [1, num_values]
+    return sp.csr_matrix((values.ravel(), columns.ravel(), starts), tuple(shape))
 
 
 class Adam:

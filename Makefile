@@ -5,7 +5,7 @@ FITS := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test test-all results paper notebooks constraints clean
+.PHONY: train test test-all results paper anywhere figures notebooks constraints clean
 
 train: .venv/installed
 	$(PY) -m d2l_autorec.train
@@ -25,6 +25,14 @@ results: .venv/installed
 # Goes on where it was interrupted; an hour or more on 2 cores.
 paper: .venv/installed
 	$(PY) -m d2l_autorec.paper --out docs/results
+
+# Models on many sets, for hours: goes on where it was interrupted.
+anywhere: .venv/installed
+	$(PY) benchmarks/anywhere.py
+
+# Writes docs/results.md from what the two above have kept.
+figures: .venv/installed
+	$(PY) benchmarks/results.py
 
 notebooks: .venv/installed-test
 	$(PY) notebooks/build.py

@@ -6,11 +6,17 @@ import pytest
 import scipy.sparse as sp
 
 from d2l_autorec.errors import TrainingDiverged
-from d2l_autorec.fast import Boltzmann, Factors
+from d2l_autorec.fast import Factors
 from d2l_autorec.ratings import Ratings
 from d2l_autorec.study import LLORMA, RBM, BiasedMF
 from d2l_autorec.study.llorma import angles, kernel
-from d2l_autorec.study.rbm import level_shares, rating_levels
+from d2l_autorec.study.rbm import (
+    Adam,
+    Boltzmann,
+    level_shares,
+    polynomials,
+    rating_levels,
+)
 
 
 def table(*rows):
@@ -152,68 +158,108 @@ def test_where_no_neighborhood_reaches_the_model_for_all_predicts():
 
 @pytest.fixture
 def machine():
-    made = Boltzmann(np.full((3, 2), 0.5), 4, np.random.default_rng(0))
+    made = Boltzmann(np.full((3, 3), 1 / 3), 4, 2, np.random.default_rng(0))
     rng = np.random.default_rng(1)
     for parameter in made.parameters:
         parameter[:] = rng.normal(size=parameter.shape)
     return made
 
 
+def full(machine):
+    """Return the weights of columns x levels x hidden units, and the two biases."""
+    level_factors, hidden_factors, level_bias, hidden_bias = machine.parameters
+    terms = level_factors.reshape(3, 1, 3, 2) * machine.polynomials[..., None]
+    weights = terms.sum(axis=2) @ hidden_factors
+    return weights.astype(float), level_bias.reshape(3, 3), hidden_bias
+
+
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def test_a_step_of_cd_1_on_two_rows(machine):
-    rows = sp.csr_matrix(([1, 0, 1], [0, 2, 1], [0, 2, 3]), shape=(2, 3))
-    weights, visible_bias, hidden_bias = (p.astype(float) for p in machine.parameters)
-    given = [{0: 1, 2: 0}, {1: 1}]
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum()
+
+
+def test_the_gradients_of_cd_1_on_two_rows(machine):
+    rows = sp.csr_matrix(([1, 0, 2], [0, 2, 1], [0, 2, 3]), shape=(2, 3))
+    weights, level_bias, hidden_bias = full(machine)
+    given = [{0: 1, 2: 0}, {1: 2}]
     # The same numbers are drawn.
-    rng = np.random.default_rng(5)
-    units = rng.random((1, 2, 4), np.float32)[0]
-    draws = iter(rng.random((1, 3), np.float32)[0])
-    d_weights, d_visible = np.zeros_like(weights), np.zeros_like(visible_bias)
+    draws = np.random.default_rng(5).random((2, 4), np.float32)
+    d_weights, d_levels = np.zeros_like(weights), np.zeros_like(level_bias)
     d_hidden = np.zeros_like(hidden_bias)
     for row, levels in enumerate(given):
         data = sigmoid(hidden_bias + sum(weights[j, k] for j, k in levels.items()))
-        hidden = (units[row] < data).astype(float)
-        drawn = {}
-        for j in levels:
-            scores = np.exp(visible_bias[j] + weights[j] @ hidden)
-            drawn[j] = int(next(draws) >= scores[0] / scores.sum())
-        model = sigmoid(hidden_bias + sum(weights[j, k] for j, k in drawn.items()))
-        for j in levels:
-            d_weights[j, levels[j]] += data / 2
-            d_weights[j, drawn[j]] -= model / 2
-            d_visible[j, levels[j]] += 0.5
-            d_visible[j, drawn[j]] -= 0.5
+        drawn = draws[row] < data
+        chances = {j: softmax(level_bias[j] + weights[j] @ drawn) for j in levels}
+        inputs = sum(p[k] * weights[j, k] for j, p in chances.items() for k in range(3))
+        model = sigmoid(hidden_bias + inputs)
+        for j, k in levels.items():
+            d_weights[j, k] += data / 2
+            d_weights[j] -= np.outer(chances[j], model) / 2
+            d_levels[j, k] += 0.5
+            d_levels[j] -= chances[j] / 2
         d_hidden += (data - model) / 2
-    assert np.abs(d_visible).sum() > 0  # what is drawn is not all as it was
-    machine.step(rows, 1, 0.1, 0.0, 0.01, np.random.default_rng(5))
-    decayed = weights * (1 - 0.1 * 0.01)
-    np.testing.assert_allclose(machine.weights, decayed + 0.1 * d_weights, rtol=1e-4)
-    np.testing.assert_allclose(machine.visible_bias, visible_bias + 0.1 * d_visible)
-    np.testing.assert_allclose(machine.hidden_bias, hidden_bias + 0.1 * d_hidden)
+    # By the chain rule, to the factors of the weights.
+    level_factors, hidden_factors = machine.parameters[:2]
+    d_terms = np.einsum("kt,jkf->jtf", machine.polynomials, d_weights).reshape(9, 4)
+    expected = (
+        *(d_terms @ hidden_factors.T, level_factors.T @ d_terms),
+        *(d_levels.ravel(), d_hidden),
+    )
+    found = machine.gradients(rows, np.random.default_rng(5))
+    for one, other in zip(found, expected):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_momentum_repeats_a_share_of_the_last_step(machine):
-    empty = sp.csr_matrix((2, 3), dtype=int)
-    machine._velocities[0][:] = 1
-    before = machine.weights.copy()
-    for _ in range(2):
-        machine.step(empty, 1, 0.1, 0.5, 0.0, np.random.default_rng(0))
-    np.testing.assert_allclose(machine.weights, before + 0.5 + 0.25, rtol=1e-5)
+def test_a_step_goes_up_the_gradients_less_the_decay(machine, monkeypatch):
+    gradients = [np.full_like(parameter, 0.5) for parameter in machine.parameters]
+    monkeypatch.setattr(machine, "gradients", lambda rows, rng: gradients)
+    before = [parameter.copy() for parameter in machine.parameters]
+    machine.step(None, 0.8, 10.0, None)
+    # The first step by Adam is the sign of the gradient, as long as lr says.
+    lengths = [parameter - old for parameter, old in zip(machine.parameters, before)]
+    for length, old, lr, wd in zip(
+        lengths, before, (0.8, 0.1, 0.8, 0.8), (10, 10, 0, 0)
+    ):
+        np.testing.assert_allclose(length, lr * np.sign(0.5 - wd * old), rtol=1e-4)
 
 
-def test_a_prediction_is_the_expected_level(machine):
+def test_adam_by_hand():
+    adam = Adam(np.zeros(1))
+    adam.step(np.array([2.0]), 0.1)
+    # Means of the gradient and its square, corrected: (0.9 * 0.2 - 0.1) / 0.19 and
+    # (0.999 * 0.004 + 0.001) / 0.001999.
+    expected = 0.1 * (0.08 / 0.19) / (0.004996 / 0.001999) ** 0.5
+    assert adam.step(np.array([-1.0]), 0.1) == pytest.approx(expected)
+
+
+def test_chances_of_levels_given_the_ratings_of_the_row(machine):
     rows = sp.csr_matrix(([1], [0], [0, 1, 1]), shape=(2, 3))
     cells = sp.csr_matrix(([1, 1], [2, 1], [0, 1, 2]), shape=(2, 3))
-    found = machine.expect(rows, np.array([10.0, 20.0]), cells)
-    weights, visible_bias, hidden_bias = machine.parameters
+    found = machine.chances(rows, cells)
+    weights, level_bias, hidden_bias = full(machine)
     for n, (j, inputs) in enumerate([(2, weights[0, 1]), (1, 0)]):
         hidden = sigmoid(hidden_bias + inputs)
-        scores = np.exp(visible_bias[j] + weights[j] @ hidden)
-        expected = (10 * scores[0] + 20 * scores[1]) / scores.sum()
-        assert found[n] == pytest.approx(expected, rel=1e-5)
+        expected = softmax(level_bias[j] + weights[j] @ hidden)
+        np.testing.assert_allclose(found[n], expected, rtol=1e-4)
+
+
+def test_a_prediction_is_the_expected_level():
+    data = table(("a", "x", 2.0), ("a", "y", 4.0), ("b", "x", 4.0))
+    model = fitted(RBM, data, num_epochs=1)
+    model.machine.chances = lambda rows, cells: np.tile([0.25, 0.75], (cells.nnz, 1))
+    assert model.predict(data).tolist() == [3.5] * 3
+
+
+def test_weights_of_levels_are_polynomials_of_them():
+    found = polynomials(5)
+    expected = [[1] * 5, [-2, -1, 0, 1, 2], [2, -1, -2, -1, 2]]
+    for column, values in zip(found.T, expected):
+        share = np.array(values) / np.linalg.norm(values)
+        np.testing.assert_allclose(abs(column @ share), 1, rtol=1e-5)
+    assert polynomials(2).shape == (2, 2)
 
 
 def test_levels_are_the_distinct_ratings_and_few():
@@ -235,9 +281,10 @@ def test_levels_start_as_often_as_they_are_given():
 @pytest.mark.parametrize("kind", ["item", "user"])
 def test_an_rbm_learns(kind):
     data = random_table()
-    model = fitted(RBM, data, kind=kind, num_hidden=10, batch_size=5, num_epochs=30)
+    settings = {"num_hidden": 10, "num_factors": 4, "batch_size": 5}
+    model = fitted(RBM, data, kind=kind, lr=0.3, num_epochs=30, **settings)
     assert model.title == f"{kind[0].upper()}-RBM"
     columns = 30 if kind == "item" else 20
-    assert model.num_parameters == columns * 5 * 11 + 10
+    assert model.num_parameters == columns * (3 * 4 + 5) + 4 * 10 + 10
     error = model.predict(data) - data["rating"]
     assert np.sqrt(np.mean(error**2)) < 0.8 * data["rating"].std()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from d2l_autorec.commands import train
-from d2l_autorec.study import Study, experiments
+from d2l_autorec.study import Records, experiments
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SPEC = util.spec_from_file_location("build", NOTEBOOKS / "build.py")
@@ -146,7 +146,7 @@ def test_the_committed_outputs_are_of_a_clean_run(name, language):
 
 @pytest.mark.parametrize("language", build.LANGUAGES)
 def test_the_committed_paper_notebook_shows_the_committed_study(language):
-    study = Study(None, STUDY)  # whose records are shown, be they of older code
+    study = Records(STUDY, "")  # which are shown, be they of older code
     lines = shown(build.load(language, "paper"), "reached").splitlines()
     for experiment in experiments().values():
         if experiment.published is None:

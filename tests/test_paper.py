@@ -10,7 +10,7 @@ import pytest
 from d2l_autorec import Ratings, __version__
 from d2l_autorec.commands import paper as command
 from d2l_autorec.errors import DataError
-from d2l_autorec.study import Experiment, Row, Study, paper, report
+from d2l_autorec.study import Experiment, Row, Study, paper, records, report
 from d2l_autorec.training import PRESETS
 
 TINY = replace(PRESETS["paper"], num_hidden=3, num_epochs=2)
@@ -76,7 +76,7 @@ def test_results_of_other_code_or_data_are_not_taken_for_current(
     study.run(ITEM, 1.0, 0, "test", silent)
     first = study.records[0]
     if change == "revision":
-        monkeypatch.setattr(paper, "REVISION", paper.REVISION + 1)
+        monkeypatch.setattr(records, "REVISION", records.REVISION + 1)
     elif change == "rating":
         changed = ratings.data.copy()
         changed.loc[0, "rating"] = 6.5 - changed.loc[0, "rating"]
@@ -103,7 +103,7 @@ def test_a_record_says_what_it_was_done_with(study):
     study.run(ITEM, 1.0, 0, "test", silent)
     (record,) = study.records
     assert record["d2l_autorec"] == __version__
-    assert record["revision"] == paper.REVISION
+    assert record["revision"] == records.REVISION
     assert record["data"].startswith("40 users, 25 items, 400 ratings, SHA-256 ")
 
 

@@ -2,7 +2,6 @@
 
 from .adam import FASTER
 from .arrays import dense, on_device, row_bounds
-from .boltzmann import Boltzmann
 from .cells import members, predict_cells
 from .factors import Factors
 from .fused import FusedStep
@@ -12,7 +11,6 @@ from .step import SparseStep
 __all__ = [
     "FASTER",
     "FusedStep",
-    "Boltzmann",
     "Factors",
     "SparseStep",
     "deepen",

@@ -21,7 +21,6 @@ from .llorma import LLORMA as LLORMA
 from .paper import HIDDEN_UNITS as HIDDEN_UNITS
 from .paper import NAMES as NAMES
 from .paper import PROTOCOL as PROTOCOL
-from .paper import REVISION as REVISION
 from .paper import Experiment as Experiment
 from .paper import Row as Row
 from .paper import Study as Study
@@ -31,6 +30,8 @@ from .paper import protocol_rmse as protocol_rmse
 from .paper import report as report
 from .ranking import ranking as ranking
 from .rbm import RBM as RBM
+from .records import REVISION as REVISION
+from .records import Records as Records
 from .search import GridSearch as GridSearch
 from .tables import machine as machine
 from .tables import markdown_table as markdown_table

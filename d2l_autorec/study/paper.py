@@ -1,4 +1,4 @@
-"""The AutoRec paper's experiments, and keeping their results.
+"""The AutoRec paper's experiments.
 
 The protocol: a random tenth of the ratings is the test part, anew for each split; what
 is tuned, the weight decay, is chosen on a tenth of the first split's training part, and
@@ -17,21 +17,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import __version__
-from ..errors import DataError
-from ..serving import save_text
 from ..training import PRESETS, VALID_RATIO, Blend, Recipe, hold_out
-from .tables import machine, markdown_table, spread
+from .records import Records
+from .tables import markdown_table, spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +36,6 @@ if TYPE_CHECKING:
     from .estimators import Estimator
 
 HIDDEN_UNITS = (10, 20, 40, 80, 100, 200, 300, 400, 500)
-# Goes up when the same settings, data and seed give another result.
-REVISION = 1
 # What --only takes; "hidden" is the curve over the hidden units.
 NAMES = (
     *("item", "user", "rprop", "identity-identity", "sigmoid-identity"),
@@ -173,14 +167,9 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
     user = replace(paper, kind="user", lr=0.001, num_epochs=80)
     linear = replace(rprop, activation="identity")
     deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
-    rbm = {"model": "RBM", "max_steps": 1, "lr": 0.2, "momentum": 0.9}
-    item_rbm = {
-        **{**rbm, "kind": "item", "num_hidden": 200, "num_epochs": 45},
-        "batch_size": 64,
-    }
-    user_rbm = {
-        **{**rbm, "kind": "user", "num_hidden": 100, "num_epochs": 30},
-        "batch_size": 32,
+    rbm = {
+        **{"model": "RBM", "num_hidden": 200, "num_factors": 30, "lr": 0.02},
+        **{"num_epochs": 15, "batch_size": 64},
     }
     mf = {"model": "BiasedMF", "num_factors": 200, "lr": 0.02, "num_epochs": 40}
     llorma = {
@@ -203,8 +192,12 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         ),
         "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
         "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
-        "i-rbm": Experiment("I-RBM", "a, c", 0.854, None, (0.02,), 2, other=item_rbm),
-        "u-rbm": Experiment("U-RBM", "a, c", 0.881, None, (0.02,), 2, other=user_rbm),
+        "i-rbm": Experiment(
+            "I-RBM", "a, c", 0.854, None, (0.02,), 2, other={**rbm, "kind": "item"}
+        ),
+        "u-rbm": Experiment(
+            "U-RBM", "a, c", 0.881, None, (0.02,), 2, other={**rbm, "kind": "user"}
+        ),
         "mf": Experiment("BiasedMF", "c", 0.845, None, (0.8, 1.0, 1.25), 2, other=mf),
         "llorma": Experiment("LLORMA", "c", 0.833, None, (0.25,), 2, other=llorma),
         "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (None,)),
@@ -259,15 +252,7 @@ def fingerprint(ratings: Ratings) -> str:
     )
 
 
-def _with_all_settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the settings that came after a record, in which they had no effect."""
-    settings = record["settings"]
-    if "schedule" not in settings:  # of no recipe
-        return record
-    return {**record, "settings": {**asdict(Recipe()), **settings}}
-
-
-class Study:
+class Study(Records):
     """Trainings that have been done, and doing the others.
 
     Parameters
@@ -275,42 +260,17 @@ class Study:
     ratings : Ratings
         All of them.
     file : pathlib.Path
-        JSON that keeps each result as soon as there is one, so that a study that was
-        interrupted goes on where it was.
-
-    Attributes
-    ----------
-    records : list of dict
-        ``title``, ``split``, ``part`` (``'validation'`` or ``'test'``), ``settings``,
-        ``rmse`` and ``seconds`` of each training; what it was done on and with:
-        ``data``, ``revision`` and ``d2l_autorec``, which older records lack.
-    superseded : list of dict
-        Older records, whose training was done again on other data or by other code.
+        As for `Records`, with the ``title`` of each model.
     """
 
     def __init__(self, ratings: Ratings, file: Path) -> None:
-        self.ratings, self.file = ratings, file
-        self.records: list[dict[str, Any]] = []
-        self.superseded: list[dict[str, Any]] = []
-        if file.exists():
-            try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-                self.records = [*map(_with_all_settings, content["trainings"])]
-                self.superseded = content.get("superseded", [])
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
-                raise DataError(f"{file}: is not a study's results: {error}") from None
+        super().__init__(file, f"python -m d2l_autorec.paper --dataset {ratings.name}")
+        self.ratings = ratings
 
     @cached_property
     def data(self) -> str:
         """The `fingerprint` of the ratings."""
         return fingerprint(self.ratings)
-
-    def find(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Look up the record of a training by what it has to have, such as a split."""
-        for record in self.records:
-            if all(record.get(name) == value for name, value in key.items()):
-                return record
-        return None
 
     def run(
         self,
@@ -344,8 +304,7 @@ class Study:
         """
         settings = experiment.settings(wd)
         asked: dict[str, Any] = {"split": split, "part": part, "settings": settings}
-        key = {**asked, "data": self.data, "revision": REVISION}
-        if done := self.find(key):
+        if done := self.find_current(asked, self.data):
             tick(1.0, True)
             return float(done["rmse"])
         train_data, held_out = self.parts(split, part)
@@ -355,19 +314,12 @@ class Study:
             tick(1 / model.num_ticks, False)
         seconds = time.perf_counter() - start
         rmse = protocol_rmse(model, train_data, held_out, experiment.cold)
-        record = {
+        found = {
             "title": experiment.title,
-            **key,
-            "d2l_autorec": __version__,
             "rmse": rmse,
             "seconds": round(seconds, 1),
         }
-        if old := self.find(asked):
-            self.superseded.append(old)
-            self.records[self.records.index(old)] = record
-        else:
-            self.records.append(record)
-        self.save()
+        self.keep(asked, self.data, found)
         return rmse
 
     def parts(self, split: int, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -393,18 +345,6 @@ class Study:
         if part == "test":
             return train_data, test_data
         return hold_out(train_data, VALID_RATIO, split)
-
-    def save(self) -> None:
-        """Write the records."""
-        content = {
-            "command": f"python -m d2l_autorec.paper --dataset {self.ratings.name}",
-            "machine": machine(),
-            "python": platform.python_version(),
-            "date": date.today().isoformat(),
-            "trainings": self.records,
-            "superseded": self.superseded,
-        }
-        save_text(json.dumps(content, indent=1) + "\n", self.file)
 
     def choose(
         self, experiment: Experiment, tick: Callable[[float, bool], None]

@@ -1,0 +1,122 @@
+"""A line for each figure that we stand behind: ``python benchmarks/results.py``.
+
+Writes ``docs/results.md`` from the records in ``docs/results/``, which
+``d2l_autorec.paper`` and ``anywhere.py`` keep: the trainings that were scored on a test
+part, with the settings that the code has today. Those of older code are marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anywhere
+
+from d2l_autorec.serving import save_text
+from d2l_autorec.study import REVISION, Records, experiments, markdown_table, spread
+
+DOCS = Path(__file__).parents[1] / "docs"
+TEXT = """# Figures
+
+Each figure that we stand behind, from the records of the trainings in
+[`docs/results/`](map.md#beside-the-package), with the settings that the code has today.
+This page is written by `python benchmarks/results.py`.
+
+- Split: random is a tenth of the ratings, another one for each seed; u1 to u5 are
+  MovieLens 100K's own folds.
+- Protocol: that of the [paper](paper.md) clips predictions to the rating scale, and
+  gives cold users and items, which have no training rating, a 3; *as predicted* leaves
+  both to the model.
+- RMSE: pooled over the test part, mean ± standard deviation over the runs.
+- Copies of a data set, such as `ml-100k:1/10`: `benchmarks/anywhere.py`.
+- Date: of the last run. Code: the version of the package and the revision of its
+  results. **Older** code came before a change that may move results; the command
+  computes them again.
+
+{table}
+"""
+
+
+class Figure(NamedTuple):
+    """What a line is about, and the records of its runs."""
+
+    dataset: str
+    split: str
+    protocol: str
+    model: str
+    command: str
+    runs: Sequence[Mapping[str, Any]]
+
+
+def of_the_paper(file: Path) -> Iterator[Figure]:
+    """Find the trainings of the paper's experiments on a data set."""
+    command = f"python -m d2l_autorec.paper --dataset {file.stem} --only "
+    records = Records(file, command).records
+    for name, experiment in experiments().items():
+        only = "hidden" if name.startswith("hidden") else name
+        about = (file.stem, "random", "paper", experiment.title, command + only)
+        for settings in map(experiment.settings, experiment.wds):
+            key = {"part": "test", "settings": settings}
+            runs = [r for r in records if all(r[k] == key[k] for k in key)]
+            yield Figure(*about, runs[: experiment.num_splits])
+
+
+def of_anywhere(file: Path) -> Iterator[Figure]:
+    """Find the trainings on many sets."""
+    records = Records(file, anywhere.COMMAND)
+    for name in anywhere.SETS:
+        split = "u1-u5" if name.endswith("u1-u5") else "random"
+        for title in anywhere.MODELS:
+            command = f"{anywhere.COMMAND} --only {name} --models {title}"
+            runs = [*anywhere.runs_of(records, name, title).values()]
+            yield Figure(name, split, "as predicted", title, command, runs)
+
+
+def line(figure: Figure) -> Sequence[str]:
+    """Write a figure's line."""
+    *about, command, runs = figure
+    codes = {_code(run) for run in runs}
+    return (
+        *about,
+        spread([run["rmse"] for run in runs], ".4f"),
+        str(len(runs)),
+        f"`{command}`",
+        max(run["date"] for run in runs),
+        ", ".join(sorted(codes)),
+    )
+
+
+def _code(run: Mapping[str, Any]) -> str:
+    if run.get("revision") == REVISION:
+        return f"{run['d2l_autorec']}, revision {REVISION}"
+    return "**older**"
+
+
+def page(folder: Path) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        With the records.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    files = sorted(file for file in folder.glob("*.json") if file.stem != "anywhere")
+    figures = [figure for file in files for figure in of_the_paper(file)]
+    figures += of_anywhere(folder / "anywhere.json")
+    header = (
+        *("data set", "split", "protocol", "model", "RMSE", "runs"),
+        *("command", "date", "code"),
+    )
+    return TEXT.format(
+        table=markdown_table([header, *(line(f) for f in figures if f.runs)])
+    )
+
+
+if __name__ == "__main__":
+    save_text(page(DOCS / "results"), DOCS / "results.md")

@@ -44,7 +44,7 @@ class Between:
 
     def __init__(self, net: AutoRec, num_rows: int, num_sums: int) -> None:
         self.net, self.num_rows, self.num_units = net, num_rows, num_sums
-        self.d_sums = aligned(num_rows, num_sums)
+        self.d_sums, self.hidden = aligned(num_rows, num_sums), aligned(0, 0)
 
     def forward(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Compute the last hidden layer.
@@ -65,9 +65,10 @@ class Between:
         with autograd.record():
             self.last = deepen(self.net, self.sums)
         self.num_units = self.last.shape[1]
-        hidden = aligned(*self.last.shape)
-        hidden[:, : self.num_units] = view(self.last)
-        return hidden
+        if not self.hidden.size:
+            self.hidden = aligned(*self.last.shape)
+        self.hidden[:, : self.num_units] = view(self.last)
+        return self.hidden
 
     def backward(self, parts: np.ndarray) -> np.ndarray:
         """Find the gradient of the encoder's sums.

@@ -120,8 +120,8 @@ class FusedStep(SparseStep):
         cells = by_columns(checked(batch))
         for learner in self._learners:
             self._total += learner.train(cells) / mean_over
-        if any(len(getattr(learner.net, "deeper", ())) for learner in self._learners):
-            # The layers between, which alone have a new gradient.
+        if len(self.trainer._params) > 4 * len(self._learners):
+            # Those of layers between encoder and decoder, which alone have a gradient.
             self.trainer.step(samples * mean_over, ignore_stale_grad=True)
         self._samples += samples
         self._examples += samples * length

@@ -1,10 +1,12 @@
 """Does the time of an epoch follow the ratings? ``python benchmarks/proportion.py``.
 
 At a fixed number of users and items, it trains by the book's recipe on a quarter, a
-half and all of generated ratings, and on a single one: what that takes is the cost of
-the parameters, which every step reads and writes, and is taken off. The trainings take
-turns. It prints a table and a verdict; ``--chart FILE`` draws it, ``--json FILE``
-writes the measurements. Beside other programs, ``--clock cpu`` means more.
+half and all of generated ratings; the trainings take turns. What the parameters cost by
+themselves, as every step reads and writes them, is where the straight line through the
+three meets the axis; it is taken off. Beside it stands the time with a single rating,
+whose steps read the parameters once less. A table and a verdict are printed; ``--chart
+FILE`` draws them, ``--json FILE`` writes the measurements. Beside other programs,
+``--clock cpu`` means more.
 """
 
 from __future__ import annotations
@@ -54,27 +56,29 @@ def measure(shape: str, num_epochs: int, clock: str) -> dict[int, list[float]]:
     return seconds
 
 
-def ratios(seconds: dict[int, list[float]]) -> dict[int, float]:
-    """Say what a rating takes in each, beside what one takes where all are there."""
-    (_, own), *others = (
-        (size, statistics.median(times)) for size, times in seconds.items()
-    )
-    each = {size: (median - own) / size for size, median in others}
-    return {size: cost / each[max(each)] for size, cost in each.items()}
+def line(seconds: dict[int, list[float]]) -> tuple[float, float]:
+    """Fit a straight line to all but the first; return its start and its slope."""
+    sizes = list(seconds)[1:]
+    medians = [statistics.median(seconds[size]) for size in sizes]
+    slope, start = np.polyfit(sizes, medians, 1)
+    return float(start), float(slope)
 
 
 def report(shape: str, seconds: dict[int, list[float]]) -> None:
     """Print the table and the verdict."""
-    found = ratios(seconds)
-    own = statistics.median(seconds[1])
+    own, slope = line(seconds)
     print(f"{shape}: {SHAPES[shape][0]:,} users, {SHAPES[shape][1]:,} items")
-    print("| ratings | epoch s | less the parameters' s | a rating's share of it |")
+    print(f"the parameters' own: {own:.3f} s an epoch")
+    print("| ratings | epoch s | less the parameters' s | beside proportional |")
     print("|---|---|---|---|")
+    found = []
     for size, times in seconds.items():
         epoch = statistics.median(times)
-        share = f"{found[size]:.2f}" if size in found else ""
-        print(f"| {size:,} | {epoch:.3f} | {epoch - own:.3f} | {share} |")
-    worst = max(abs(ratio - 1) for ratio in found.values())
+        ratio = (epoch - own) / (slope * size)
+        found.append(ratio)
+        shown = f"{epoch - own:.3f} | {ratio:.2f}" if size > 1 else "|"
+        print(f"| {size:,} | {epoch:.3f} | {shown} |")
+    worst = max(abs(ratio - 1) for ratio in found[1:])
     verdict = "proportional" if worst <= TOLERANCE else "NOT proportional"
     print(f"{verdict}: {worst:.0%} off at most, {TOLERANCE:.0%} allowed")
 
@@ -85,16 +89,14 @@ def draw(shape: str, seconds: dict[int, list[float]], file: Path) -> None:
     from matplotlib import pyplot as plt
 
     sizes = np.array(list(seconds))
-    medians = np.array([statistics.median(times) for times in seconds.values()])
-    whole = medians[-1] - medians[0]
-    line = medians[0] + whole * sizes / sizes[-1]
+    medians = [statistics.median(times) for times in seconds.values()]
+    own, slope = line(seconds)
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    axes.plot(sizes, line, color="tab:gray", label="proportional")
-    slope = (line - medians[0]) * TOLERANCE
-    grey = {"color": "tab:gray", "alpha": 0.2}
-    axes.fill_between(sizes, line - slope, line + slope, label="± 20 %", **grey)
-    axes.axhline(medians[0], color="tab:orange", ls=":", label="the parameters' own")
-    axes.plot(sizes, medians, "o", color="tab:blue", label="measured (median)")
+    axes.plot(sizes, own + slope * sizes, color="0.45", label="proportional")
+    bounds = (own + slope * sizes * (1 + x * TOLERANCE) for x in (-1, 1))
+    axes.fill_between(sizes, *bounds, color="0.9", label=f"± {TOLERANCE:.0%}")
+    axes.axhline(own, color="#E69F00", ls=":", label="the parameters' own")
+    axes.plot(sizes, medians, "o", color="#0072B2", label="measured (median)")
     axes.set(xlabel="ratings", ylabel="seconds an epoch", xlim=0, ylim=0)
     axes.set_title("{1:,} items x {0:,} users".format(*SHAPES[shape]))
     axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -3,7 +3,7 @@
 ``python benchmarks/scale.py`` trains by the book's recipe on each shape, three epochs
 in a process of its own, and prints a table; ``--json FILE`` writes it. The ratings are
 drawn at random, so their number means something, the RMSE nothing. Netflix' shape takes
-about 13 GB and several minutes for its one epoch, so it has to be asked for
+about 8 GB and several minutes for its one epoch, so it has to be asked for
 (``--only netflix``).
 """
 

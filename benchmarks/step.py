@@ -10,7 +10,9 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 from d2l_autorec import (
     Recipe,
@@ -19,15 +21,19 @@ from d2l_autorec import (
     split_data_ml100k,
     try_all_gpus,
 )
-from d2l_autorec.fast import FusedStep, fused
+from d2l_autorec._mxnet import gluon
+from d2l_autorec.fast import FusedStep, between, fused, rows
 from d2l_autorec.training import Parts, Training
 
-PARTS = {  # what is wrapped, and what it is in words
-    "by_columns": "ratings of the batch, sorted by columns",
-    "in_shares": "compiled loops: encoder, decoder and Adam, forward and backward",
-    "deepen": "activation and dropout, by MXNet",
-    "view": "memory of MXNet's arrays, seen by NumPy",
-}
+LOOPS = "compiled loops: encoder, sigmoid, decoder and Adam, forward and backward"
+PARTS = (  # what is wrapped, and what it is in words
+    (FusedStep, "__call__", "the whole step"),
+    (fused, "by_columns", "ratings of the batch, sorted by columns"),
+    (rows, "in_shares", LOOPS),
+    (between, "in_shares", LOOPS),
+    (fused, "in_shares", LOOPS),
+    (gluon.nn.Dropout, "__call__", "dropout, drawn by MXNet"),
+)
 
 
 def timed(function: Callable[..., Any], times: list[float]) -> Callable[..., Any]:
@@ -53,26 +59,19 @@ def measure(dataset: str, num_epochs: int) -> None:
     recipe = Recipe(num_epochs=num_epochs)
     training = Training(recipe, parts, try_all_gpus(), seed=0)
     times: dict[str, list[float]] = defaultdict(list)
-    originals = {name: getattr(fused, name) for name in PARTS}
-    step = FusedStep.__call__
-    try:
-        for name, original in originals.items():
-            setattr(fused, name, timed(original, times[name]))
-        FusedStep.__call__ = timed(step, times["step"])  # type: ignore[method-assign]
+    with ExitStack() as wrapped:
+        for owner, name, words in PARTS:
+            run = timed(getattr(owner, name), times[words])
+            wrapped.enter_context(patch.object(owner, name, run))
         for epoch in training.epochs():
             if epoch.epoch == 1:  # it loads the loops
                 for found in times.values():
                     found.clear()
-    finally:
-        FusedStep.__call__ = step  # type: ignore[method-assign]
-        for name, original in originals.items():
-            setattr(fused, name, original)
-    num_steps = len(times["step"])
-    whole = sum(times["step"]) / num_steps
-    print(f"\n{dataset}: a step takes {1e3 * whole:.1f} ms (mean)")
-    for name, words in PARTS.items():
-        part = sum(times[name]) / num_steps
-        print(f"| {words} | {1e3 * part:.2f} ms | {part / whole:.0%} |")
+    sums = {words: sum(found) for words, found in times.items()}
+    whole, num_steps = sums["the whole step"], len(times["the whole step"])
+    print(f"\n{dataset} (mean of {num_steps} steps)")
+    for words, part in sums.items():
+        print(f"| {words} | {1e3 * part / num_steps:.2f} ms | {part / whole:.0%} |")
 
 
 def main() -> None:

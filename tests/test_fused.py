@@ -1,5 +1,7 @@
 """The step that updates weights where their gradients are made, beside the others."""
 
+import sys
+
 import mxnet as mx
 import numpy as onp
 import pytest
@@ -8,8 +10,8 @@ from mxnet import gluon
 
 from d2l_autorec import AutoRec, Average, DeepAutoRec, row_batches, seed_everything
 from d2l_autorec.errors import DataError
-from d2l_autorec.fast import FusedStep, SparseStep, rows
-from d2l_autorec.fast.arrays import state_of
+from d2l_autorec.fast import FusedStep, SparseStep, between, fused, rows
+from d2l_autorec.fast.arrays import forget, state_of
 from d2l_autorec.loop import Step
 from d2l_autorec.training import MaskedRMSELoss
 
@@ -39,6 +41,10 @@ def deep():
 
 def bounded():
     return DeepAutoRec(8, NUM_USERS, 0.5, output="sigmoid", rating_range=(1, 5))
+
+
+def all_kept():
+    return AutoRec(8, NUM_USERS, 0.0)
 
 
 def average():
@@ -76,7 +82,7 @@ def assert_same(found, expected):
         onp.testing.assert_allclose(array, reference, atol=1e-4 * size + 1e-9)
 
 
-@pytest.mark.parametrize("make", [book, deep, bounded, average])
+@pytest.mark.parametrize("make", [book, all_kept, deep, bounded, average])
 def test_it_learns_what_the_sparse_step_learns(make):
     found, expected = train(FusedStep, make), train(SparseStep, make)
     assert FusedStep.fits(*found[:2], CPU)
@@ -144,3 +150,62 @@ def test_a_batch_of_another_width_is_refused():
     step(ratings())
     with pytest.raises(DataError, match=r"\(23, 90\) for cells of \(23, 45\)"):
         step(sp.hstack([ratings(), ratings()]).tocsr())
+
+
+def test_the_loops_sigmoid_is_the_sigmoid():
+    x = onp.concatenate([onp.linspace(-100, 100, 2001), [0, -onp.inf, onp.inf]])
+    found = x.astype(onp.float32)
+    between._sigmoid(found, onp.empty(x.size, onp.int32))
+    with onp.errstate(over="ignore"):
+        expected = 1 / (1 + onp.exp(-x.astype(onp.float32).astype(float)))
+    onp.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-36)
+
+
+def test_a_sum_that_is_no_number_makes_a_unit_that_is_none():
+    found = onp.full(9, onp.nan, onp.float32)
+    between._sigmoid(found, onp.empty(9, onp.int32))
+    assert onp.isnan(found).all()  # or a training that diverges would go on
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 100), (33, 65), (500, 3)])
+def test_transposed_twice_it_is_what_it_was(shape):
+    matrix = onp.random.default_rng(0).random(shape).astype(onp.float32)
+    found = rows.transposed(matrix)
+    onp.testing.assert_array_equal(found, matrix.T)
+    onp.testing.assert_array_equal(rows.transposed(found, matrix.copy()), matrix)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it stays as it is")
+def test_what_is_forgotten_is_that_array_alone():
+    memory = onp.ones(10_000, onp.float32)
+    forget(memory[1000:9000])
+    assert (memory[:1000] == 1).all()
+    assert (memory[9000:] == 1).all()
+    assert (memory[3000:7000] == 0).all()
+
+
+def test_gradients_take_no_memory():
+    net = AutoRec(64, NUM_USERS * 100)
+    net.initialize(ctx=CPU)
+    trainer = gluon.Trainer(net.collect_params(), "fusedadam")
+    step = FusedStep(net, gluon.loss.L2Loss(), trainer, CPU)
+    released = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "forget", released.append)
+        step(sp.hstack([ratings()] * 100).tocsr())
+    assert [array.shape for array in released] == [
+        layer.weight.grad().shape for layer in (net.encoder, net.decoder)
+    ]
+
+
+def test_the_network_is_whole_within_an_epoch_too():
+    net = book()
+    net.initialize(mx.init.Normal(0.1), ctx=CPU)
+    net(mx.np.zeros((1, NUM_USERS)))
+    trainer = gluon.Trainer(net.collect_params(), "fusedadam")
+    before = net.encoder.weight.data().asnumpy()
+    step = FusedStep(net, gluon.loss.L2Loss(), trainer, CPU)
+    step(ratings())
+    onp.testing.assert_array_equal(net.encoder.weight.data().asnumpy(), before)
+    step.finish()
+    assert (net.encoder.weight.data().asnumpy() != before).any()

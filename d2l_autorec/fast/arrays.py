@@ -6,6 +6,9 @@ What the package needs of MXNet beyond its documented interface to arrays is kep
 from __future__ import annotations
 
 import ctypes
+import math
+import mmap
+import sys
 from typing import Any
 
 import numpy as np
@@ -86,6 +89,26 @@ def on_device(array: np.ndarray, device: mx.Context) -> mx.np.ndarray:
     return mx.nd.from_numpy(array, array_cls=mx.np.ndarray).as_in_ctx(device)
 
 
+def aligned(*shape: int) -> np.ndarray:
+    """Make an array for loops, each row of which fills lines of the cache.
+
+    Parameters
+    ----------
+    *shape : int
+        What is needed.
+
+    Returns
+    -------
+    numpy.ndarray of float32
+        Zeros; its rows are longer than asked for, up to a multiple of 16.
+    """
+    shape = *shape[:-1], -(-shape[-1] // 16) * 16
+    size = math.prod(shape)
+    memory = np.zeros(size + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    return memory[start : start + size].reshape(shape)
+
+
 def view(array: Any) -> np.ndarray:
     """See the memory of an MXNet array on a CPU as a NumPy array, without a copy.
 
@@ -146,6 +169,21 @@ def state_of(trainer: gluon.Trainer, parameter: gluon.Parameter) -> tuple[Any, .
         updater.states[index], updater.states_synced[index] = state, True
     found: tuple[Any, ...] = updater.states[index]
     return found
+
+
+def forget(array: np.ndarray) -> None:
+    """Give an array's memory back to the system until somebody writes to it.
+
+    Parameters
+    ----------
+    array : numpy.ndarray, contiguous
+        Nobody needs its values any more: on Linux they are zeros now.
+    """
+    start = -(-array.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+    stop = (array.ctypes.data + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if sys.platform == "linux" and start < stop:
+        pages = ctypes.c_void_p(start), ctypes.c_size_t(stop - start)
+        ctypes.CDLL(None).madvise(*pages, mmap.MADV_DONTNEED)
 
 
 def view_grad(parameter: gluon.Parameter, device: mx.Context) -> np.ndarray:

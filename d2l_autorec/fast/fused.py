@@ -18,7 +18,8 @@ from .._mxnet import autograd, gluon, mx, one_at_a_time
 from ..data import checked
 from ..model import AutoRec
 from .adam import FusedAdam, Rates, adam
-from .arrays import state_of, view, view_grad
+from .arrays import aligned, forget, state_of, view
+from .between import Between, between
 from .cells import is_known, losses_at, members
 from .compiled import in_shares
 from .products import (
@@ -31,16 +32,16 @@ from .products import (
     part,
     product,
 )
-from .rows import add_up, corrupted, deepen, initialized, is_layerwise
+from .rows import corrupted, initialized, is_layerwise, multiply, transposed
 from .step import SparseStep
 
 
 class Moments(NamedTuple):
-    """A layer's weights and what Adam keeps of their gradients.
+    """A parameter and what Adam keeps of its gradients.
 
     Attributes
     ----------
-    weight, mean, var : numpy.ndarray of float32, shape (num_users, num_hidden)
+    weight, mean, var : numpy.ndarray of float32, of one shape
     """
 
     weight: np.ndarray
@@ -48,11 +49,32 @@ class Moments(NamedTuple):
     var: np.ndarray
 
 
+class Layer(NamedTuple):
+    """The parameters of an encoder or a decoder.
+
+    Attributes
+    ----------
+    weight : Moments of shape (num_users, num_hidden)
+    bias : Moments of shape (num_hidden,) or (num_users,)
+    """
+
+    weight: Moments
+    bias: Moments
+
+
+class LayerRates(NamedTuple):
+    """The numbers of one update of a `Layer`."""
+
+    weight: Rates
+    bias: Rates
+
+
 class FusedStep(SparseStep):
     """A `SparseStep` by Adam on a CPU, for networks that it `fits`.
 
-    From an epoch's first batch until `finish`, the encoder's weights and their moments
-    are kept here, transposed; what network and trainer have of them is older.
+    From an epoch's first batch until `finish`, the encoder's weights are kept here,
+    transposed; the network's are older, and what the trainer keeps of them is
+    transposed where it is.
 
     Parameters
     ----------
@@ -86,10 +108,7 @@ class FusedStep(SparseStep):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._device = self.devices[0]
-        self._encoders: dict[AutoRec, Moments] = {}
-        self._taken: set[AutoRec] = set()
-        self._arrays: dict[str, mx.np.ndarray] = {}
+        self._learners = [_Learner(net, self) for net in members(self.net)]
 
     @one_at_a_time
     def __call__(self, batch: sp.csr_matrix) -> None:
@@ -99,117 +118,125 @@ class FusedStep(SparseStep):
         optimizer = self.trainer.optimizer
         optimizer.rescale_grad = self.trainer._scale / (samples * mean_over)
         cells = by_columns(checked(batch))
-        for net in members(self.net):
-            self._total += self._train(net, cells) / mean_over
-        # What is left: those that have a gradient.
-        self.trainer.step(samples * mean_over, ignore_stale_grad=True)
+        for learner in self._learners:
+            self._total += learner.train(cells) / mean_over
+        if len(self.trainer._params) > 4 * len(self._learners):
+            # Those of layers between encoder and decoder, which alone have a gradient.
+            self.trainer.step(samples * mean_over, ignore_stale_grad=True)
         self._samples += samples
         self._examples += samples * length
 
     def finish(self) -> tuple[float, int]:
         """End an epoch; network and trainer are up to date again."""
-        for net in self._taken:
-            for own, array in zip(self._encoders[net], self._moments(net.encoder)):
-                array[:] = own.T
-        self._taken = set()
+        for learner in self._learners:
+            learner.give_back()
         return super().finish()
 
-    def _train(self, net: AutoRec, cells: Cells) -> float:
-        """Update the large weights; find the others' gradients, and the losses' sum."""
+
+class _Learner:
+    """A network that a `FusedStep` trains.
+
+    Parameters
+    ----------
+    net : AutoRec
+        Its network, or one of them.
+    step : FusedStep
+        Whose loss and trainer it has.
+    """
+
+    def __init__(self, net: AutoRec, step: FusedStep) -> None:
+        self.net, self.loss, self.trainer = net, step.loss, step.trainer
+        self.device = step.devices[0]
+        self.layers: dict[gluon.nn.Dense, Layer] = {}
+        self.between: Between | None = None
+        self.parts = np.zeros((0, 0, 0), np.float32)
+
+    def train(self, cells: Cells) -> float:
+        """Take a step on a batch, but for deeper layers; return the sum of losses."""
+        net, num_shares = self.net, cells.num_shares
         with autograd.train_mode():
             inputs = cells._replace(ratings=corrupted(net, cells.ratings))
-        encoder = self._encoder(net, len(cells.starts) - 1)
-        shape = cells.num_shares, cells.num_rows, encoder.weight.shape[1]
-        sums = self._array("sums", shape[1:])
-        parts, bias = self._array("parts", shape), net.encoder.bias.data(self._device)
-        add_up(inputs, encoder.weight, view(bias), view(parts), view(sums))
-        if sums.grad is None:
-            sums.attach_grad()
-        with autograd.record():
-            hidden = deepen(net, sums)
-        initialized(net.decoder, hidden)
-        check_fit(cells, len(hidden), net.decoder.weight.shape[0])
+        encoder = self._layer(net.encoder, len(cells.starts) - 1)
+        if self.between is None or self.between.num_rows != cells.num_rows:
+            self.between = between(net, cells.num_rows, encoder.bias.weight.size)
+        layers = self.between
+        parts = self._parts(num_shares, layers.d_sums)
+        multiply(inputs, encoder.weight.weight, parts)
+        hidden = layers.forward(parts, encoder.bias.weight)
+        # Its weights are drawn after what dropout draws, as in a forward pass.
+        decoder = self._layer(net.decoder, layers.num_units)
+        check_fit(cells, len(hidden), len(decoder.weight.weight))
         total, errors = 0.0, None
-        if not self._is_squared(net.decoder):
-            total, errors = self._losses(net.decoder, cells, hidden)
-        d_hidden = self._array("d_hidden", hidden.shape)
-        total += self._train_decoder(net.decoder, cells, errors, hidden, d_hidden)
-        hidden.backward(d_hidden)
-        d_sums = view(sums.grad)
-        rates = self._rates(net.encoder)
-        in_shares(_train_encoder, cells.num_shares, inputs, d_sums, encoder, rates)
-        d_sums.sum(axis=0, out=view_grad(net.encoder.bias, self._device))
+        if not self._is_squared():
+            total, errors = self._losses(cells, hidden[:, : layers.num_units])
+        parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
+        arrays: tuple[Any, ...] = cells, errors, hidden, decoder, rates, parts
+        total += float(sum(in_shares(_train_decoder, num_shares, *arrays)))
+        d_sums, rates = layers.backward(parts), self._rates(net.encoder)
+        in_shares(_train_encoder, num_shares, inputs, d_sums, encoder, rates)
         return total
 
-    def _encoder(self, net: AutoRec, length: int) -> Moments:
-        """Return a network's first layer as it is kept during an epoch."""
-        if net not in self._taken:
-            initialized(net.encoder, mx.np.zeros((1, length), ctx=self._device))
-            arrays = self._moments(net.encoder)
-            if net not in self._encoders:
-                empty = (np.empty(array.shape[::-1], np.float32) for array in arrays)
-                self._encoders[net] = Moments(*empty)
-            for own, array in zip(self._encoders[net], arrays):
-                own[:] = array.T
-            self._taken.add(net)
-        return self._encoders[net]
+    def give_back(self) -> None:
+        """Bring network and trainer up to date."""
+        if self.net.encoder in self.layers:
+            own, *others = self.layers[self.net.encoder].weight
+            transposed(own, view(self.net.encoder.weight.data(self.device)))
+            for array in others:
+                _in_place(array, own)
+        self.layers = {}
 
-    def _train_decoder(
-        self,
-        layer: gluon.nn.Dense,
-        cells: Cells,
-        errors: np.ndarray | None,
-        hidden: mx.np.ndarray,
-        d_hidden: mx.np.ndarray,
-    ) -> float:
-        """Update a last layer, write the gradient of `hidden`; return the loss."""
-        parts = view(self._array("parts", (cells.num_shares, *hidden.shape)))
-        losses = in_shares(
-            _train_decoder,
-            cells.num_shares,
-            cells,
-            errors,
-            view(hidden),
-            self._moments(layer),
-            view(layer.bias.data(self._device)),
-            self._rates(layer),
-            parts,
-            view_grad(layer.bias, self._device),
-        )
-        parts.sum(axis=0, out=view(d_hidden))
-        return float(sum(losses))
+    def _layer(self, layer: gluon.nn.Dense, length: int) -> Layer:
+        """Return a layer with inputs of a length as it is kept during an epoch."""
+        if layer not in self.layers:
+            initialized(layer, mx.np.zeros((1, length), ctx=self.device))
+            # Gluon has made room for a gradient, which nobody is going to write.
+            forget(view(layer.weight.grad(self.device)))
+            weight, bias = map(self._moments, (layer.weight, layer.bias))
+            if layer is self.net.encoder:
+                room = np.empty_like(weight.weight)
+                others = [_in_place(array, room) for array in weight[1:]]
+                weight = Moments(transposed(weight.weight, room), *others)
+            self.layers[layer] = Layer(weight, bias)
+        return self.layers[layer]
 
-    def _array(self, name: str, shape: tuple[int, ...]) -> mx.np.ndarray:
-        """Return an array to write to, the same one each time as long as it fits."""
-        if name not in self._arrays or self._arrays[name].shape != shape:
-            self._arrays[name] = mx.np.empty(shape, ctx=self._device)
-        return self._arrays[name]
+    def _moments(self, parameter: gluon.Parameter) -> Moments:
+        """See a parameter and its moments, as network and trainer have them."""
+        state = state_of(self.trainer, parameter)
+        return Moments(*map(view, (parameter.data(self.device), *state)))
 
-    def _is_squared(self, layer: gluon.nn.Dense) -> bool:
-        """Tell whether it is half the squared error that a layer's outputs meet."""
+    def _parts(self, num_shares: int, rows: np.ndarray) -> np.ndarray:
+        """Return room for an array like `rows` from each thread."""
+        if self.parts.shape != (num_shares, *rows.shape):
+            self.parts = aligned(num_shares, *rows.shape)
+        return self.parts
+
+    def _rates(self, layer: gluon.nn.Dense) -> LayerRates:
+        """Begin the next update of a layer."""
+        index, optimizer = self.trainer._param2idx, self.trainer.optimizer
+        both = layer.weight, layer.bias
+        return LayerRates(*(optimizer.rates(index[one.name]) for one in both))
+
+    def _is_squared(self) -> bool:
+        """Tell whether it is half the squared error that the outputs meet."""
         loss: Any = self.loss
+        act = self.net.decoder.act
         half = type(loss) is gluon.loss.L2Loss and loss._weight == 1
-        return half and getattr(layer.act, "linear", layer.act is None)
+        return half and getattr(act, "linear", act is None)
 
-    def _losses(
-        self, layer: gluon.nn.Dense, cells: Cells, hidden: mx.np.ndarray
-    ) -> tuple[float, np.ndarray]:
+    def _losses(self, cells: Cells, hidden: np.ndarray) -> tuple[float, np.ndarray]:
         """Let MXNet compute any other loss: its sum, and its gradient at the cells."""
         if not cells.ratings.size:  # MXNet computes nothing on empty arrays
             return 0.0, cells.ratings
-        losses, grad = losses_at(layer, hidden, cells, self.loss)
+        values = mx.np.array(hidden, ctx=self.device)
+        losses, grad = losses_at(self.net.decoder, values, cells, self.loss)
         return float(losses.asnumpy().sum(dtype=float)), view(grad)
 
-    def _moments(self, layer: gluon.nn.Dense) -> Moments:
-        """See a layer's weights and moments, as network and trainer have them."""
-        weight = view(layer.weight.data(self._device))
-        return Moments(weight, *map(view, state_of(self.trainer, layer.weight)))
 
-    def _rates(self, layer: gluon.nn.Dense) -> Rates:
-        rates: Rates = self.trainer.optimizer.rates(
-            self.trainer._param2idx[layer.weight.name]
-        )
-        return rates
+def _in_place(array: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Transpose an array where it is, by way of another one of its size."""
+    found = transposed(array, room)
+    array.ravel()[:] = found.ravel()
+    return array.reshape(found.shape)
 
 
 @product
@@ -219,32 +246,46 @@ def _train_encoder(share, cells, d_sums, encoder, rates):  # type: ignore[no-unt
         its = slice(cells.starts[column], cells.starts[column + 1])
         gradient[:] = 0
         add_rows(d_sums, cells.rows[its], cells.ratings[its], gradient)
-        _update(encoder, column, gradient, rates)
+        _update(encoder.weight, column, gradient, rates.weight)
+    length, size = encoder.bias.weight.size, len(cells.bounds) - 1
+    first, stop = share * length // size, (share + 1) * length // size
+    gradient[:] = 0
+    for row in range(len(d_sums)):
+        for i in range(first, stop):
+            gradient[i] += d_sums[row, i]
+    _update_part(encoder.bias, first, stop, gradient[first:], rates.bias)
 
 
 @product
 def _train_decoder(  # type: ignore[no-untyped-def]
-    share, cells, errors, hidden, decoder, bias, rates, d_hidden, d_bias
+    share, cells, errors, hidden, decoder, rates, d_hidden
 ):
+    weight, bias = decoder
+    # As long as a row of `hidden`, so that no part of a row is left over.
+    vector = np.zeros(hidden.shape[1], np.float32)
     gradient = np.empty(hidden.shape[1], np.float32)
     some = np.empty(hidden.shape[0], np.float32)
+    first, stop = cells.bounds[share], cells.bounds[share + 1]
+    d_bias = np.empty(stop - first, np.float32)
     loss = 0.0
     d_hidden[share] = 0
-    for column in range(cells.bounds[share], cells.bounds[share + 1]):
+    for column in range(first, stop):
         its = slice(cells.starts[column], cells.starts[column + 1])
-        rows, weight = cells.rows[its], decoder.weight[column]
+        rows = cells.rows[its]
+        vector[: weight.weight.shape[1]] = weight.weight[column]
         error = some[: len(rows)]
         if errors is None:
-            dot_rows(hidden, rows, weight, error)
-            error += bias[column] - cells.ratings[its]
+            dot_rows(hidden, rows, vector, error)
+            error += bias.weight[column] - cells.ratings[its]
             loss += (error * error).sum() / 2
         else:
             error[:] = errors[its]
         gradient[:] = 0
         add_rows(hidden, rows, error, gradient)
-        d_bias[column] = error.sum()
-        add_to_rows(d_hidden[share], rows, error, weight)
-        _update(decoder, column, gradient, rates)
+        d_bias[column - first] = error.sum()
+        add_to_rows(d_hidden[share], rows, error, vector)
+        _update(weight, column, gradient, rates.weight)
+    _update_part(bias, first, stop, d_bias, rates.bias)
     return loss
 
 
@@ -252,3 +293,10 @@ def _train_decoder(  # type: ignore[no-untyped-def]
 def _update(moments, column, gradient, rates):  # type: ignore[no-untyped-def]
     weight, mean, var = moments
     adam(weight[column], gradient, mean[column], var[column], rates)
+
+
+@part
+def _update_part(moments, first, stop, gradient, rates):  # type: ignore[no-untyped-def]
+    weight, mean, var = moments
+    its = slice(first, stop)
+    adam(weight[its], gradient, mean[its], var[its], rates)

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from .._mxnet import gluon, mx
 from ..model import AutoRec
 from .arrays import dense, on_device, view
-from .compiled import in_shares
+from .compiled import compiled, in_shares, num_threads
 from .products import Cells, add_to_rows, by_columns, check_fit, product
 
 _Encode = TypeVar("_Encode", bound=Callable[..., Any])
@@ -91,7 +91,7 @@ def encoding(
         layer = net.encoder
         if not weight:
             initialized(layer, mx.np.zeros((1, rows.shape[1]), ctx=device))
-            weight.append(np.ascontiguousarray(view(layer.weight.data(device)).T))
+            weight.append(transposed(view(layer.weight.data(device))))
         cells = by_columns(rows)
         shape = cells.num_shares, rows.shape[0], weight[0].shape[1]
         parts, sums = (np.empty(s, np.float32) for s in (shape, shape[1:]))
@@ -99,6 +99,25 @@ def encoding(
         return deepen(net, on_device(sums, device))
 
     return encode
+
+
+def transposed(matrix: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Transpose a matrix, block by block, as each stays in the first cache.
+
+    Parameters
+    ----------
+    matrix : numpy.ndarray of float32, contiguous
+    out : numpy.ndarray of float32, contiguous, optional
+        Memory to write to, of the same size.
+
+    Returns
+    -------
+    numpy.ndarray of float32
+    """
+    out = np.empty_like(matrix) if out is None else out
+    out = out.reshape(matrix.shape[::-1])
+    in_shares(_transpose, num_threads(), num_threads(), matrix, out)
+    return out
 
 
 def initialized(layer: gluon.nn.Dense, inputs: mx.np.ndarray) -> None:
@@ -130,14 +149,40 @@ def add_up(
     sums : numpy.ndarray of float32, shape (batch_size, num_hidden)
         The result is written there.
     """
-    check_fit(cells, len(sums), len(weight))
-    in_shares(_add_up, cells.num_shares, cells, weight, parts)
+    multiply(cells, weight, parts)
     np.add(parts.sum(axis=0), bias, out=sums)
 
 
+def multiply(cells: Cells, weight: np.ndarray, parts: np.ndarray) -> None:
+    """Multiply rows of ratings with an encoder's weights.
+
+    Parameters
+    ----------
+    cells, weight
+        As for `add_up`.
+    parts : numpy.ndarray of float32, shape (num_shares, batch_size, ...)
+        What each share comes to is written there; rows may be longer than needed.
+    """
+    check_fit(cells, parts.shape[1], len(weight))
+    in_shares(_multiply, cells.num_shares, cells, weight, parts)
+
+
 @product
-def _add_up(share, cells, weight, parts):  # type: ignore[no-untyped-def]
+def _multiply(share, cells, weight, parts):  # type: ignore[no-untyped-def]
     parts[share] = 0
+    # As long as a row of `parts`, so that no part of a row is left over.
+    vector = np.zeros(parts.shape[2], np.float32)
     for column in range(cells.bounds[share], cells.bounds[share + 1]):
         its = slice(cells.starts[column], cells.starts[column + 1])
-        add_to_rows(parts[share], cells.rows[its], cells.ratings[its], weight[column])
+        vector[: weight.shape[1]] = weight[column]
+        add_to_rows(parts[share], cells.rows[its], cells.ratings[its], vector)
+
+
+@compiled()
+def _transpose(share, num_shares, matrix, out):  # type: ignore[no-untyped-def]
+    stop, size = (share + 1) * len(out) // num_shares, 32
+    for row in range(share * len(out) // num_shares, stop, size):
+        for column in range(0, len(matrix), size):
+            for i in range(row, min(row + size, stop)):
+                for k in range(column, min(column + size, len(matrix))):
+                    out[i, k] = matrix[k, i]

@@ -1,0 +1,189 @@
+"""What is between an encoder's sums and the last hidden layer, forward and backward.
+
+MXNet computes it, but for one layer of sigmoid units, which is the book's: there loops
+take a quarter of the time. The units that dropout keeps are drawn by MXNet in any case,
+so that a seed means the same.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from .._mxnet import autograd, gluon, mx
+from ..model import AutoRec
+from .arrays import aligned, view
+from .compiled import compiled, in_shares
+from .rows import deepen
+
+_OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
+
+
+class Between:
+    """The layers between encoder and decoder, by MXNet.
+
+    Arrays of rows are `aligned`: their rows may be longer than needed.
+
+    Parameters
+    ----------
+    net : AutoRec
+        That `rows.is_layerwise`.
+    num_rows : int
+        Of a batch.
+    num_sums : int
+        Of a row: the encoder's units.
+
+    Attributes
+    ----------
+    num_rows : int
+    num_units : int
+        Of the last hidden layer; known after `forward`.
+    d_sums : numpy.ndarray of float32, shape (batch_size, ...)
+        What `backward` returns.
+    """
+
+    def __init__(self, net: AutoRec, num_rows: int, num_sums: int) -> None:
+        self.net, self.num_rows, self.num_units = net, num_rows, num_sums
+        self.d_sums, self.hidden = aligned(num_rows, num_sums), aligned(0, 0)
+
+    def forward(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Compute the last hidden layer.
+
+        Parameters
+        ----------
+        parts : numpy.ndarray of float32, shape (num_shares, batch_size, ...)
+            They add up to what the encoder's weights make of the ratings.
+        bias : numpy.ndarray of float32, shape (num_sums,)
+            The encoder's.
+
+        Returns
+        -------
+        numpy.ndarray of float32, shape (batch_size, ...)
+        """
+        self.sums = mx.np.array(parts.sum(axis=0)[:, : bias.size] + bias)
+        self.sums.attach_grad()
+        with autograd.record():
+            self.last = deepen(self.net, self.sums)
+        self.num_units = self.last.shape[1]
+        if not self.hidden.size:
+            self.hidden = aligned(*self.last.shape)
+        self.hidden[:, : self.num_units] = view(self.last)
+        return self.hidden
+
+    def backward(self, parts: np.ndarray) -> np.ndarray:
+        """Find the gradient of the encoder's sums.
+
+        Parameters
+        ----------
+        parts : numpy.ndarray of float32, shape (num_shares, batch_size, ...)
+            They add up to the gradient of the last hidden layer.
+
+        Returns
+        -------
+        numpy.ndarray of float32, shape (batch_size, ...)
+        """
+        self.last.backward(mx.np.array(parts.sum(axis=0)[:, : self.num_units]))
+        self.d_sums[:, : self.sums.shape[1]] = view(self.sums.grad)
+        return self.d_sums
+
+
+class OneSigmoid(Between):
+    """The same for one layer of sigmoid units, by loops."""
+
+    def __init__(self, net: AutoRec, num_rows: int, num_sums: int) -> None:
+        super().__init__(net, num_rows, num_sums)
+        self.all_kept = mx.np.ones((num_rows, num_sums))
+        self.hidden = aligned(num_rows, num_sums)
+
+    @staticmethod
+    def fits(net: AutoRec) -> bool:
+        """Tell whether a network has one such layer and no other."""
+        act = net.encoder.act
+        return (
+            type(act) is gluon.nn.Activation
+            and act._act_type == "sigmoid"
+            and type(net.dropout) is gluon.nn.Dropout
+            and not len(getattr(net, "deeper", ()))
+        )
+
+    def forward(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Compute the hidden layer, as `Between.forward`."""
+        kept = self.all_kept
+        if self.net.dropout._rate:
+            with autograd.train_mode():
+                kept = self.net.dropout(kept)
+        in_shares(_activate, len(parts), parts, bias, view(kept), self.hidden)
+        return self.hidden
+
+    def backward(self, parts: np.ndarray) -> np.ndarray:
+        """Find the gradient of the sums, as `Between.backward`."""
+        share_kept = np.float32(1 - self.net.dropout._rate)
+        arrays = parts, self.hidden, share_kept, self.d_sums
+        in_shares(_derive, len(parts), *arrays)
+        return self.d_sums
+
+
+def between(net: AutoRec, num_rows: int, num_sums: int) -> Between:
+    """Make what fits a network; the arguments are those of `Between`."""
+    kind = OneSigmoid if OneSigmoid.fits(net) else Between
+    return kind(net, num_rows, num_sums)
+
+
+@compiled(**_OPTIONS)
+def _activate(share, parts, bias, kept, hidden):  # type: ignore[no-untyped-def]
+    powers, size = np.empty(bias.size, np.int32), len(parts)
+    for row in range(share * len(hidden) // size, (share + 1) * len(hidden) // size):
+        values, factors = hidden[row], kept[row]
+        for i in range(bias.size):
+            values[i] = bias[i]
+        _add(parts, row, values)
+        _sigmoid(values, powers)
+        for i in range(bias.size):
+            values[i] *= factors[i]
+
+
+@compiled(**_OPTIONS)
+def _derive(share, parts, hidden, share_kept, d_sums):  # type: ignore[no-untyped-def]
+    one, size = np.float32(1), len(parts)
+    for row in range(share * len(hidden) // size, (share + 1) * len(hidden) // size):
+        units, gradient = hidden[row], d_sums[row]
+        gradient[:] = 0
+        _add(parts, row, gradient)
+        # With s the sigmoid, a unit is s / share_kept and its slope s (1 - s) /
+        # share_kept; or both are 0.
+        for i in range(gradient.size):
+            gradient[i] *= units[i] * (one - share_kept * units[i])
+
+
+@numba.njit(**_OPTIONS)
+def _add(parts, row, out):  # type: ignore[no-untyped-def]
+    for k in range(len(parts)):
+        part = parts[k, row]
+        for i in range(out.size):
+            out[i] += part[i]
+
+
+@numba.njit(**_OPTIONS)
+def _sigmoid(values, powers):  # type: ignore[no-untyped-def]
+    """Replace as many values as there are powers to work in."""
+    # A machine's vectors have no exponential: exp(-x) is 2**n exp(r), with a whole n
+    # and |r| <= log(2) / 2, where a polynomial will do.
+    one, limit = np.float32(1), np.float32(87)
+    for i in range(powers.size):
+        x = -values[i]
+        x = limit if x > limit else x  # neither is true of NaN, which stays
+        x = -limit if x < -limit else x
+        n = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
+        r = x - n * np.float32(0.693145751953125)
+        r -= n * np.float32(1.428606765330187e-06)
+        e = np.float32(1 / 720) + r * np.float32(1 / 5040)
+        e = np.float32(1 / 120) + r * e
+        e = np.float32(1 / 24) + r * e
+        e = np.float32(1 / 6) + r * e
+        e = np.float32(1 / 2) + r * e
+        values[i] = one + r * (one + r * e)
+        # A float32 of 2**n has the exponent n, and nothing else.
+        powers[i] = np.int32((n + np.float32(127)) * np.float32(2**23))
+    factors = powers.view(np.float32)
+    for i in range(powers.size):
+        values[i] = one / (one + values[i] * factors[i])

@@ -30,6 +30,12 @@ SMALL = {
     },
     "paper": {"only": ["hidden-10", "hidden-20"]},
 }
+# What a reader does at the end of the chapter; and what the list is then.
+MOVE = """
+for slider in sliders.values():
+    slider.value = levels[0]
+print(recommended())
+"""
 NUM_PLOTS = {"autorec": 4, "exercises": 3, "paper": 4}
 STUDY = NOTEBOOKS.parent / "docs" / "results" / "ml-1m.json"
 ALL = [(name, language) for name in build.NAMES for language in build.LANGUAGES]
@@ -216,6 +222,8 @@ def ran(study_file):
     @cache
     def ran(name, language):
         notebook = build.load(language, name)
+        if name == "autorec":
+            notebook.cells.append(build.nbformat.v4.new_code_cell(MOVE, id="move"))
         return build.run(notebook, dataset="synthetic-100k", **small[name])
 
     return ran
@@ -242,6 +250,23 @@ def test_synthetic_ratings_are_named_above_every_result(ran, name, language):
         if results and cell.id != "load":
             first = cell.outputs[0]
             assert first.get("text", "").startswith("SYNTHETIC RATINGS"), cell.id
+
+
+def test_the_list_follows_the_sliders(ran):
+    """Its cell shows what it became when they were moved."""
+    cells = ran("autorec", "en").cells
+    (played, moved) = (c for c in cells if c.id in ("play", "move"))
+    assert played.outputs[-1].data["text/plain"] == moved.outputs[0].text.rstrip()
+
+
+def test_widgets_are_not_kept(ran):
+    assert not [o for o in outputs(ran("autorec", "en")) if build.WIDGET in str(o)]
+
+
+def test_well_known_films_are_found_and_rated_at_first():
+    text = shown(build.load("en", "autorec"), "play")
+    assert "at first: 5 ★ for Star Wars (1977)" in text
+    assert "Godfather, The (1972)" in text
 
 
 @pytest.mark.slow

@@ -241,13 +241,15 @@ class Predictor:
 
     def _estimate(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
         """Compute the outputs for a new user, as `recommend_new` notes."""
-        mean, rows = self._prior
+        size = len(self._weights)
+        rows = np.hstack(self._weights)[self._user_counts > 0] / size
+        mean, rows = rows.mean(axis=0), rows - rows.mean(axis=0)
         hidden = np.hstack([codes[rated] for codes in self._codes])
-        spread = hidden @ rows.T  # (num_rated, num_users)
+        spread = hidden @ rows.T / np.sqrt(len(rows))  # (num_rated, num_users)
         gram = spread @ spread.T + self._noise * np.eye(len(rated))
-        share = np.linalg.solve(gram, given - hidden @ mean) @ spread
-        row = (mean + share.astype(np.float32) @ rows).astype(np.float32)
-        parts = zip(self._codes, np.split(row, len(self._weights)))
+        share = spread.T @ np.linalg.solve(gram, given - hidden @ mean)
+        row = (mean + rows.T @ share / np.sqrt(len(rows))).astype(np.float32)
+        parts = zip(self._codes, np.split(row, size))
         outputs: np.ndarray = sum(codes @ part for codes, part in parts)
         return outputs
 
@@ -374,13 +376,6 @@ class Predictor:
         run = self.run
         parts = [run.train_mat, run.test_mat, run.valid_mat]
         return sum(part for part in parts if part is not None).tocsc()
-
-    @cached_property
-    def _prior(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean of the users' rows, and a root of their covariance: (num_users, ...)."""
-        rows = np.hstack(self._weights)[self._user_counts > 0] / len(self._weights)
-        mean = rows.mean(axis=0)
-        return mean, (rows - mean) / np.sqrt(np.float32(len(rows)))
 
     @cached_property
     def _noise(self) -> float:

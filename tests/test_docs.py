@@ -24,7 +24,7 @@ DOCUMENTS = [
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!`)\[([^\]]*)\]\(([^)\s]+)\)")
-COMMAND = re.compile(r"(?:\bpython -m d2l_autorec[. ]|\bd2l-autorec )(\w.*)")
+COMMAND = re.compile(r"(?:\bpython -m d2l_autorec[. ]|\bd2l-autorec )(\w[^&|>\n]*)")
 FOLDERS = r"\.ci|benchmarks|d2l_autorec|docs|notebooks|tests"
 NAME = re.compile(r"`([a-z_]+(?:\.\w+)+)(?<!\.py)(?<!\.pyi)(?<!\.json)`")
 
@@ -176,7 +176,9 @@ def commands(document: Path) -> list[str]:
     """The commands of the package in a page's blocks of code, with their flags."""
     text = re.sub(r"\\\n\s*", "", document.read_text(encoding="utf-8"))
     blocks = [block for _, block in FENCE.findall(text)]
-    return [command for block in blocks for command in COMMAND.findall(block)]
+    found = [command for block in blocks for command in COMMAND.findall(block)]
+    # Of a command in quotes, the closing ones.
+    return [text.rstrip('"') if text.count('"') % 2 else text for text in found]
 
 
 @every_document

@@ -147,11 +147,11 @@ def test_a_port_in_use_is_named():
     assert os.strerror(errno.EADDRINUSE) in str(caught.value)
 
 
-def test_without_flask_it_says_what_is_missing(monkeypatch, capsys):
+def test_without_flask_it_says_how_to_install_it(monkeypatch, capsys):
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         demo.main(["--model", "nowhere"])
-    assert "the extra `demo`" in capsys.readouterr().err
+    assert "needs Flask: python -m pip install" in capsys.readouterr().err
 
 
 @pytest.mark.slow

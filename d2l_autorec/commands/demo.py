@@ -33,8 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = _parser()
     args = parser.parse_args(argv)
     if not find_spec("flask"):
-        parser.error("the page needs Flask, which the extra `demo` brings")
-
+        parser.error(
+            "the page needs Flask: python -m pip install --constraint constraints.txt "
+            "--editable '.[demo]'"
+        )
     with _listen(args.port) as door:
         # Only now, so that --help and a bad flag need not wait for MXNet.
         from werkzeug.serving import make_server

@@ -5,7 +5,7 @@ FITS := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test test-all results paper anywhere figures notebooks constraints clean
+.PHONY: train test test-all results paper anywhere figures notebooks docs constraints clean
 
 train: .venv/installed
 	$(PY) -m d2l_autorec.train
@@ -36,6 +36,11 @@ figures: .venv/installed
 
 notebooks: .venv/installed-test
 	$(PY) notebooks/build.py
+
+# The reference, from the docstrings.
+docs: .venv/installed-test
+	$(PY) -m sphinx -q -W -E docs/api build/docs
+	@echo "build/docs/index.html"
 
 .venv/bin/python:
 	@for python in $(PYTHONS); do \

@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "compares it with simpler models",
     "paper": "repeats the experiments of its paper",
     "recommend": "recommends items with a trained model",
+    "demo": "does so on a page in the browser",
 }
 
 

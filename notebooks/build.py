@@ -25,6 +25,7 @@ from d2l_autorec.serving import replacing
 HERE = Path(__file__).parent
 LANGUAGES = ("en", "ko", "pt")
 NAMES = ("autorec", "exercises", "paper")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def shown_source(path: str) -> str:
@@ -108,7 +109,7 @@ def run(notebook: NotebookNode, **parameters: object) -> NotebookNode:
     Returns
     -------
     NotebookNode
-        With outputs and execution counts.
+        With outputs and execution counts; without widgets, which need a kernel.
 
     Raises
     ------
@@ -122,6 +123,9 @@ def run(notebook: NotebookNode, **parameters: object) -> NotebookNode:
             if "parameters" in cell.metadata.get("tags", []):
                 cell.source += "".join(f"\n{k} = {v!r}" for k, v in parameters.items())
     nbclient.NotebookClient(result, timeout=600, record_timing=False).execute()
+    for cell in result.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
     result.metadata = {
         "kernelspec": {
             "display_name": "Python 3",

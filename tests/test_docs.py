@@ -1,13 +1,18 @@
-"""The documents: what they name is there, and the two READMEs say the same."""
+"""The documents: what they name is there, and runs; both languages say the same."""
 
 import ast
 import importlib
+import os
 import re
+import shlex
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import write_u_data
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "d2l_autorec"
@@ -16,9 +21,11 @@ DOCUMENTS = [
     ROOT / "README.ko.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "ko").glob("*.md")),
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!`)\[([^\]]*)\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"(?:\bpython -m d2l_autorec[. ]|\bd2l-autorec )(\w[^&|>\n]*)")
 FOLDERS = r"\.ci|benchmarks|d2l_autorec|docs|notebooks|tests"
 NAME = re.compile(r"`([a-z_]+(?:\.\w+)+)(?<!\.py)(?<!\.pyi)(?<!\.json)`")
 
@@ -123,26 +130,155 @@ def test_the_map_names_every_module():
     assert sorted(found) == sorted(modules)
 
 
-def test_the_korean_readme_is_the_english_one():
-    english, korean = (
-        (ROOT / name).read_text(encoding="utf-8")
-        for name in ("README.md", "README.ko.md")
+def english(document: Path) -> Path:
+    """The page that a Korean one is a translation of; others are their own."""
+    parts = [part.replace(".ko.", ".") for part in document.relative_to(ROOT).parts]
+    folder, *rest = parts
+    if folder == "docs" and rest[0] == "ko":
+        rest = rest[1:]
+    return ROOT.joinpath(folder, *rest)
+
+
+def outline(document: Path) -> dict[str, list]:
+    """What a page and its translation have in common."""
+    text = prose(document)
+    targets = []
+    for _, target in LINK.findall(text):
+        path, hash_mark, anchor = target.partition("#")
+        if path and not re.match(r"\w+:", path):
+            file = english((document.parent / path).resolve())
+            # Headings of a README are translated, and the names of their places.
+            readme = file.name == "README.md"
+            target = f"{file}{'' if readme else hash_mark + anchor}"
+        targets.append(target)
+    return {
+        "code": FENCE.findall(document.read_text(encoding="utf-8")),
+        "headings": re.findall(r"^(#+) ", text, re.MULTILINE),
+        "tables": [row.count("|") for row in re.findall(r"^\|.*", text, re.MULTILINE)],
+        "links": targets,
+        "items": re.findall(r"^(-|\d+\.) ", text, re.MULTILINE),
+    }
+
+
+@pytest.mark.parametrize(
+    "korean", [d for d in DOCUMENTS if english(d) != d], ids=lambda d: d.name
+)
+def test_a_korean_page_is_in_step_with_the_english_one(korean):
+    assert outline(korean) == outline(english(korean))
+
+
+def test_pages_for_three_kinds_of_readers_are_in_both_languages():
+    pages = sorted(d.name for d in DOCUMENTS if d.name.startswith("for-"))
+    assert sorted(d.name for d in (ROOT / "docs" / "ko").iterdir()) == pages[::2]
+    assert len(pages) == 6
+
+
+def commands(document: Path) -> list[str]:
+    """The commands of the package in a page's blocks of code, with their flags."""
+    text = re.sub(r"\\\n\s*", "", document.read_text(encoding="utf-8"))
+    blocks = [block for _, block in FENCE.findall(text)]
+    found = [command for block in blocks for command in COMMAND.findall(block)]
+    # Of a command in quotes, the closing ones.
+    return [text.rstrip('"') if text.count('"') % 2 else text for text in found]
+
+
+@every_document
+def test_commands_have_the_flags_that_are_named(document, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    for command in commands(document):
+        name, *flags = shlex.split(command, comments=True)
+        parser = importlib.import_module(f"d2l_autorec.commands.{name}")._parser()
+        try:
+            parser.parse_args(flags)
+        except SystemExit:
+            pytest.fail(f"{command}: {capsys.readouterr().err}")
+
+
+# Installs, opens a folder of an installation, or runs until it is interrupted.
+NOT_RUN = re.compile(
+    r"make |\. |jupyter |\.venv/|python3? -m (pip|venv|d2l_autorec\.demo) "
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "page", ["README", "docs/for-readers", "docs/for-researchers", "docs/for-ratings"]
+)
+def test_a_page_runs_by_its_text_alone(start, page, tmp_path):
+    data = write_u_data(tmp_path / "data", num_users=50)
+    items = "".join(f"{item}|Item {item}\n" for item in range(1, 41))
+    (data / "ml-100k" / "u.item").write_text(items)
+    ratings = (data / "ml-100k" / "u.data").read_text().replace("\t", ",")
+    (tmp_path / "my-ratings.csv").write_text(ratings)  # which a README may assume
+    script = ["set -e"]
+    for language, code in FENCE.findall((ROOT / f"{page}.md").read_text("utf-8")):
+        if language == "python":
+            script.append(f"python - <<'PYTHON'\n{code}PYTHON")
+        elif language in ("sh", "bash"):
+            lines = code.splitlines()
+            script += [line for line in lines if not NOT_RUN.match(line)]
+    process = start(
+        *("-c", "import os, sys; os.execvp('bash', ['bash', '-c', sys.argv[1]])"),
+        "\n".join(script),
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "D2L_AUTOREC_DATA": str(data),
+        },
+        stderr=subprocess.STDOUT,
     )
+    out, _ = process.communicate(timeout=800)
+    assert process.returncode == 0, out[-2000:]
 
-    def levels(text):
-        return re.findall(r"^(#+) ", FENCE.sub("", text), re.MULTILINE)
 
-    def rows(text):
-        return len(re.findall(r"^\|", FENCE.sub("", text), re.MULTILINE))
+def docstrings():
+    """Each docstring of the package, with the names that the code uses anywhere."""
+    names, found = set(), []
+    for file in PACKAGE.rglob("*.py"):
+        names.update(file.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                found.append((file.name, ast.get_docstring(node) or ""))
+            for kind in ("name", "id", "arg", "attr"):
+                names.update(str(getattr(node, kind, "")).split("."))
+    return names, found
 
-    def targets(text):
-        found = [target for _, target in LINK.findall(FENCE.sub("", text))]
-        return [target for target in found if not target.startswith("README")]
 
-    assert FENCE.findall(korean) == FENCE.findall(english)
-    assert levels(korean) == levels(english)
-    assert rows(korean) == rows(english)
-    assert targets(korean) == targets(english)
+def test_names_in_docstrings_are_there():
+    names, found = docstrings()
+    wrong = [
+        (file, name)
+        for file, text in found
+        for name in re.findall(r"(?<![`:\w])`([A-Za-z_][\w.]*)`(?!`)", text)
+        if not names.issuperset(name.split("."))
+    ]
+    assert not wrong
+
+
+def test_the_reference_has_a_page_for_each_room():
+    pages = {file.stem for file in (ROOT / "docs" / "api").glob("*.rst")}
+    rooms = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
+    assert pages == rooms - {"commands"} | {"index", "chapter"}
+    listed = (ROOT / "docs" / "api" / "index.rst").read_text().split()
+    assert pages - {"index"} <= set(listed)
+
+
+def test_the_reference_has_every_name_of_the_package():
+    text = (ROOT / "docs" / "api" / "chapter.rst").read_text()
+    rooms = re.findall(
+        r"from \.(\w+) import (\w+)", (PACKAGE / "__init__.pyi").read_text()
+    )
+    for room, name in rooms:
+        assert (PACKAGE / room).is_dir() or re.search(rf"\b{name}\b", text), name
+
+
+@pytest.mark.slow
+def test_the_reference_is_built_without_a_broken_link(run, tmp_path):
+    done = run("-m", "sphinx", "-q", "-W", "-E", ROOT / "docs" / "api", tmp_path)
+    assert done == (0, "", "")
 
 
 def test_the_readme_is_short():

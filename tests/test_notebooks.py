@@ -31,6 +31,12 @@ SMALL = {
     },
     "paper": {"only": ["hidden-10", "hidden-20"]},
 }
+# What a reader does at the end of the chapter; and what the list is then.
+MOVE = """
+for slider in sliders.values():
+    slider.value = levels[0]
+print(recommended())
+"""
 NUM_PLOTS = {"autorec": 4, "exercises": 3, "paper": 4}
 STUDY = NOTEBOOKS.parent / "docs" / "results" / "ml-1m.json"
 ALL = [(name, language) for name in build.NAMES for language in build.LANGUAGES]
@@ -217,6 +223,8 @@ def ran(study_file):
     @cache
     def ran(name, language):
         notebook = build.load(language, name)
+        if name == "autorec":
+            notebook.cells.append(build.nbformat.v4.new_code_cell(MOVE, id="move"))
         return build.run(notebook, dataset="synthetic-100k", **small[name])
 
     return ran
@@ -257,6 +265,23 @@ def test_the_notebook_has_the_commands_result(ran, tmp_path, capsys):
     text = printed(ran("autorec", "en"))
     assert f"AutoRec: final test RMSE {rmse:.4f}" in text
     assert re.search(r"that is (NOT )?below the 0.9061 of biases", text)
+
+
+def test_the_list_follows_the_sliders(ran):
+    """Its cell shows what it became when they were moved."""
+    cells = ran("autorec", "en").cells
+    (played, moved) = (c for c in cells if c.id in ("play", "move"))
+    assert played.outputs[-1].data["text/plain"] == moved.outputs[0].text.rstrip()
+
+
+def test_widgets_are_not_kept(ran):
+    assert not [o for o in outputs(ran("autorec", "en")) if build.WIDGET in str(o)]
+
+
+def test_well_known_films_are_found_and_rated_at_first():
+    text = shown(build.load("en", "autorec"), "play")
+    assert "at first: 5 ★ for Star Wars (1977)" in text
+    assert "Godfather, The (1972)" in text
 
 
 @pytest.mark.slow

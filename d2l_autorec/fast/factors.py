@@ -17,8 +17,7 @@ class Factors:
     ----------
     num_factors : int
         Of each model: the length of :math:`p_u` and :math:`q_i`.
-    user_weight, item_weight : numpy.ndarray, shapes (num_models, num_users), \
-            (num_models, num_items)
+    user_weight, item_weight : numpy.ndarray, (num_models, num_users or num_items)
         How much of a user and an item is a model's, from 0 for nothing.
     rng : numpy.random.Generator
         Draws the initial factors, normal with a standard deviation of 0.1; biases are
@@ -27,8 +26,8 @@ class Factors:
     Attributes
     ----------
     user_bias, item_bias : numpy.ndarray of float32, shape (num_models, num_rows)
-    user_factors, item_factors : numpy.ndarray of float32, shape \
-            (num_models, num_rows, num_factors)
+    user_factors, item_factors : numpy.ndarray of float32
+        Of shape (num_models, num_rows, num_factors).
     """
 
     def __init__(

@@ -1,0 +1,84 @@
+"""A page on this machine, with a trained model: ``python -m d2l_autorec.demo``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..errors import AutoRecError
+from ..training import Numbers
+from . import cli
+
+HOST = "127.0.0.1"
+PORT = Numbers(int, lambda n: 0 <= n < 2**16, "a port from 0 to 65535")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command, until it is interrupted.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        By default the process's own arguments.
+
+    Raises
+    ------
+    AutoRecError
+        If the port cannot be had; and as `load_model` does.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if not find_spec("flask"):
+        parser.error(
+            "the page needs Flask: python -m pip install --constraint constraints.txt "
+            "--editable '.[demo]'"
+        )
+    with _listen(args.port) as door:
+        # Only now, so that --help and a bad flag need not wait for MXNet.
+        from werkzeug.serving import make_server
+
+        from ..serving import load_model
+        from .page import make_page
+
+        page = make_page(load_model(args.model))
+        # Browsers keep connections open, and each needs a thread.
+        server = make_server(HOST, 0, page, threaded=True, fd=door.fileno())
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not each request
+    print(f"http://{HOST}:{server.port}/ (Ctrl-C ends it)", flush=True)
+    server.serve_forever()
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise AutoRecError(f"port {port}: {reason}; --port takes another") from None
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog="python -m d2l_autorec.demo",
+        description="Show a page on which one rates items and sees one's "
+        "recommendations change, with a model that `python -m d2l_autorec.train "
+        "--save DIR` has kept. It answers this machine alone.",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the model",
+    )
+    parser.add_argument(
+        "--port",
+        type=cli.parsed_by(PORT.parse),
+        default=8000,
+        metavar="N",
+        help="where the page is; 0 takes one that is free",
+    )
+    return parser

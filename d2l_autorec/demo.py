@@ -1,0 +1,11 @@
+"""Rate and be recommended to, in a browser: ``python -m d2l_autorec.demo``."""
+
+import os
+
+from .commands.cli import run
+from .commands.demo import main
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    run(main, os._exit)

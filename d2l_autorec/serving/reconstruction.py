@@ -215,18 +215,23 @@ class Reconstruction:
 
     def _estimate(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
         """Compute the outputs for a new user, as `of_new_user` notes."""
-        size = len(self._weights)
-        trained = np.unique(self._train_mat.indices)
-        rows = np.hstack(self._weights)[trained] / size
-        mean, rows = rows.mean(axis=0), rows - rows.mean(axis=0)
+        mean, rows = self._prior
         hidden = np.hstack([codes[rated] for codes in self._codes])
-        spread = hidden @ rows.T / np.sqrt(len(rows))  # (num_rated, num_users)
+        spread = hidden @ rows.T  # (num_rated, num_users)
         gram = spread @ spread.T + self._noise * np.eye(len(rated))
-        share = spread.T @ np.linalg.solve(gram, given - hidden @ mean)
-        row = (mean + rows.T @ share / np.sqrt(len(rows))).astype(np.float32)
-        parts = zip(self._codes, np.split(row, size))
+        share = np.linalg.solve(gram, given - hidden @ mean) @ spread
+        row = (mean + share.astype(np.float32) @ rows).astype(np.float32)
+        parts = zip(self._codes, np.split(row, len(self._weights)))
         outputs: np.ndarray = sum(codes @ part for codes, part in parts)
         return outputs
+
+    @cached_property
+    def _prior(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean of the users' rows, and a root of their covariance: (num_users, ...)."""
+        trained = np.unique(self._train_mat.indices)
+        rows = np.hstack(self._weights)[trained] / len(self._weights)
+        mean = rows.mean(axis=0)
+        return mean, (rows - mean) / np.sqrt(np.float32(len(rows)))
 
     @cached_property
     def _noise(self) -> float:

@@ -23,12 +23,14 @@ import tempfile
 import traceback
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from d2l_autorec.errors import AutoRecError
 from d2l_autorec.serving.manifest import KINDS, signed
+from d2l_autorec.training import Blend
 
 LIMIT = 10  # seconds a call
 MIB = 2**20
@@ -282,6 +284,15 @@ def work(root, first, last):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def make_blend_run():
+    """Two networks of different kinds."""
+    from test_checkpoint import make_run
+
+    run = make_run()
+    other = run.recipe.changed(kind="user", standardize=True, from_mean=True)
+    return replace(run, recipe=Blend((run.recipe, other), (0.5, 0.25)))
+
+
 def campaign(num_folders, batch):
     """Give forged folders to processes of their own; print the counts."""
     from test_checkpoint import make_run, train
@@ -297,6 +308,7 @@ def campaign(num_folders, batch):
             "residual": {"kind": "user", "residual": True, "loss": "rmse"},
         }.items():
             train(root / "honest" / name, make_run(valid=name == "deep", **settings))
+        train(root / "honest" / "blend", make_blend_run())
         num = len(list((root / "honest").iterdir()))
         last_one = num + num_folders
         starts = [(0, num)]  # the honest ones themselves

@@ -14,7 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from forging import Forgery, calls, forge, outcome, write_questions
+from forging import (
+    Forgery,
+    calls,
+    forge,
+    make_blend_run,
+    outcome,
+    write_questions,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_checkpoint import CPU, content, make_run, train
@@ -46,11 +53,18 @@ def honest(folder):
     return Forgery(folder / "m")
 
 
+@pytest.fixture(scope="module")
+def blend(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("blend")
+    train(directory / "m", make_blend_run())
+    return Forgery(directory / "m")
+
+
 @settings(max_examples=NUM_FORGED, deadline=None, database=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
-def test_a_forged_folder_is_used_or_refused(tmp_path_factory, honest, seed):
+def test_a_forged_folder_is_used_or_refused(tmp_path_factory, honest, blend, seed):
     directory = tmp_path_factory.mktemp("forged")
-    forgery = copy.deepcopy(honest)
+    forgery = copy.deepcopy((honest, blend)[seed % 2])
     forge(forgery, random.Random(seed))
     forgery.write(directory / "m")
     for _, call in calls(directory / "m", *write_questions(directory)):

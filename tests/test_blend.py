@@ -4,13 +4,12 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
+import test_residual
 
 from d2l_autorec._mxnet import mx
 from d2l_autorec.errors import ModelError
 from d2l_autorec.loop import seed_everything
-from d2l_autorec.ratings import Ratings
 from d2l_autorec.serving import Checkpoint, Predictor, manifest
 from d2l_autorec.training import (
     PRESETS,
@@ -20,7 +19,6 @@ from d2l_autorec.training import (
     Mixture,
     Parts,
     Recipe,
-    Run,
 )
 
 CPU = [mx.cpu()]
@@ -31,24 +29,7 @@ WEIGHTED = replace(BLEND, weights=tuple(0.2 + 0.1 * n for n in range(5)))
 
 def make_run(factor=1, shift=0, recipe=WEIGHTED):
     """12 users and 9 items; only the test part knows user 11 and item 8."""
-    rng = np.random.default_rng(0)
-    cells = rng.permutation(12 * 9)[:80]
-    users, items = cells % 12, cells // 12
-    data = pd.DataFrame(
-        {
-            "user_id": users,
-            "item_id": items,
-            "rating": rng.integers(1, 6, 80) * float(factor) + shift,
-        }
-    )
-    held_out = (users == 11) | (items == 8) | (rng.random(80) < 0.1)
-    return Run.of(
-        Ratings("toy", data),
-        *(data[~held_out], data[held_out]),
-        recipe=recipe,
-        seed=7,
-        split={},
-    )
+    return replace(test_residual.make_run(factor, shift), recipe=recipe)
 
 
 def fitted(run):

@@ -446,6 +446,17 @@ def add_output_flags(
     return group
 
 
+def add_model_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names a saved model."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the model",
+    )
+
+
 def add_ratings_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how to read a ratings file of one's own.
 

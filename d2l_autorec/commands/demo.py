@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 from ..errors import AutoRecError
 from ..training import Numbers
@@ -67,13 +66,7 @@ def _parser() -> cli.Parser:
         "recommendations change, with a model that `python -m d2l_autorec.train "
         "--save DIR` has kept. It answers this machine alone.",
     )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder of the model",
-    )
+    cli.add_model_flag(parser)
     parser.add_argument(
         "--port",
         type=cli.parsed_by(PORT.parse),

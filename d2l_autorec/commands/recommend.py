@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import cli
@@ -169,13 +168,7 @@ def _parser() -> cli.Parser:
         description="Recommend items, or predict ratings, with a model that "
         "`python -m d2l_autorec.train --save DIR` has kept.",
     )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder of the model",
-    )
+    cli.add_model_flag(parser)
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument(
         "--user", metavar="ID", help="recommend the user's best unrated items"

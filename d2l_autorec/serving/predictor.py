@@ -261,9 +261,9 @@ class Predictor:
         ModelError
             If the model is item-based and its output is not the identity.
 
-        See Also
-        --------
-        Reconstruction.of_new_user : How the new user's ratings are used.
+        Notes
+        -----
+        How the ratings are used is in ``serving/reconstruction.py``, ``of_new_user``.
         """
         pairs = list(ratings.items() if isinstance(ratings, Mapping) else ratings)
         rated, given = self._new_row(pairs)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as onp
@@ -77,6 +77,11 @@ class Cluster:
         out, err = process.communicate(timeout=LIMIT)
         return process.returncode, out, err
 
+    def ends(self, names):
+        """Do so for several, all at once: none waits for its reader."""
+        with ThreadPoolExecutor(len(names)) as readers:
+            return dict(zip(names, readers.map(self.end, names)))
+
     def kill(self):
         for process in self.processes.values():
             if process.poll() is None:
@@ -124,45 +129,57 @@ def cluster(make_cluster):
     return make_cluster()
 
 
-BOOK = {}
-FAMILY = {
-    **{"kind": "user", "members": 2, "loss": "paper", "schedule": "cosine"},
-    **{"num_hidden": (8, 4, 8), "optimizer": "sgd"},
+PAPER = {"dropout": 0.0, "loss": "paper", "schedule": "cosine", "wd": 200.0}
+BEST = {
+    **PAPER,
+    **{"num_hidden": (8, 4, 8), "members": 2, "pretrain_epochs": 2, "wd": None},
+    **{"clip": True, "cold": "mean"},
+}
+RECIPES = {
+    "book": {},
+    "book, user-based": {"kind": "user"},
+    "paper": PAPER,
+    "paper, user-based": {**PAPER, "kind": "user"},
+    "best": BEST,
+    "best, user-based": {**BEST, "kind": "user"},
+    "residuals": {"residual": True},
+    "bounded": {"output": "sigmoid", "activation": "elu"},
+    "sgd": {"optimizer": "sgd", "members": 2},
+    "rprop": {"optimizer": "rprop", "batch_size": None},
 }
 
 
-def test_two_workers_do_what_one_process_does(cluster):
+def test_workers_do_what_one_process_does(cluster, short_pretraining):
     names = ("scheduler", "server", "worker 0", "worker 1")
     for name in names:
-        cluster.start(name, *TRAINING, json.dumps([BOOK, FAMILY]))
+        cluster.start(name, *TRAINING, json.dumps([*RECIPES.values()]))
     from distributed_training import train  # meanwhile
 
-    alone = [train(BOOK), train(FAMILY)]
-    outcomes = {name: cluster.end(name) for name in names}
+    alone = [train(recipe) for recipe in RECIPES.values()]
+    outcomes = cluster.ends(names)
     for code, _, err in outcomes.values():
         assert (code, err) == (0, "")
-    first, second = (json.loads(outcomes[f"worker {i}"][1]) for i in range(2))
-    assert [t["weights"] for t in first] == [t["weights"] for t in second]
-    for workers in (first, second):
-        for found, expected in zip(workers, alone):
-            assert onp.array(found["history"]) == pytest.approx(
+    found = [json.loads(outcomes[f"worker {i}"][1]) for i in range(2)]
+    for name, expected, *workers in zip(RECIPES, alone, *found):
+        weights = max((one["weights"] for one in workers), key=len)
+        assert onp.array(weights) == pytest.approx(
+            onp.array(expected["weights"]), abs=1e-3
+        ), name
+        for one in workers:
+            assert onp.array(one["history"]) == pytest.approx(
                 onp.array(expected["history"]), abs=1e-4
-            )
-            assert onp.array(found["weights"]) == pytest.approx(
-                onp.array(expected["weights"]), abs=1e-3
-            )
+            ), name
 
 
 # Meets the others, adds up once, and then says so; goes on for ever or ends.
 ADDING = """
 import sys
-from d2l_autorec._mxnet import np
+import numpy as np
 from d2l_autorec.cluster import join
 
-team, ones = join("dist_sync"), np.ones(3)
+team = join("dist_sync")
 while True:
-    team.add_up("ones", [ones])
-    ones.asnumpy()
+    team.add_up(np.ones(3, np.float32))
     print("added", flush=True)
     if sys.argv[1] == "once":
         break
@@ -307,19 +324,10 @@ def test_a_death_at_any_moment_ends_the_others(make_cluster, seed):
     print(f"{victim} dies after {seconds:.2f} s")
     for name in names:
         cluster.start(name, "-c", ADDING, "always")
-    ends = {}
-
-    def follow(name):
-        ends[name] = cluster.end(name)
-
-    # All at once, so that none waits for its reader.
-    followers = [threading.Thread(target=follow, args=(name,)) for name in names]
-    for follower in followers:
-        follower.start()
-    time.sleep(seconds)
-    cluster.processes[victim].kill()
-    for follower in followers:
-        follower.join(LIMIT)
+    killer = threading.Timer(seconds, cluster.processes[victim].kill)
+    killer.start()
+    ends = cluster.ends(names)
+    killer.join()
     names.remove(victim)
     for name in names:
         code, _, err = ends[name]

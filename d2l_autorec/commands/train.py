@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..training import PRESETS, Recipe
-from . import cli, parts
+from . import cli, parts, workers
 from .report import report
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = _given(parser, args, argv)
     _check_combination(parser, args, given)
     # Only now, so that --help and a bad flag need not wait for MXNet.
-    from ..cluster import check_environment, join
+    from ..cluster import check_environment
     from ..serving import Checkpoint, lock, make_folder
 
     if args.kvstore:
         check_environment()
     recipe = _recipe(parser, args, given)
     devices = cli.parse_devices(args.devices)
-    # Before anything else that can fail: workers notice the end of one that has joined.
-    team = join(args.kvstore) if args.kvstore else None
+    team = workers.meet(args, recipe, devices) if args.kvstore else None
+    first = not (team and team.rank)
     with ExitStack() as stack:
-        if team and team.rank:
-            args.save = args.plot = args.json = None
+        if not first:
+            args.plot = args.json = None
             args.quiet = True
             stack.enter_context(redirect_stdout(None))
         elif args.save or args.resume:
@@ -62,12 +62,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                 make_folder(args.save, args.overwrite)
             stack.enter_context(lock(args.save or args.resume))
         run, checkpoint = _begin(args, given, recipe)
+        if team:
+            workers.compare_data(team, run, checkpoint, devices)
         if args.refit:
             run = _choose_epochs(args, run, devices, team)
-        if args.save:
+        if args.save and first:
             checkpoint = Checkpoint(args.save, run, args.overwrite)
         training, history = _train(args, run, checkpoint, devices, team)
-        report(args, training, run, history)
+        if training:
+            report(args, training, run, history)
 
 
 def _begin(
@@ -132,8 +135,11 @@ def _train(
     checkpoint: Checkpoint | None,
     devices: list[mx.Context],
     team: Team | None,
-) -> tuple[Training, list[Epoch]]:
-    """Train, or go on; return the training at its best epoch, and all epochs."""
+) -> tuple[Training | None, list[Epoch]]:
+    """Train, or go on; return the training at its best epoch, and all epochs.
+
+    The training is None if another worker has it.
+    """
     from ..curve import watch
     from ..loop import train_recsys_rating
     from ..training import keep_best
@@ -143,16 +149,19 @@ def _train(
     if checkpoint and past:
         checkpoint.restore(training, devices)
     _pretrain(args, training)
+    saved = bool(args.save or args.resume)
     saves = None if team and team.rank else checkpoint
 
     def hook(epochs: Iterable[Epoch], num_epochs: int) -> Iterable[Epoch]:
         epochs = training.validated(epochs)
         if saves:
             epochs = saves.saving(training, epochs, locked=True)
+        elif saved:  # by the first worker
+            epochs = training.gathering(epochs)
         epochs = chain(past, epochs)
         if run.patience:
             epochs = training.stopped_early(epochs, run.patience)
-        if not saves:
+        if not saved:
             epochs = keep_best(training.net, epochs)
         if args.quiet:
             return epochs
@@ -183,9 +192,12 @@ def _train(
             f"interrupted; {len(checkpoint.history)} epochs are saved, go on with "
             f"--resume {checkpoint.directory}"
         ) from None
-    if saves:
-        training.net = saves.network(devices)  # of the best epoch, be it of the past
-    return training, history
+    if not saved:
+        return training.gathered(with_state=False), history
+    if not saves:
+        return None, history
+    training.whole.net = saves.network(devices)  # of the best epoch, be it of the past
+    return training.whole, history
 
 
 def _given(

@@ -31,7 +31,7 @@ from .products import (
     part,
     product,
 )
-from .rows import add_up, corrupted, deepen, initialized, is_layerwise
+from .rows import AddUp, add_up, corrupted, deepen, initialized, is_layerwise
 from .step import SparseStep
 
 
@@ -58,7 +58,14 @@ class FusedStep(SparseStep):
     ----------
     *args
         As for `SparseStep`.
+
+    Attributes
+    ----------
+    share : callable or None
+        Adds up an array over workers who have some of the users each.
     """
+
+    share: AddUp | None = None
 
     @staticmethod
     def fits(
@@ -114,15 +121,20 @@ class FusedStep(SparseStep):
         self._taken = set()
         return super().finish()
 
+    def corrupted(self, net: AutoRec, ratings: np.ndarray) -> np.ndarray:
+        """Drop a share of the inputs, where a network asks for it."""
+        return corrupted(net, ratings)
+
     def _train(self, net: AutoRec, cells: Cells) -> float:
         """Update the large weights; find the others' gradients, and the losses' sum."""
         with autograd.train_mode():
-            inputs = cells._replace(ratings=corrupted(net, cells.ratings))
+            inputs = cells._replace(ratings=self.corrupted(net, cells.ratings))
         encoder = self._encoder(net, len(cells.starts) - 1)
         shape = cells.num_shares, cells.num_rows, encoder.weight.shape[1]
         sums = self._array("sums", shape[1:])
         parts, bias = self._array("parts", shape), net.encoder.bias.data(self._device)
-        add_up(inputs, encoder.weight, view(bias), view(parts), view(sums))
+        arrays = view(bias), view(parts), view(sums)
+        add_up(inputs, encoder.weight, *arrays, self.share)
         if sums.grad is None:
             sums.attach_grad()
         with autograd.record():
@@ -177,6 +189,8 @@ class FusedStep(SparseStep):
             view_grad(layer.bias, self._device),
         )
         parts.sum(axis=0, out=view(d_hidden))
+        if self.share:
+            self.share(view(d_hidden))
         return float(sum(losses))
 
     def _array(self, name: str, shape: tuple[int, ...]) -> mx.np.ndarray:

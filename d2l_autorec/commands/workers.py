@@ -1,0 +1,106 @@
+"""Several workers that run one command: what they have to have in common."""
+
+from __future__ import annotations
+
+import argparse
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from . import cli
+
+if TYPE_CHECKING:
+    from .._mxnet import mx
+    from ..cluster import Team
+    from ..serving import Checkpoint
+    from ..training import Recipe, Run
+
+# What may differ: the data are compared by their content, and the first worker alone
+# writes files.
+_OWN = {
+    *("data_dir", "ratings", "test_ratings"),
+    *("plot", "json", "quiet", "overwrite", "devices"),
+}
+
+
+def meet(args: argparse.Namespace, recipe: Recipe, devices: list[mx.Context]) -> Team:
+    """Meet the other workers of a training, who have to have got the same command.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Of the command. A data set that is not named is not made up any more.
+    recipe : Recipe
+        What is trained, unless a folder says so.
+    devices : list of mxnet.Context
+        Of this worker.
+
+    Returns
+    -------
+    Team
+
+    Raises
+    ------
+    ClusterError
+        If the recipe is none for several workers, or the environment does not say who
+        takes part.
+    """
+    from .. import __version__
+    from ..cluster import check_portions, join
+
+    check_portions(recipe, devices)
+    # Before anything else that can fail: workers notice the end of one that has joined.
+    team = join(args.kvstore)
+    flags = {n: value for n, value in vars(args).items() if n not in _OWN}
+    for folder in ("save", "resume"):
+        flags[folder] = bool(flags[folder])
+    named = {cli.flags({name}): value for name, value in flags.items()}
+    team.compare({"version": __version__, **named})
+    if not args.ratings:
+        args.dataset = args.dataset or "ml-100k"
+    return team
+
+
+def compare_data(
+    team: Team, run: Run, checkpoint: Checkpoint | None, devices: list[mx.Context]
+) -> None:
+    """Compare what the workers have read; end all of them if it differs.
+
+    Parameters
+    ----------
+    team : Team
+        The workers.
+    run : Run
+        What this one has read.
+    checkpoint : Checkpoint, optional
+        The folder that it goes on from.
+    devices : list of mxnet.Context
+        Of this worker.
+
+    Raises
+    ------
+    ClusterError
+        If the recipe is none for several workers.
+    """
+    from ..cluster import check_portions
+
+    check_portions(run.recipe, devices)  # which a folder may have brought
+    team.compare(
+        {
+            "the users": run.user_ids.tolist(),
+            "the items": run.item_ids.tolist(),
+            "the training ratings": _digest(run.train_mat),
+            "the test ratings": _digest(run.test_mat),
+            "the validation ratings": _digest(run.valid_mat),
+            "the settings": (run.recipe, run.seed, run.patience),
+            "the epochs so far": checkpoint and checkpoint.history,
+        }
+    )
+
+
+def _digest(matrix: Any) -> str:
+    if matrix is None:
+        return "none"
+    digest = sha256(repr(matrix.shape).encode())
+    for array in (matrix.data, matrix.indices, matrix.indptr):
+        digest.update(array)
+    return digest.hexdigest()

@@ -33,6 +33,8 @@ _WELCOME, _OVER = "welcome", "over"
 _SILENCE, _MEETING = "PS_HEARTBEAT_TIMEOUT", "D2L_AUTOREC_MEETING_TIMEOUT"
 _SECONDS = {_SILENCE: "60", _MEETING: "600"}
 _LAST_PORT = 65534  # the scheduler takes the next one, too
+# Optimizers whose step depends on a weight as a whole, or that draw one at random.
+_NOT_IN_PARTS = ("lamb", "lars", "lbsgd", "sgld")
 
 
 def check_environment() -> None:
@@ -56,6 +58,31 @@ def check_environment() -> None:
             raise ClusterError(f"{name} is {found}; it is a whole number from 1")
     if _number("DMLC_PS_ROOT_PORT") > _LAST_PORT:
         raise ClusterError(f"DMLC_PS_ROOT_PORT is above {_LAST_PORT}")
+
+
+def check_recipe(recipe: Any) -> None:
+    """Check that workers can have a part of a training's columns each.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its settings.
+
+    Raises
+    ------
+    ClusterError
+        If they cannot.
+    """
+    if recipe.loss == "rmse":
+        raise ClusterError(
+            "the rmse loss takes the root over all ratings of a batch, and a worker has "
+            "but some of them: it is for one process (for several: --loss paper)"
+        )
+    if recipe.optimizer.lower() in _NOT_IN_PARTS:
+        raise ClusterError(
+            f"{recipe.optimizer} needs weights as a whole, and a worker has but some of "
+            "them: it is for one process (for several: --optimizer adam)"
+        )
 
 
 def prepare() -> None:

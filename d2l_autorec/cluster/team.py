@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import socket
 from collections.abc import Mapping
 from hashlib import sha256
@@ -18,8 +19,6 @@ from ..fast import view
 from .portion import Portion
 from .processes import Deadline, Watch, check_environment, connect, part
 
-# Optimizers whose step depends on a weight as a whole, or that draw one at random.
-_NOT_BY_COLUMNS = ("lamb", "lars", "lbsgd", "sgld")
 _ROOM = 2**13  # bytes, for what the workers compare
 
 
@@ -111,45 +110,15 @@ class Team:
                     )
 
 
-def check_portions(recipe: Any, devices: list[mx.Context]) -> None:
-    """Check that a training can be shared out by columns.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Its settings.
-    devices : list of mxnet.Context
-        Of each worker.
-
-    Raises
-    ------
-    ClusterError
-        If it cannot.
-    """
-    if recipe.loss == "rmse":
-        raise ClusterError(
-            "the rmse loss takes the root over all ratings of a batch, of which a "
-            "worker has some: it is for one process (--loss paper is for several)"
-        )
-    if recipe.optimizer.lower() in _NOT_BY_COLUMNS:
-        raise ClusterError(
-            f"{recipe.optimizer} needs a weight as a whole, of which a worker has "
-            "some: it is for one process (--optimizer adam is for several)"
-        )
-    if [device.device_type for device in devices] != ["cpu"]:
-        raise ClusterError(
-            "a worker has one device, which is a CPU; several on one machine take a "
-            "process each (--workers 2)"
-        )
-
-
-def join(kind: str) -> Team:
+def join(kind: str, devices: list[mx.Context] | None = None) -> Team:
     """Connect this worker with the others; wait until all of them are there.
 
     Parameters
     ----------
     kind : str
         Of the key-value store: ``'dist_sync'``.
+    devices : list of mxnet.Context, optional
+        That this worker trains on: a CPU.
 
     Returns
     -------
@@ -158,9 +127,15 @@ def join(kind: str) -> Team:
     Raises
     ------
     ClusterError
-        If the environment does not say who takes part, and where.
+        If the environment does not say who takes part, and where; or for other devices.
     """
     check_environment()
+    if devices and [device.device_type for device in devices] != ["cpu"]:
+        raise ClusterError(
+            "a worker has one device, a CPU; for more of a machine start more workers"
+        )
+    # Smaller arrays go to one of several servers as a whole.
+    os.environ.setdefault("MXNET_KVSTORE_BIGARRAY_BOUND", "10000")
     watch = Watch()
     with Deadline(watch, "not all processes were there"):
         connect(watch)

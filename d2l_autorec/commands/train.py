@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from ..cluster import check_environment, check_recipe
 from ..training import PRESETS, Recipe
 from . import cli, parts, workers
+from .launch import launch
 from .report import report
 
 if TYPE_CHECKING:
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
 # What may stand beside --resume; the rest is part of the model in the folder.
 _RESUMABLE = {
-    *("resume", "num_epochs", "patience", "devices", "kvstore"),
+    *("resume", "num_epochs", "patience", "devices", "kvstore", "workers"),
     *("plot", "json", "quiet"),
 }
 
@@ -42,15 +46,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.num_hidden = _layers(args.num_hidden)
     given = _given(parser, args, argv)
     _check_combination(parser, args, given)
+    recipe = _recipe(parser, args, given)
+    if args.workers or args.kvstore:
+        check_recipe(recipe)
+    if args.workers:
+        if "DMLC_ROLE" not in os.environ:
+            sys.exit(launch(args.workers, sys.argv[1:] if argv is None else argv))
+        args.kvstore = "dist_sync"
     # Only now, so that --help and a bad flag need not wait for MXNet.
-    from ..cluster import check_environment
     from ..serving import Checkpoint, lock, make_folder
 
     if args.kvstore:
         check_environment()
-    recipe = _recipe(parser, args, given)
     devices = cli.parse_devices(args.devices)
-    team = workers.meet(args, recipe, devices) if args.kvstore else None
+    team = workers.meet(args, devices) if args.kvstore else None
     first = not (team and team.rank)
     with ExitStack() as stack:
         if not first:
@@ -63,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             stack.enter_context(lock(args.save or args.resume))
         run, checkpoint = _begin(args, given, recipe)
         if team:
-            workers.compare_data(team, run, checkpoint, devices)
+            workers.compare_data(team, run, checkpoint)
         if args.refit:
             run = _choose_epochs(args, run, devices, team)
         if args.save and first:
@@ -233,6 +242,8 @@ def _check_combination(
     if args.resume and (beside := given - _RESUMABLE):
         parser.error(f"--resume takes these from the model folder: {cli.flags(beside)}")
     parts.check_split(parser, args, given)
+    if args.workers and args.kvstore:
+        parser.error("--workers starts the processes that --kvstore is one of")
     if args.overwrite and not args.save:
         parser.error("--overwrite is for --save")
     if args.patience and not (args.valid_ratio or args.resume):
@@ -341,8 +352,14 @@ def _parser() -> cli.Parser:
     machines.add_argument(
         "--kvstore",
         choices=("dist_sync",),
-        help="share every batch with workers on other machines; the same command for "
-        "each process, told apart by DMLC_* variables (docs/distributed.md)",
+        help="share the users out over workers on several machines; the same command "
+        "for each process, told apart by DMLC_* variables (docs/distributed.md)",
+    )
+    machines.add_argument(
+        "--workers",
+        type=cli.positive_int,
+        metavar="N",
+        help="do so on this machine alone, with N workers that are started for it",
     )
     saving = parser.add_argument_group("saving")
     saving.add_argument(

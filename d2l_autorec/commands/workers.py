@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import threading
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
     from .._mxnet import mx
     from ..cluster import Team
     from ..serving import Checkpoint
-    from ..training import Recipe, Run
+    from ..training import Run
 
 # What may differ: the data are compared by their content, and the first worker alone
 # writes files.
@@ -22,15 +25,13 @@ _OWN = {
 }
 
 
-def meet(args: argparse.Namespace, recipe: Recipe, devices: list[mx.Context]) -> Team:
+def meet(args: argparse.Namespace, devices: list[mx.Context]) -> Team:
     """Meet the other workers of a training, who have to have got the same command.
 
     Parameters
     ----------
     args : argparse.Namespace
         Of the command. A data set that is not named is not made up any more.
-    recipe : Recipe
-        What is trained, unless a folder says so.
     devices : list of mxnet.Context
         Of this worker.
 
@@ -41,15 +42,15 @@ def meet(args: argparse.Namespace, recipe: Recipe, devices: list[mx.Context]) ->
     Raises
     ------
     ClusterError
-        If the recipe is none for several workers, or the environment does not say who
-        takes part.
+        If the environment does not say who takes part, or for other devices than a CPU.
     """
     from .. import __version__
-    from ..cluster import check_portions, join
+    from ..cluster import join
 
-    check_portions(recipe, devices)
     # Before anything else that can fail: workers notice the end of one that has joined.
-    team = join(args.kvstore)
+    team = join(args.kvstore, devices)
+    if team.rank:
+        _leave_interrupts_to_the_first()
     flags = {n: value for n, value in vars(args).items() if n not in _OWN}
     for folder in ("save", "resume"):
         flags[folder] = bool(flags[folder])
@@ -60,9 +61,7 @@ def meet(args: argparse.Namespace, recipe: Recipe, devices: list[mx.Context]) ->
     return team
 
 
-def compare_data(
-    team: Team, run: Run, checkpoint: Checkpoint | None, devices: list[mx.Context]
-) -> None:
+def compare_data(team: Team, run: Run, checkpoint: Checkpoint | None) -> None:
     """Compare what the workers have read; end all of them if it differs.
 
     Parameters
@@ -73,17 +72,15 @@ def compare_data(
         What this one has read.
     checkpoint : Checkpoint, optional
         The folder that it goes on from.
-    devices : list of mxnet.Context
-        Of this worker.
 
     Raises
     ------
     ClusterError
         If the recipe is none for several workers.
     """
-    from ..cluster import check_portions
+    from ..cluster import check_recipe
 
-    check_portions(run.recipe, devices)  # which a folder may have brought
+    check_recipe(run.recipe)  # which a folder may have brought
     team.compare(
         {
             "the users": run.user_ids.tolist(),
@@ -104,3 +101,15 @@ def _digest(matrix: Any) -> str:
     for array in (matrix.data, matrix.indices, matrix.indptr):
         digest.update(array)
     return digest.hexdigest()
+
+
+def _leave_interrupts_to_the_first() -> None:
+    """Say nothing of an interrupt, nor of what it does to the others."""
+
+    def be_silent(*_: Any) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, be_silent)

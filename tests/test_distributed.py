@@ -20,6 +20,7 @@ import pytest
 
 from d2l_autorec.cluster import check_environment
 from d2l_autorec.errors import ClusterError
+from d2l_autorec.serving import Checkpoint
 
 LIMIT = 300  # seconds for a test, on a machine that is busy with others
 TRAINING = (str(Path(__file__).with_name("distributed_training.py")),)
@@ -314,26 +315,44 @@ def test_a_worker_waits_for_the_others_to_finish_with_a_limit(make_cluster):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
-def test_a_death_at_any_moment_ends_the_others(make_cluster, seed):
-    draw = random.Random(seed)
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("victim", ["scheduler", "server", "worker 0", "worker 1"])
+def test_a_death_at_any_moment_ends_the_others_and_spares_the_folder(
+    make_cluster, small_data, tmp_path, victim, seed
+):
+    draw = random.Random(f"{victim} {seed}")
     cluster = make_cluster(D2L_AUTOREC_MEETING_TIMEOUT="20")
     names = ["scheduler", "server", "worker 0", "worker 1"]
     draw.shuffle(names)
-    victim, seconds = draw.choice(names), draw.choice([0, draw.uniform(0, 10)])
-    print(f"{victim} dies after {seconds:.2f} s")
+    # Some die before the others have met, and most while they train and save.
+    seconds = draw.choice([0, draw.uniform(0, 5), draw.uniform(5, 15)])
+    print(f"{victim} dies after {seconds:.2f} s, of {names}")
+    folder = tmp_path / "model"
+    train = ["-m", "d2l_autorec.train", "--kvstore", "dist_sync", "--quiet"]
+    train += ["-k", "8", "-b", "16", "-e", "100000", "--save", str(folder)]
     for name in names:
-        cluster.start(name, "-c", ADDING, "always")
+        cluster.start(name, *train)
     killer = threading.Timer(seconds, cluster.processes[victim].kill)
-    killer.start()
+    limit = threading.Timer(seconds + 40, cluster.kill)  # twice that of the meeting
+    for timer in (killer, limit):
+        timer.start()
     ends = cluster.ends(names)
-    killer.join()
+    for timer in (killer, limit):
+        timer.cancel()
     names.remove(victim)
     for name in names:
         code, _, err = ends[name]
-        assert code == 1
-        assert err.startswith(f"\nerror: {name.split()[0]}: ")
-        assert err.count("\n") == 2
+        assert code == 1, (name, code, err)
+        assert err.startswith(f"\nerror: {name.split()[0]}: "), err
+        assert err.count("\n") == 2, err
+    if (folder / "model.json").exists():
+        trained = len(Checkpoint.open(folder).history)
+        more = ["-m", "d2l_autorec.train", "--resume", folder, "-e", trained + 1]
+        done = subprocess.run(
+            [sys.executable, *map(str, more)], capture_output=True, timeout=LIMIT
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(Checkpoint.open(folder).history) == trained + 1
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="asks Linux")

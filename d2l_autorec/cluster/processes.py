@@ -75,13 +75,13 @@ def check_recipe(recipe: Any) -> None:
     """
     if recipe.loss == "rmse":
         raise ClusterError(
-            "the rmse loss takes the root over all ratings of a batch, and a worker has "
-            "but some of them: it is for one process (for several: --loss paper)"
+            "the rmse loss takes the root over all ratings of a batch, and a worker "
+            "has but some of them: it is for one process (for several: --loss paper)"
         )
     if recipe.optimizer.lower() in _NOT_IN_PARTS:
         raise ClusterError(
-            f"{recipe.optimizer} needs weights as a whole, and a worker has but some of "
-            "them: it is for one process (for several: --optimizer adam)"
+            f"{recipe.optimizer} needs weights as a whole, and a worker has but some "
+            "of them: it is for one process (for several: --optimizer adam)"
         )
 
 

@@ -14,11 +14,15 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as onp
 import pytest
+import scipy.sparse as sp
 
-from d2l_autorec.cluster import check_environment
+from d2l_autorec.cluster import Team, check_environment
+from d2l_autorec.cluster.portion import Portion
+from d2l_autorec.commands.train import main as train_command
 from d2l_autorec.errors import ClusterError
 from d2l_autorec.serving import Checkpoint
 
@@ -136,40 +140,128 @@ BEST = {
     **{"num_hidden": (8, 4, 8), "members": 2, "pretrain_epochs": 2, "wd": None},
     **{"clip": True, "cold": "mean"},
 }
-RECIPES = {
+FEW = {
     "book": {},
-    "book, user-based": {"kind": "user"},
-    "paper": PAPER,
     "paper, user-based": {**PAPER, "kind": "user"},
     "best": BEST,
+    "sgd": {"optimizer": "sgd", "residual": True},
+}
+MANY = {
+    **FEW,
+    "book, user-based": {"kind": "user"},
+    "paper": PAPER,
     "best, user-based": {**BEST, "kind": "user"},
-    "residuals": {"residual": True},
     "bounded": {"output": "sigmoid", "activation": "elu"},
-    "sgd": {"optimizer": "sgd", "members": 2},
-    "rprop": {"optimizer": "rprop", "batch_size": None},
+    "rprop": {"optimizer": "rprop", "batch_size": None, "members": 2},
+    "adagrad": {"optimizer": "adagrad", "num_hidden": (8, 6)},
 }
 
 
-def test_workers_do_what_one_process_does(cluster, short_pretraining):
-    names = ("scheduler", "server", "worker 0", "worker 1")
-    for name in names:
-        cluster.start(name, *TRAINING, json.dumps([*RECIPES.values()]))
+@pytest.mark.parametrize(
+    ("num_workers", "recipes"),
+    [
+        (2, FEW),
+        *(pytest.param(n, MANY, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
+    ],
+)
+def test_workers_do_what_one_process_does(
+    make_cluster, short_pretraining, num_workers, recipes
+):
+    cluster = make_cluster(DMLC_NUM_WORKER=str(num_workers))
+    workers = [f"worker {i}" for i in range(num_workers)]
+    for name in ("scheduler", "server", *workers):
+        cluster.start(name, *TRAINING, json.dumps([*recipes.values()]))
     from distributed_training import train  # meanwhile
 
-    alone = [train(recipe) for recipe in RECIPES.values()]
-    outcomes = cluster.ends(names)
+    alone = [train(recipe) for recipe in recipes.values()]
+    outcomes = cluster.ends(["scheduler", "server", *workers])
     for code, _, err in outcomes.values():
         assert (code, err) == (0, "")
-    found = [json.loads(outcomes[f"worker {i}"][1]) for i in range(2)]
-    for name, expected, *workers in zip(RECIPES, alone, *found):
-        weights = max((one["weights"] for one in workers), key=len)
+    found = [json.loads(outcomes[name][1]) for name in workers]
+    for name, expected, *each in zip(recipes, alone, *found):
+        weights = max((one["weights"] for one in each), key=len)  # the first one's
         assert onp.array(weights) == pytest.approx(
             onp.array(expected["weights"]), abs=1e-3
         ), name
-        for one in workers:
+        for one in each:
             assert onp.array(one["history"]) == pytest.approx(
                 onp.array(expected["history"]), abs=1e-4
             ), name
+
+
+class Sums:
+    """A key-value store of threads, as far as `Team` needs one."""
+
+    def __init__(self, size):
+        self.size, self.barrier = size, threading.Barrier(size, timeout=LIMIT)
+        self.arrays = {}
+
+    def of(self, rank):
+        def push(key, array):
+            self.arrays[rank] = array.asnumpy()
+
+        def pull(key, out):
+            self.barrier.wait()
+            out[:] = sum(self.arrays.values())
+
+        return SimpleNamespace(
+            rank=rank,
+            num_workers=self.size,
+            init=lambda key, array: None,
+            push=push,
+            pull=pull,
+        )
+
+
+@pytest.mark.parametrize(
+    ("of_second", "said"),
+    [
+        ({"--seed": 1, "ratings": "a" * 50}, []),
+        ({"--seed": 2, "ratings": "a" * 50}, ["differ in --seed: 2 and 1"]),
+        ({"--seed": 1, "ratings": "a" * 51}, ["differ in ratings: "]),
+        ({"--seed": 1}, ["differ in ratings: None and "]),
+    ],
+)
+def test_workers_that_differ_are_told_in_what(of_second, said):
+    store, reasons = Sums(2), []
+    watch = SimpleNamespace(leave=reasons.append)
+    teams = [Team(store.of(rank), watch) for rank in range(2)]
+    facts = [{"--seed": 1, "ratings": "a" * 50}, of_second]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(Team.compare, teams, facts))
+    host = socket.gethostname()
+    assert len(reasons) == 2 * len(said)  # each says so
+    for reason, words in zip(reasons, said * 2):
+        assert reason.startswith(f"worker 1 at {host} and worker 0 at {host} {words}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--loss", "rmse", "--wd", "0"], "the rmse loss takes the root over all"),
+        (["--optimizer", "LAMB"], "LAMB needs weights as a whole"),
+    ],
+)
+def test_a_recipe_that_is_for_one_process_is_refused_before_anything_starts(
+    flags, message
+):
+    with pytest.raises(ClusterError, match=message):
+        train_command(["--workers", "2", *flags])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_columns_are_shared_out_by_their_ratings_each_worker_having_one(size):
+    rng = onp.random.default_rng(0)
+    dense = (rng.random((30, 7)) < [0.9, 0, 0, 0, 0, 0.1, 0.1]).astype(onp.float32)
+    rows = sp.csr_matrix(dense)
+    teams = [SimpleNamespace(rank=rank, size=size) for rank in range(size)]
+    portions = [Portion(team, rows) for team in teams]
+    assert sp.hstack([one.rows for one in portions]).toarray() == pytest.approx(dense)
+    assert all(one.start < one.stop for one in portions)
+    if size == 2:
+        assert portions[0].stop == 2  # it has most of the ratings
+    with pytest.raises(ClusterError, match="7 columns cannot be shared out over 8"):
+        Portion(SimpleNamespace(rank=0, size=8), rows)
 
 
 # Meets the others, adds up once, and then says so; goes on for ever or ends.

@@ -101,7 +101,7 @@ class Team:
             json.loads(row.astype(np.uint8).tobytes().rstrip(b"\0")) for row in table
         )
         for rank, other in enumerate(others, 1):
-            for name in [*first, *other]:
+            for name in {**first, **other}:
                 if name != "host" and first.get(name) != other.get(name):
                     self._watch.leave(
                         f"worker {rank} at {other['host']} and worker 0 at "

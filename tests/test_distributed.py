@@ -197,10 +197,8 @@ class Sums:
         self.arrays = {}
 
     def of(self, rank):
-        def push(key, array):
+        def pushpull(key, array, out):
             self.arrays[rank] = array.asnumpy()
-
-        def pull(key, out):
             self.barrier.wait()
             out[:] = sum(self.arrays.values())
 
@@ -208,8 +206,7 @@ class Sums:
             rank=rank,
             num_workers=self.size,
             init=lambda key, array: None,
-            push=push,
-            pull=pull,
+            pushpull=pushpull,
         )
 
 

@@ -16,6 +16,7 @@ scheduler ends, and so do the rest.
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import socket
 import sys
@@ -108,6 +109,23 @@ def prepare() -> None:
             connect(watch)
     atexit.register(watch.part)
     print(f"{role}: serves until the training is over", flush=True)
+
+
+@functools.cache
+def enter() -> Watch:
+    """Connect a worker with the scheduler, which may be done before MXNet is there.
+
+    From then on the others notice it when this process ends.
+
+    Returns
+    -------
+    Watch
+        The same one each time.
+    """
+    watch = Watch()
+    with Deadline(watch, "the scheduler was not there"):
+        connect(watch)
+    return watch
 
 
 class Watch:

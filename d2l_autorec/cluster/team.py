@@ -17,7 +17,7 @@ from .._mxnet import mx
 from ..errors import ClusterError
 from ..fast import view
 from .portion import Portion
-from .processes import Deadline, Watch, check_environment, connect, part
+from .processes import Deadline, Watch, check_environment, enter, part
 
 _ROOM = 2**13  # bytes, for what the workers compare
 
@@ -76,8 +76,7 @@ class Team:
         buffer = self._buffers[array.shape]
         view(buffer)[...] = array
         # There is nothing on the server that updates anything: it just adds up.
-        self._kvstore.push(key, buffer)
-        self._kvstore.pull(key, out=buffer)
+        self._kvstore.pushpull(key, buffer, out=buffer)
         array[...] = view(buffer)
 
     def compare(self, facts: Mapping[str, Any]) -> None:
@@ -136,9 +135,8 @@ def join(kind: str, devices: list[mx.Context] | None = None) -> Team:
         )
     # Smaller arrays go to one of several servers as a whole.
     os.environ.setdefault("MXNET_KVSTORE_BIGARRAY_BOUND", "10000")
-    watch = Watch()
+    watch = enter()
     with Deadline(watch, "not all processes were there"):
-        connect(watch)
         kvstore = mx.kv.create(kind)
     end = Deadline(watch, "not all workers had finished")
     atexit.register(part, kvstore, watch, end)

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ..cluster import check_environment, check_recipe
+from ..cluster import check_recipe
 from ..training import PRESETS, Recipe
 from . import cli, parts, workers
 from .launch import launch
@@ -53,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "DMLC_ROLE" not in os.environ:
             sys.exit(launch(args.workers, sys.argv[1:] if argv is None else argv))
         args.kvstore = "dist_sync"
+    if args.kvstore:
+        workers.enter()
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from ..serving import Checkpoint, lock, make_folder
 
-    if args.kvstore:
-        check_environment()
     devices = cli.parse_devices(args.devices)
     team = workers.meet(args, devices) if args.kvstore else None
     first = not (team and team.rank)

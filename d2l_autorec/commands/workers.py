@@ -9,6 +9,7 @@ import threading
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from .. import cluster
 from . import cli
 
 if TYPE_CHECKING:
@@ -23,6 +24,19 @@ _OWN = {
     *("data_dir", "ratings", "test_ratings"),
     *("plot", "json", "quiet", "overwrite", "devices"),
 }
+
+
+def enter() -> None:
+    """Let the others notice how this process ends, before it does anything that takes.
+
+    Raises
+    ------
+    ClusterError
+        If the environment does not say who takes part, and where.
+    """
+    cluster.check_environment()
+    if os.environ["DMLC_ROLE"] == "worker":
+        cluster.enter()
 
 
 def meet(args: argparse.Namespace, devices: list[mx.Context]) -> Team:
@@ -42,13 +56,11 @@ def meet(args: argparse.Namespace, devices: list[mx.Context]) -> Team:
     Raises
     ------
     ClusterError
-        If the environment does not say who takes part, or for other devices than a CPU.
+        For other devices than a CPU.
     """
     from .. import __version__
-    from ..cluster import join
 
-    # Before anything else that can fail: workers notice the end of one that has joined.
-    team = join(args.kvstore, devices)
+    team = cluster.join(args.kvstore, devices)
     if team.rank:
         _leave_interrupts_to_the_first()
     flags = {n: value for n, value in vars(args).items() if n not in _OWN}
@@ -78,9 +90,7 @@ def compare_data(team: Team, run: Run, checkpoint: Checkpoint | None) -> None:
     ClusterError
         If the recipe is none for several workers.
     """
-    from ..cluster import check_recipe
-
-    check_recipe(run.recipe)  # which a folder may have brought
+    cluster.check_recipe(run.recipe)  # which a folder may have brought
     team.compare(
         {
             "the users": run.user_ids.tolist(),

@@ -7,11 +7,13 @@ processes of the test are ended, and the test fails.
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,6 +189,46 @@ def test_workers_do_what_one_process_does(
             assert onp.array(one["history"]) == pytest.approx(
                 onp.array(expected["history"]), abs=1e-4
             ), name
+
+
+def test_workers_on_this_machine_do_and_save_what_one_process_does(
+    run, start, small_data, tmp_path
+):
+    # One, two and three have a part in the one; the other is trained at once.
+    command = ["-m", "d2l_autorec.train", "-k", "8", "-b", "16", "--quiet"]
+    command += ["--valid-ratio", "0.2", "--patience", "3"]
+    alone = start(*command, "-e", "4", "--save", tmp_path / "alone")
+    shared = tmp_path / "shared"
+    code, out, err = run(*command, "-e", "2", "--workers", "2", "--save", shared)
+    assert (code, err) == (0, "")
+    more = ["-m", "d2l_autorec.train", "--quiet", "-e", "4", "--resume", shared]
+    code, out, err = run(*more, "--workers", "3")
+    assert (code, err) == (0, "")
+    expected_out, err = alone.communicate(timeout=LIMIT)
+    assert err == ""
+    found, expected = (load_model(tmp_path / name) for name in ("shared", "alone"))
+    for ours, theirs in zip(found.training_history, expected.training_history):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-4)
+        assert ours.valid_rmse == pytest.approx(theirs.valid_rmse, abs=1e-4)
+    assert out.splitlines()[0] == expected_out.splitlines()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_all_workers_with_one_line(
+    start, small_data, tmp_path, number
+):
+    folder = tmp_path / "model"
+    command = ["-m", "d2l_autorec.train", "-k", "8", "--quiet", "--workers", "2"]
+    process = start(*command, "-e", "100000", "--save", folder)
+    while not (folder / "model.json").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1
+    assert re.fullmatch(r"interrupted(; \d+ epochs are saved, go on .*)?\n", err)
+    Checkpoint.open(folder)
 
 
 class Sums:

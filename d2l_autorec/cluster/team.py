@@ -43,6 +43,7 @@ class Team:
     def __init__(self, kvstore: Any, watch: Watch) -> None:
         self._kvstore, self._watch = kvstore, watch
         self._buffers: dict[tuple[int, ...], mx.np.ndarray] = {}
+        self._interrupted = False
         self.rank: int = kvstore.rank
         self.size: int = kvstore.num_workers
 
@@ -68,7 +69,14 @@ class Team:
         ----------
         array : numpy.ndarray of float32
             Every worker adds up arrays of the same shapes in the same order.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After `interrupt`.
         """
+        if self._interrupted:
+            raise KeyboardInterrupt
         key = ", ".join(map(str, array.shape))
         if array.shape not in self._buffers:
             self._buffers[array.shape] = mx.np.zeros(array.shape)
@@ -78,6 +86,10 @@ class Team:
         # There is nothing on the server that updates anything: it just adds up.
         self._kvstore.pushpull(key, buffer, out=buffer)
         array[...] = view(buffer)
+
+    def interrupt(self) -> None:
+        """Have the next sum fail, as all after it, which the others then wait for."""
+        self._interrupted = True
 
     def compare(self, facts: Mapping[str, Any]) -> None:
         """Go on if all workers start from the same; otherwise end all of them.

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 _GRACE = 20  # seconds for the others to end by themselves
 
@@ -50,32 +51,38 @@ def launch(num_workers: int, argv: Sequence[str]) -> int:
         "DMLC_NUM_WORKER": str(num_workers),
     }
     processes: list[subprocess.Popen[bytes]] = []
+    # Each ignores interrupts until it knows what to do about one.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for role in ("scheduler", "server", *["worker"] * num_workers):
-            hidden = None if role == "worker" else subprocess.DEVNULL
-            processes.append(
-                subprocess.Popen(
-                    command,
-                    env={**environment, "DMLC_ROLE": role},
-                    stdin=subprocess.DEVNULL,
-                    stdout=hidden,
-                    stderr=hidden,
-                    # A terminal's Ctrl-C reaches them from here alone.
-                    start_new_session=True,
-                )
-            )
+            processes.append(_start(command, {**environment, "DMLC_ROLE": role}))
+        signal.signal(signal.SIGINT, before)
         code = _wait(processes)
     except KeyboardInterrupt:
-        for worker in processes[2:]:
+        workers = processes[2:]
+        for worker in workers:
             worker.send_signal(signal.SIGINT)
-        if not _ended(processes[2:]):
-            raise
-        code = 1  # the first worker has said what is saved
+        _ended(workers)
+        if 1 not in [worker.poll() for worker in workers]:
+            raise  # none of them has said so
+        code = 1
     finally:
         for process in processes:
             process.kill()
             process.wait()
     return code
+
+
+def _start(command: Sequence[str], environment: dict[str, str]) -> Any:
+    shown = environment["DMLC_ROLE"] == "worker"
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=None if shown else subprocess.DEVNULL,
+        stderr=None if shown else subprocess.DEVNULL,
+        start_new_session=True,  # a terminal's Ctrl-C reaches it from here alone
+    )
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:

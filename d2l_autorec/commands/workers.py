@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import threading
+from collections.abc import Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ..serving import Checkpoint
     from ..training import Run
 
+INTERRUPTED = 130  # the exit code of a process that has said nothing of it
+_PATIENCE = 5  # seconds
 # What may differ: the data are compared by their content, and the first worker alone
 # writes files.
 _OWN = {
@@ -36,6 +39,7 @@ def enter() -> None:
     """
     cluster.check_environment()
     if os.environ["DMLC_ROLE"] == "worker":
+        _on_interrupt(_vanish)  # nothing is there yet to be saved
         cluster.enter()
 
 
@@ -61,8 +65,7 @@ def meet(args: argparse.Namespace, devices: list[mx.Context]) -> Team:
     from .. import __version__
 
     team = cluster.join(args.kvstore, devices)
-    if team.rank:
-        _leave_interrupts_to_the_first()
+    _on_interrupt(_follow if team.rank else team.interrupt)
     flags = {n: value for n, value in vars(args).items() if n not in _OWN}
     for folder in ("save", "resume"):
         flags[folder] = bool(flags[folder])
@@ -113,13 +116,21 @@ def _digest(matrix: Any) -> str:
     return digest.hexdigest()
 
 
-def _leave_interrupts_to_the_first() -> None:
-    """Say nothing of an interrupt, nor of what it does to the others."""
-
-    def be_silent(*_: Any) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
-
+def _on_interrupt(act: Callable[[], None]) -> None:
+    """Say what Ctrl-C does; as an exception it could leave the others in a sum."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, be_silent)
+        signal.signal(signal.SIGINT, lambda *_: act())
+
+
+def _vanish() -> None:
+    os._exit(INTERRUPTED)
+
+
+def _follow() -> None:
+    """Leave it to the first worker to say something and to end all, but not long."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    patience = threading.Timer(_PATIENCE, _vanish)
+    patience.daemon = True
+    patience.start()

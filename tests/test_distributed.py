@@ -194,7 +194,7 @@ def test_workers_do_what_one_process_does(
 def test_workers_on_this_machine_do_and_save_what_one_process_does(
     run, start, small_data, tmp_path
 ):
-    # One, two and three have a part in the one; the other is trained at once.
+    # Two begin it and three go on with it; the other is trained at once.
     command = ["-m", "d2l_autorec.train", "-k", "8", "-b", "16", "--quiet"]
     command += ["--valid-ratio", "0.2", "--patience", "3"]
     alone = start(*command, "-e", "4", "--save", tmp_path / "alone")
@@ -206,8 +206,11 @@ def test_workers_on_this_machine_do_and_save_what_one_process_does(
     assert (code, err) == (0, "")
     expected_out, err = alone.communicate(timeout=LIMIT)
     assert err == ""
-    found, expected = (load_model(tmp_path / name) for name in ("shared", "alone"))
-    for ours, theirs in zip(found.training_history, expected.training_history):
+    found, expected = (
+        Checkpoint.open(tmp_path / n).history for n in ("shared", "alone")
+    )
+    assert len(found) == len(expected) == 4
+    for ours, theirs in zip(found, expected):
         assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-4)
         assert ours.valid_rmse == pytest.approx(theirs.valid_rmse, abs=1e-4)
     assert out.splitlines()[0] == expected_out.splitlines()[0]

@@ -539,6 +539,7 @@ def test_a_worker_that_is_not_the_first_says_and_writes_nothing(
             return Portion(SimpleNamespace(rank=0, size=1, add_up=len), rows)
 
     monkeypatch.setattr("d2l_autorec.commands.workers.enter", lambda: None)
+    monkeypatch.setattr("d2l_autorec.commands.workers._on_interrupt", [None])
     monkeypatch.setattr("d2l_autorec.cluster.join", lambda kind, devices: Second())
     files = ["--save", tmp_path / "m", "--json", tmp_path / "r.json"]
     assert train(*SMALL, "--kvstore", "dist_sync", *files) == (0, "", "")

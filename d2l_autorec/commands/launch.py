@@ -60,9 +60,11 @@ def launch(num_workers: int, argv: Sequence[str]) -> int:
         code = _wait(processes)
     except KeyboardInterrupt:
         workers = processes[2:]
-        for worker in workers:
-            worker.send_signal(signal.SIGINT)
-        _ended(workers)
+        for _ in range(_GRACE):
+            for worker in workers:
+                worker.send_signal(signal.SIGINT)
+            if _ended(workers, 1):  # one that has just begun does not heed it yet
+                break
         if 1 not in [worker.poll() for worker in workers]:
             raise  # none of them has said so
         code = 1
@@ -89,15 +91,15 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     """Wait for the end of all; when one fails, the others have some time for theirs."""
     while None in (codes := [process.poll() for process in processes]):
         if any(codes):
-            _ended(processes)
+            _ended(processes, _GRACE)
             return 1
         time.sleep(0.1)
     return int(any(codes))
 
 
-def _ended(processes: Sequence[subprocess.Popen[bytes]]) -> bool:
+def _ended(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> bool:
     """Tell whether all have ended after a while."""
-    deadline = time.monotonic() + _GRACE
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if all(process.poll() is not None for process in processes):
             return True

@@ -39,7 +39,7 @@ def enter() -> None:
     """
     cluster.check_environment()
     if os.environ["DMLC_ROLE"] == "worker":
-        _on_interrupt(_vanish)  # nothing is there yet to be saved
+        _heed_interrupts()
         cluster.enter()
 
 
@@ -65,7 +65,7 @@ def meet(args: argparse.Namespace, devices: list[mx.Context]) -> Team:
     from .. import __version__
 
     team = cluster.join(args.kvstore, devices)
-    _on_interrupt(_follow if team.rank else team.interrupt)
+    _on_interrupt[0] = _follow if team.rank else team.interrupt
     flags = {n: value for n, value in vars(args).items() if n not in _OWN}
     for folder in ("save", "resume"):
         flags[folder] = bool(flags[folder])
@@ -116,12 +116,6 @@ def _digest(matrix: Any) -> str:
     return digest.hexdigest()
 
 
-def _on_interrupt(act: Callable[[], None]) -> None:
-    """Say what Ctrl-C does; as an exception it could leave the others in a sum."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, lambda *_: act())
-
-
 def _vanish() -> None:
     os._exit(INTERRUPTED)
 
@@ -131,6 +125,25 @@ def _follow() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    patience = threading.Timer(_PATIENCE, _vanish)
-    patience.daemon = True
-    patience.start()
+    threading.Timer(_PATIENCE, _vanish).start()
+
+
+# What an interrupt does: at first there is nothing to save, and nobody to tell.
+_on_interrupt: list[Callable[[], None]] = [_vanish]
+
+
+def _heed_interrupts() -> None:
+    """Act on Ctrl-C, but not by an exception, which could leave the others in a sum.
+
+    A thread does so: the main one, where Python's handlers run, waits for MXNet.
+    """
+    end, noted = os.pipe()
+    os.set_blocking(noted, False)
+    signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, lambda *_: None)
+
+    def wait() -> None:
+        while os.read(end, 1):
+            _on_interrupt[0]()
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -296,7 +296,7 @@ class _Cutting(mx.init.Initializer):
         whole = mx.np.zeros(tuple(shape))
         self.start._init_weight(name, whole)
         its = slice(self.portion.start, self.portion.stop)
-        array[:] = whole[(slice(None),) * self.axis + (its,)]
+        view(array)[...] = view(whole)[(slice(None),) * self.axis + (its,)]
 
 
 def _set_numbers(trainer: gluon.Trainer, like: gluon.Trainer) -> None:

@@ -68,6 +68,10 @@ class SharedFusedStep(_Shared, FusedStep):
     def __init__(self, portion: Portion, *args: Any) -> None:
         super().__init__(portion, *args)
         self.share = portion.team.add_up
+        for net in members(self.net):
+            for layer in (net.encoder, net.decoder):
+                # A row's gradient is used at once: no room for all of them.
+                layer.weight.grad_req = "null"
 
 
 class SharedStep(_Shared):

@@ -69,6 +69,7 @@ def launch(num_workers: int, argv: Sequence[str]) -> int:
             raise  # none of them has said so
         code = 1
     finally:
+        signal.signal(signal.SIGINT, before)
         for process in processes:
             process.kill()
             process.wait()

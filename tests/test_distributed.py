@@ -225,6 +225,25 @@ def test_workers_on_this_machine_save_what_any_number_goes_on_with(
 
 
 @pytest.mark.slow
+def test_several_workers_go_on_with_a_blend_as_one_process_does(
+    run, small_data, tmp_path
+):
+    recipe = ["--preset", "best", "-k", "8", "-b", "16", "--lr", "0.01", "-e", "2"]
+    recipe += ["--input-dropout", "0", "--schedule", "constant"]
+    histories = []
+    for workers in ([], ["--workers", "2"]):
+        folder = tmp_path / f"{len(workers)}"
+        for argv in ([*recipe, "--save", folder], ["--resume", folder, "-e", "4"]):
+            command = ["-m", "d2l_autorec.train", "--quiet", *argv, *workers]
+            assert run(*command)[::2] == (0, "")
+        found = Checkpoint.open(folder).history
+        histories.append([(epoch.train_loss, epoch.test_rmse) for epoch in found])
+    alone, shared = map(onp.array, histories)
+    assert shared.shape == (4, 2)
+    assert shared == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_all_workers_with_one_line(
     start, small_data, tmp_path, number
@@ -238,7 +257,7 @@ def test_an_interrupt_ends_all_workers_with_one_line(
     process.send_signal(number)
     _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 1
-    assert re.fullmatch(r"interrupted(; \d+ epochs are saved, go on .*)?\n", err)
+    assert re.fullmatch(r"interrupted(; \d+ of \d+ epochs are saved, go on .*)?\n", err)
     Checkpoint.open(folder)
 
 

@@ -180,7 +180,8 @@ class _Learner:
         layers = self.between
         parts = self._parts(num_shares, layers.d_sums)
         multiply(inputs, encoder.weight.weight, parts)
-        hidden = layers.forward(_shared(parts, step), encoder.bias.weight)
+        bias = encoder.bias.weight
+        hidden = layers.forward(_shared(parts, bias.size, step), bias)
         # Its weights are drawn after what dropout draws, as in a forward pass.
         decoder = self._layer(net.decoder, layers.num_units)
         check_fit(cells, len(hidden), len(decoder.weight.weight))
@@ -190,7 +191,7 @@ class _Learner:
         parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
         arrays: tuple[Any, ...] = cells, errors, hidden, decoder, rates, parts
         total += float(sum(in_shares(_train_decoder, num_shares, *arrays)))
-        d_sums = layers.backward(_shared(parts, step))
+        d_sums = layers.backward(_shared(parts, layers.num_units, step))
         rates = self._rates(net.encoder)
         in_shares(_train_encoder, num_shares, inputs, d_sums, encoder, rates)
         return total
@@ -251,12 +252,12 @@ class _Learner:
         return float(losses.asnumpy().sum(dtype=float)), view(grad)
 
 
-def _shared(parts: np.ndarray, step: FusedStep) -> np.ndarray:
+def _shared(parts: np.ndarray, length: int, step: FusedStep) -> np.ndarray:
     """Add up what the threads found, and all workers, where there are several."""
     if not step.share:
         return parts
     total: np.ndarray = parts.sum(axis=0)
-    step.share(total)
+    step.share(total[:, :length])  # what a row has beyond that is 0
     return total[None]
 
 

@@ -7,19 +7,26 @@ processes of the test are ended, and the test fails.
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as onp
 import pytest
+import scipy.sparse as sp
 
-from d2l_autorec.cluster import check_environment
+from d2l_autorec.cluster import Team, check_environment
+from d2l_autorec.cluster.portion import Portion
+from d2l_autorec.commands.train import main as train_command
 from d2l_autorec.errors import ClusterError
+from d2l_autorec.serving import Checkpoint
 
 LIMIT = 300  # seconds for a test, on a machine that is busy with others
 TRAINING = (str(Path(__file__).with_name("distributed_training.py")),)
@@ -77,6 +84,11 @@ class Cluster:
         out, err = process.communicate(timeout=LIMIT)
         return process.returncode, out, err
 
+    def ends(self, names):
+        """Do so for several, all at once: none waits for its reader."""
+        with ThreadPoolExecutor(len(names)) as readers:
+            return dict(zip(names, readers.map(self.end, names)))
+
     def kill(self):
         for process in self.processes.values():
             if process.poll() is None:
@@ -124,45 +136,212 @@ def cluster(make_cluster):
     return make_cluster()
 
 
-BOOK = {}
-FAMILY = {
-    **{"kind": "user", "members": 2, "loss": "paper", "schedule": "cosine"},
-    **{"num_hidden": (8, 4, 8), "optimizer": "sgd"},
+PAPER = {"dropout": 0.0, "loss": "paper", "schedule": "cosine", "wd": 200.0}
+BEST = {
+    **PAPER,
+    **{"num_hidden": (8, 4, 8), "members": 2, "pretrain_epochs": 2, "wd": None},
+    **{"clip": True, "cold": "mean"},
+}
+FEW = {
+    "book": {},
+    "paper, user-based": {**PAPER, "kind": "user"},
+    "best": BEST,
+    "sgd": {"optimizer": "sgd", "residual": True},
+    "blend": [
+        {**PAPER, "standardize": True, "from_mean": True, "cold": "biases"},
+        {**PAPER, "residual": True, "kind": "user"},
+    ],
+}
+MANY = {
+    **FEW,
+    "book, user-based": {"kind": "user"},
+    "paper": PAPER,
+    "best, user-based": {**BEST, "kind": "user"},
+    "bounded": {"output": "sigmoid", "activation": "elu"},
+    "rprop": {"optimizer": "rprop", "batch_size": None, "members": 2},
+    "adagrad": {"optimizer": "adagrad", "num_hidden": (8, 6)},
 }
 
 
-def test_two_workers_do_what_one_process_does(cluster):
-    names = ("scheduler", "server", "worker 0", "worker 1")
-    for name in names:
-        cluster.start(name, *TRAINING, json.dumps([BOOK, FAMILY]))
+@pytest.mark.parametrize(
+    ("num_workers", "recipes"),
+    [
+        (2, FEW),
+        *(pytest.param(n, MANY, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
+    ],
+)
+def test_workers_do_what_one_process_does(
+    make_cluster, short_pretraining, num_workers, recipes
+):
+    cluster = make_cluster(DMLC_NUM_WORKER=str(num_workers))
+    workers = [f"worker {i}" for i in range(num_workers)]
+    for name in ("scheduler", "server", *workers):
+        cluster.start(name, *TRAINING, json.dumps([*recipes.values()]))
     from distributed_training import train  # meanwhile
 
-    alone = [train(BOOK), train(FAMILY)]
-    outcomes = {name: cluster.end(name) for name in names}
+    alone = [train(recipe) for recipe in recipes.values()]
+    outcomes = cluster.ends(["scheduler", "server", *workers])
     for code, _, err in outcomes.values():
         assert (code, err) == (0, "")
-    first, second = (json.loads(outcomes[f"worker {i}"][1]) for i in range(2))
-    assert [t["weights"] for t in first] == [t["weights"] for t in second]
-    for workers in (first, second):
-        for found, expected in zip(workers, alone):
-            assert onp.array(found["history"]) == pytest.approx(
+    found = [json.loads(outcomes[name][1]) for name in workers]
+    for name, expected, *each in zip(recipes, alone, *found):
+        weights = max((one["weights"] for one in each), key=len)  # the first one's
+        assert onp.array(weights) == pytest.approx(
+            onp.array(expected["weights"]), abs=1e-3
+        ), name
+        for one in each:
+            assert onp.array(one["history"]) == pytest.approx(
                 onp.array(expected["history"]), abs=1e-4
+            ), name
+
+
+@pytest.mark.parametrize(
+    "more",
+    [[], *(pytest.param(["--workers", n], marks=pytest.mark.slow) for n in "13")],
+)
+def test_workers_on_this_machine_save_what_any_number_goes_on_with(
+    run, capsys, small_data, tmp_path, more
+):
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    command = ["-k", "8", "-b", "16", "--quiet", "--valid-ratio", "0.2"]
+    command += ["--patience", "3", "--save"]
+    begin = [*command, shared, "-e", "2", "--workers", "2"]
+    assert run("-m", "d2l_autorec.train", *begin)[::2] == (0, "")
+    for argv in (
+        ["--quiet", "-e", "4", "--resume", shared, *more],
+        [*command, alone, "-e", "4"],
+    ):
+        try:
+            train_command([str(word) for word in argv])
+        except SystemExit as stopped:
+            assert stopped.code == 0
+    found, expected = (Checkpoint.open(folder).history for folder in (shared, alone))
+    assert len(found) == len(expected) == 4
+    for ours, theirs in zip(found, expected):
+        for score in ("train_loss", "test_rmse", "valid_rmse"):
+            assert getattr(ours, score) == pytest.approx(
+                getattr(theirs, score), abs=1e-4
             )
-            assert onp.array(found["weights"]) == pytest.approx(
-                onp.array(expected["weights"]), abs=1e-3
-            )
+
+
+@pytest.mark.slow
+def test_several_workers_go_on_with_a_blend_as_one_process_does(
+    run, small_data, tmp_path
+):
+    recipe = ["--preset", "best", "-k", "8", "-b", "16", "--lr", "0.01", "-e", "2"]
+    recipe += ["--input-dropout", "0", "--schedule", "constant"]
+    histories = []
+    for workers in ([], ["--workers", "2"]):
+        folder = tmp_path / f"{len(workers)}"
+        for argv in ([*recipe, "--save", folder], ["--resume", folder, "-e", "4"]):
+            command = ["-m", "d2l_autorec.train", "--quiet", *argv, *workers]
+            assert run(*command)[::2] == (0, "")
+        found = Checkpoint.open(folder).history
+        histories.append([(epoch.train_loss, epoch.test_rmse) for epoch in found])
+    alone, shared = map(onp.array, histories)
+    assert shared.shape == (4, 2)
+    assert shared == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_all_workers_with_one_line(
+    start, small_data, tmp_path, number
+):
+    folder = tmp_path / "model"
+    command = ["-m", "d2l_autorec.train", "-k", "8", "--quiet", "--workers", "2"]
+    process = start(*command, "-e", "100000", "--save", folder)
+    while not (folder / "model.json").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1
+    assert re.fullmatch(r"interrupted(; \d+ of \d+ epochs are saved, go on .*)?\n", err)
+    Checkpoint.open(folder)
+
+
+class Sums:
+    """A key-value store of threads, as far as `Team` needs one."""
+
+    def __init__(self, size):
+        self.size, self.barrier = size, threading.Barrier(size, timeout=LIMIT)
+        self.arrays = {}
+
+    def of(self, rank):
+        def pushpull(key, array, out):
+            self.arrays[rank] = array.asnumpy()
+            self.barrier.wait()
+            out[:] = sum(self.arrays.values())
+
+        return SimpleNamespace(
+            rank=rank,
+            num_workers=self.size,
+            init=lambda key, array: None,
+            pushpull=pushpull,
+        )
+
+
+@pytest.mark.parametrize(
+    ("of_second", "said"),
+    [
+        ({"--seed": 1, "ratings": "a" * 50}, []),
+        ({"--seed": 2, "ratings": "a" * 50}, ["differ in --seed: 2 and 1"]),
+        ({"--seed": 1, "ratings": "a" * 51}, ["differ in ratings: "]),
+        ({"--seed": 1}, ["differ in ratings: None and "]),
+    ],
+)
+def test_workers_that_differ_are_told_in_what(of_second, said):
+    store, reasons = Sums(2), []
+    watch = SimpleNamespace(leave=reasons.append)
+    teams = [Team(store.of(rank), watch) for rank in range(2)]
+    facts = [{"--seed": 1, "ratings": "a" * 50}, of_second]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(Team.compare, teams, facts))
+    host = socket.gethostname()
+    assert len(reasons) == 2 * len(said)  # each says so
+    for reason, words in zip(reasons, said * 2):
+        assert reason.startswith(f"worker 1 at {host} and worker 0 at {host} {words}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--loss", "rmse", "--wd", "0"], "the rmse loss takes the root over all"),
+        (["--optimizer", "LAMB"], "LAMB needs weights as a whole"),
+    ],
+)
+def test_a_recipe_that_is_for_one_process_is_refused_before_anything_starts(
+    flags, message
+):
+    with pytest.raises(ClusterError, match=message):
+        train_command(["--workers", "2", *flags])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_columns_are_shared_out_by_their_ratings_each_worker_having_one(size):
+    rng = onp.random.default_rng(0)
+    dense = (rng.random((30, 7)) < [0.9, 0, 0, 0, 0, 0.1, 0.1]).astype(onp.float32)
+    rows = sp.csr_matrix(dense)
+    teams = [SimpleNamespace(rank=rank, size=size) for rank in range(size)]
+    portions = [Portion(team, rows) for team in teams]
+    assert sp.hstack([one.rows for one in portions]).toarray() == pytest.approx(dense)
+    assert all(one.start < one.stop for one in portions)
+    if size == 2:
+        assert portions[0].stop == 2  # it has most of the ratings
+    with pytest.raises(ClusterError, match="7 columns cannot be shared out over 8"):
+        Portion(SimpleNamespace(rank=0, size=8), rows)
 
 
 # Meets the others, adds up once, and then says so; goes on for ever or ends.
 ADDING = """
 import sys
-from d2l_autorec._mxnet import np
+import numpy as np
 from d2l_autorec.cluster import join
 
-team, ones = join("dist_sync"), np.ones(3)
+team = join("dist_sync")
 while True:
-    team.add_up("ones", [ones])
-    ones.asnumpy()
+    team.add_up(np.ones(3, np.float32))
     print("added", flush=True)
     if sys.argv[1] == "once":
         break
@@ -297,35 +476,44 @@ def test_a_worker_waits_for_the_others_to_finish_with_a_limit(make_cluster):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
-def test_a_death_at_any_moment_ends_the_others(make_cluster, seed):
-    draw = random.Random(seed)
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("victim", ["scheduler", "server", "worker 0", "worker 1"])
+def test_a_death_at_any_moment_ends_the_others_and_spares_the_folder(
+    make_cluster, small_data, tmp_path, victim, seed
+):
+    draw = random.Random(f"{victim} {seed}")
     cluster = make_cluster(D2L_AUTOREC_MEETING_TIMEOUT="20")
     names = ["scheduler", "server", "worker 0", "worker 1"]
     draw.shuffle(names)
-    victim, seconds = draw.choice(names), draw.choice([0, draw.uniform(0, 10)])
-    print(f"{victim} dies after {seconds:.2f} s")
+    # Some die before the others have met, and most while they train and save.
+    seconds = draw.choice([0, draw.uniform(0, 5), draw.uniform(5, 15)])
+    print(f"{victim} dies after {seconds:.2f} s, of {names}")
+    folder = tmp_path / "model"
+    train = ["-m", "d2l_autorec.train", "--kvstore", "dist_sync", "--quiet"]
+    train += ["-k", "8", "-b", "16", "-e", "100000", "--save", str(folder)]
     for name in names:
-        cluster.start(name, "-c", ADDING, "always")
-    ends = {}
-
-    def follow(name):
-        ends[name] = cluster.end(name)
-
-    # All at once, so that none waits for its reader.
-    followers = [threading.Thread(target=follow, args=(name,)) for name in names]
-    for follower in followers:
-        follower.start()
-    time.sleep(seconds)
-    cluster.processes[victim].kill()
-    for follower in followers:
-        follower.join(LIMIT)
+        cluster.start(name, *train)
+    killer = threading.Timer(seconds, cluster.processes[victim].kill)
+    limit = threading.Timer(seconds + 40, cluster.kill)  # twice that of the meeting
+    for timer in (killer, limit):
+        timer.start()
+    ends = cluster.ends(names)
+    for timer in (killer, limit):
+        timer.cancel()
     names.remove(victim)
     for name in names:
         code, _, err = ends[name]
-        assert code == 1
-        assert err.startswith(f"\nerror: {name.split()[0]}: ")
-        assert err.count("\n") == 2
+        assert code == 1, (name, code, err)
+        assert err.startswith(f"\nerror: {name.split()[0]}: "), err
+        assert err.count("\n") == 2, err
+    if (folder / "model.json").exists():
+        trained = len(Checkpoint.open(folder).history)
+        more = ["-m", "d2l_autorec.train", "--resume", folder, "-e", trained + 1]
+        done = subprocess.run(
+            [sys.executable, *map(str, more)], capture_output=True, timeout=LIMIT
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(Checkpoint.open(folder).history) == trained + 1
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="asks Linux")

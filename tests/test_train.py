@@ -7,15 +7,16 @@ import subprocess
 import time
 from collections import Counter
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from d2l_autorec import load_model
+from d2l_autorec.cluster.portion import Portion
 from d2l_autorec.commands import cli
 from d2l_autorec.commands.report import BOOK, _beside
 from d2l_autorec.commands.train import main
-from d2l_autorec.fast import SparseStep
 from d2l_autorec.ratings import datasets
 from d2l_autorec.training import ACTIVATIONS, PRESETS, Recipe, Run
 
@@ -588,13 +589,19 @@ def test_a_worker_that_is_not_the_first_says_and_writes_nothing(
     small_data, train, tmp_path, monkeypatch
 ):
     class Second:
+        """The second worker, of whom the first has nothing to do."""
+
         rank = 1
 
-        def step(self, *args):
-            return SparseStep(*args)
+        def compare(self, facts):
+            pass
 
-    monkeypatch.setattr("d2l_autorec.cluster.check_environment", lambda: None)
-    monkeypatch.setattr("d2l_autorec.cluster.join", lambda kind: Second())
+        def share_out(self, rows):
+            return Portion(SimpleNamespace(rank=0, size=1, add_up=len), rows)
+
+    monkeypatch.setattr("d2l_autorec.commands.workers.enter", lambda: None)
+    monkeypatch.setattr("d2l_autorec.commands.workers._on_interrupt", [None])
+    monkeypatch.setattr("d2l_autorec.cluster.join", lambda kind, devices: Second())
     files = ["--save", tmp_path / "m", "--json", tmp_path / "r.json"]
     assert train(*SMALL, "--kvstore", "dist_sync", *files) == (0, "", "")
     assert not (tmp_path / "m").exists() and not (tmp_path / "r.json").exists()

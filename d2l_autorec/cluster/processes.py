@@ -16,6 +16,7 @@ scheduler ends, and so do the rest.
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import socket
 import sys
@@ -33,6 +34,8 @@ _WELCOME, _OVER = "welcome", "over"
 _SILENCE, _MEETING = "PS_HEARTBEAT_TIMEOUT", "D2L_AUTOREC_MEETING_TIMEOUT"
 _SECONDS = {_SILENCE: "60", _MEETING: "600"}
 _LAST_PORT = 65534  # the scheduler takes the next one, too
+# Optimizers whose step depends on a weight as a whole, or that draw one at random.
+_NOT_IN_PARTS = ("lamb", "lars", "lbsgd", "sgld")
 
 
 def check_environment() -> None:
@@ -58,6 +61,33 @@ def check_environment() -> None:
         raise ClusterError(f"DMLC_PS_ROOT_PORT is above {_LAST_PORT}")
 
 
+def check_recipe(recipe: Any) -> None:
+    """Check that workers can have a part of a training's columns each.
+
+    Parameters
+    ----------
+    recipe : Recipe or Blend
+        Its settings.
+
+    Raises
+    ------
+    ClusterError
+        If they cannot.
+    """
+    for one in recipe.recipes:
+        if one.loss == "rmse":
+            raise ClusterError(
+                "the rmse loss takes the root over all ratings of a batch, and a "
+                "worker has but some of them: it is for one process (for several: "
+                "--loss paper)"
+            )
+        if one.optimizer.lower() in _NOT_IN_PARTS:
+            raise ClusterError(
+                f"{one.optimizer} needs weights as a whole, and a worker has but some "
+                "of them: it is for one process (for several: --optimizer adam)"
+            )
+
+
 def prepare() -> None:
     """Get ready for the import of MXNet, which is all that a server ever does.
 
@@ -81,6 +111,23 @@ def prepare() -> None:
             connect(watch)
     atexit.register(watch.part)
     print(f"{role}: serves until the training is over", flush=True)
+
+
+@functools.cache
+def enter() -> Watch:
+    """Connect a worker with the scheduler, which may be done before MXNet is there.
+
+    From then on the others notice it when this process ends.
+
+    Returns
+    -------
+    Watch
+        The same one each time.
+    """
+    watch = Watch()
+    with Deadline(watch, "the scheduler was not there"):
+        connect(watch)
+    return watch
 
 
 class Watch:

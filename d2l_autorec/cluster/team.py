@@ -1,16 +1,25 @@
-"""The workers of a training, who share each batch and add up their gradients."""
+"""The workers of a training, and what they tell each other."""
 
 from __future__ import annotations
 
 import atexit
+import json
+import os
+import socket
+from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import mx
-from ..fast import SparseStep, row_bounds
-from ..loop import Losses
-from .processes import Deadline, Watch, check_environment, connect, part
+from ..errors import ClusterError
+from ..fast import view
+from .portion import Portion
+from .processes import Deadline, Watch, check_environment, enter, part
+
+_ROOM = 2**13  # bytes, for what the workers compare
 
 
 class Team:
@@ -20,6 +29,8 @@ class Team:
     ----------
     kvstore : mxnet.kvstore.KVStore
         Connected with the others.
+    watch : Watch
+        Ends all of them.
 
     Attributes
     ----------
@@ -27,86 +38,98 @@ class Team:
         Of this worker, from 0.
     size : int
         Number of workers.
-
-    Notes
-    -----
-    Gluon's trainer could drive the key-value store, too. But it pulls the first weights
-    by the keys under which it then pushes gradients, without waiting in between, and a
-    worker that is slow to pull takes the gradients for its weights.
     """
 
-    def __init__(self, kvstore: Any) -> None:
-        self._kvstore = kvstore
-        self._keys: set[str] = set()
-        self.num_steps = 0
+    def __init__(self, kvstore: Any, watch: Watch) -> None:
+        self._kvstore, self._watch = kvstore, watch
+        self._buffers: dict[tuple[int, ...], mx.np.ndarray] = {}
+        self._interrupted = False
         self.rank: int = kvstore.rank
         self.size: int = kvstore.num_workers
 
-    def step(self, *args: Any) -> SparseStep:
-        """Make a step, of the arguments of `SparseStep`, that all workers take."""
-        return SharedStep(self, *args)
-
-    def add_up(self, key: str, copies: list[Any]) -> None:
-        """Replace arrays by their sum over all workers and devices.
+    def share_out(self, rows: sp.csr_matrix) -> Portion:
+        """Share columns out over the workers.
 
         Parameters
         ----------
-        key : str
-            What they are; every worker asks for the same keys in the same order.
-        copies : list of mxnet.np.ndarray
-            This worker's, one for each of its devices.
+        rows : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
+            What they learn from.
+
+        Returns
+        -------
+        Portion
+            This worker's.
         """
-        if key not in self._keys:
-            self._keys.add(key)
-            self._kvstore.init(key, copies[0])
-        self._kvstore.push(key, copies)
-        self._kvstore.pull(key, out=copies)
+        return Portion(self, rows)
+
+    def add_up(self, array: np.ndarray) -> None:
+        """Replace an array by the sum of what all workers have of it.
+
+        Parameters
+        ----------
+        array : numpy.ndarray of float32
+            Every worker adds up arrays of the same shapes in the same order.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After `interrupt`.
+        """
+        if self._interrupted:
+            raise KeyboardInterrupt
+        key = ", ".join(map(str, array.shape))
+        if array.shape not in self._buffers:
+            self._buffers[array.shape] = mx.np.zeros(array.shape)
+            self._kvstore.init(key, self._buffers[array.shape])
+        buffer = self._buffers[array.shape]
+        view(buffer)[...] = array
+        # There is nothing on the server that updates anything: it just adds up.
+        self._kvstore.pushpull(key, buffer, out=buffer)
+        array[...] = view(buffer)
+
+    def interrupt(self) -> None:
+        """Have the next sum fail, as all after it, which the others then wait for."""
+        self._interrupted = True
+
+    def compare(self, facts: Mapping[str, Any]) -> None:
+        """Go on if all workers start from the same; otherwise end all of them.
+
+        Parameters
+        ----------
+        facts : mapping
+            What has to be the same, by what it is called.
+        """
+        own = {"host": socket.gethostname()[:64]}
+        for name, value in facts.items():
+            text = str(value)
+            short = len(text) <= 32
+            own[name] = text if short else sha256(text.encode()).hexdigest()[:12]
+        told = json.dumps(own).encode()
+        table = np.zeros((self.size, _ROOM), np.float32)
+        table[self.rank, : len(told)] = np.frombuffer(told, np.uint8)
+        self.add_up(table)
+        first, *others = (
+            json.loads(row.astype(np.uint8).tobytes().rstrip(b"\0")) for row in table
+        )
+        for rank, other in enumerate(others, 1):
+            for name in {**first, **other}:
+                if name != "host" and first.get(name) != other.get(name):
+                    self._watch.leave(
+                        f"worker {rank} at {other['host']} and worker 0 at "
+                        f"{first['host']} differ in {name}: {other.get(name)} and "
+                        f"{first.get(name)}"
+                    )
 
 
-class SharedStep(SparseStep):
-    """A step whose rows are shared out over workers, who have the same batches.
-
-    Parameters
-    ----------
-    team : Team
-        The workers.
-    *args
-        As for `SparseStep`, with a trainer that has no key-value store.
-    """
-
-    def __init__(self, team: Team, *args: Any) -> None:
-        super().__init__(*args)
-        self.team = team
-        team.num_steps += 1
-        self._name = f"step {team.num_steps}"  # networks may have names in common
-
-    def backward(self, batch: sp.csr_matrix) -> Losses:
-        """Compute the losses of this worker's rows, and the gradients of all."""
-        losses = super().backward(batch)
-        for name, parameter in self.net.collect_params().items():
-            self.team.add_up(f"{self._name}, {name}", parameter.list_grad())
-        return losses
-
-    def bounds(self, num_rows: int) -> list[tuple[int, int]]:
-        """Share the rows out over all workers' devices; return those of this one's."""
-        own = len(self.devices)
-        shares = row_bounds(num_rows, self.team.size * own)
-        return shares[self.team.rank * own :][:own]
-
-    def add_up(self, total: float) -> float:
-        """Add up the losses of all workers."""
-        sum_of_all = mx.np.array([total])
-        self.team.add_up("loss", [sum_of_all])
-        return super().add_up(float(sum_of_all))
-
-
-def join(kind: str) -> Team:
+def join(kind: str, devices: list[mx.Context] | None = None) -> Team:
     """Connect this worker with the others; wait until all of them are there.
 
     Parameters
     ----------
     kind : str
         Of the key-value store: ``'dist_sync'``.
+    devices : list of mxnet.Context, optional
+        That this worker trains on: a CPU.
 
     Returns
     -------
@@ -115,13 +138,18 @@ def join(kind: str) -> Team:
     Raises
     ------
     ClusterError
-        If the environment does not say who takes part, and where.
+        If the environment does not say who takes part, and where; or for other devices.
     """
     check_environment()
-    watch = Watch()
+    if devices and [device.device_type for device in devices] != ["cpu"]:
+        raise ClusterError(
+            "a worker has one device, a CPU; for more of a machine start more workers"
+        )
+    # Smaller arrays go to one of several servers as a whole.
+    os.environ.setdefault("MXNET_KVSTORE_BIGARRAY_BOUND", "10000")
+    watch = enter()
     with Deadline(watch, "not all processes were there"):
-        connect(watch)
         kvstore = mx.kv.create(kind)
     end = Deadline(watch, "not all workers had finished")
     atexit.register(part, kvstore, watch, end)
-    return Team(kvstore)
+    return Team(kvstore, watch)

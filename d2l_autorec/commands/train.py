@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
@@ -10,8 +12,10 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from ..cluster import check_recipe
 from ..training import PRESETS, SETTINGS, VALID_RATIO, Blend, Recipe
-from . import cli, parts
+from . import cli, parts, workers
+from .launch import launch
 from .report import report
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
 # What may stand beside --resume; the rest is part of the model in the folder.
 _RESUMABLE = {
-    *("resume", "num_epochs", "patience", "devices", "kvstore"),
+    *("resume", "num_epochs", "patience", "devices", "kvstore", "workers"),
     *("plot", "json", "quiet"),
 }
 
@@ -44,19 +48,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     if isinstance(PRESETS[args.preset], Blend) and not args.resume:
         args.refit, args.valid_ratio = True, args.valid_ratio or VALID_RATIO
     _check_combination(parser, args, given)
+    recipe = _recipe(parser, args, given)
+    if args.workers or args.kvstore:
+        check_recipe(recipe)
+    if args.workers:
+        if "DMLC_ROLE" not in os.environ:
+            sys.exit(launch(args.workers, sys.argv[1:] if argv is None else argv))
+        args.kvstore = "dist_sync"
+    if args.kvstore:
+        workers.enter()
     # Only now, so that --help and a bad flag need not wait for MXNet.
-    from ..cluster import check_environment, join
     from ..serving import Checkpoint, lock, make_folder
 
-    if args.kvstore:
-        check_environment()
-    recipe = _recipe(parser, args, given)
     devices = cli.parse_devices(args.devices)
-    # Before anything else that can fail: workers notice the end of one that has joined.
-    team = join(args.kvstore) if args.kvstore else None
+    team = workers.meet(args, devices) if args.kvstore else None
+    first = not (team and team.rank)
     with ExitStack() as stack:
-        if team and team.rank:
-            args.save = args.plot = args.json = None
+        if not first:
+            args.plot = args.json = None
             args.quiet = True
             stack.enter_context(redirect_stdout(None))
         elif args.save or args.resume:
@@ -64,12 +73,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                 make_folder(args.save, args.overwrite)
             stack.enter_context(lock(args.save or args.resume))
         run, checkpoint = _begin(args, given, recipe)
+        if team:
+            workers.compare_data(team, run, checkpoint)
         if args.refit:
             run = _choose_epochs(args, run, devices, team)
-        if args.save:
+        if args.save and first:
             checkpoint = Checkpoint(args.save, run, args.overwrite)
         training, history = _train(args, run, checkpoint, devices, team)
-        report(args, training, run, history)
+        if training:
+            report(args, training, run, history)
 
 
 def _begin(
@@ -163,8 +175,11 @@ def _train(
     checkpoint: Checkpoint | None,
     devices: list[mx.Context],
     team: Team | None,
-) -> tuple[Training, list[Epoch]]:
-    """Train, or go on; return the training at its best epoch, and all epochs."""
+) -> tuple[Training | None, list[Epoch]]:
+    """Train, or go on; return the training at its best epoch, and all epochs.
+
+    The training is None if another worker has it.
+    """
     from ..curve import watch
     from ..training import keep_best
 
@@ -173,16 +188,19 @@ def _train(
     if checkpoint and past:
         checkpoint.restore(training, devices)
     _pretrain(args, training)
+    saved = bool(args.save or args.resume)
     saves = None if team and team.rank else checkpoint
 
     def hook(epochs: Iterable[Epoch], num_epochs: int) -> Iterable[Epoch]:
         epochs = training.validated(epochs)
         if saves:
             epochs = saves.saving(training, epochs, locked=True)
+        elif saved:  # by the first worker
+            epochs = training.gathering(epochs)
         epochs = chain(past, epochs)
         if run.patience:
             epochs = training.stopped_early(epochs, run.patience)
-        if not saves:
+        if not saved:
             epochs = keep_best(training.net, epochs)
         if args.quiet:
             return epochs
@@ -199,9 +217,12 @@ def _train(
             f"interrupted; {len(checkpoint.history)} of {run.recipe.num_epochs} epochs "
             f"are saved, go on with --resume {checkpoint.directory}"
         ) from None
-    if saves:
-        training.net = saves.network(devices)  # of the best epoch, be it of the past
-    return training, history
+    if not saved:
+        return training.gathered(with_state=False), history
+    if not saves:
+        return None, history
+    training.whole.net = saves.network(devices)  # of the best epoch, be it of the past
+    return training.whole, history
 
 
 def _train_by_the_book(
@@ -266,6 +287,8 @@ def _check_combination(
     if args.resume and (beside := given - _RESUMABLE):
         parser.error(f"--resume takes these from the model folder: {cli.flags(beside)}")
     parts.check_split(parser, args, given)
+    if args.workers and args.kvstore:
+        parser.error("--workers starts the processes that --kvstore is one of")
     for flag in ("overwrite", "titles"):
         if getattr(args, flag) and not args.save:
             parser.error(f"--{flag} is for --save")
@@ -380,8 +403,14 @@ def _parser() -> cli.Parser:
     machines.add_argument(
         "--kvstore",
         choices=("dist_sync",),
-        help="share every batch with workers on other machines; the same command for "
-        "each process, told apart by DMLC_* variables (docs/distributed.md)",
+        help="share the users out over workers on several machines; the same command "
+        "for each process, told apart by DMLC_* variables (docs/distributed.md)",
+    )
+    machines.add_argument(
+        "--workers",
+        type=cli.positive_int,
+        metavar="N",
+        help="do so on this machine alone, with N workers that are started for it",
     )
     saving = parser.add_argument_group("saving")
     saving.add_argument(

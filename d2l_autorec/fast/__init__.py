@@ -1,11 +1,11 @@
 """What makes it fast: compiled loops, shared memory, and MXNet's private corners."""
 
 from .adam import FASTER
-from .arrays import dense, on_device, row_bounds
-from .cells import members, predict_cells
+from .arrays import dense, on_device, row_bounds, view
+from .cells import backward_at_some, members, predict_cells, reconstruction
 from .factors import Factors
 from .fused import FusedStep
-from .rows import deepen, layerwise
+from .rows import corrupted, deepen, encoding, layerwise
 from .step import SparseStep
 
 __all__ = [
@@ -13,11 +13,16 @@ __all__ = [
     "FusedStep",
     "Factors",
     "SparseStep",
+    "backward_at_some",
+    "corrupted",
     "deepen",
     "dense",
+    "encoding",
     "layerwise",
     "members",
     "on_device",
     "predict_cells",
+    "reconstruction",
     "row_bounds",
+    "view",
 ]

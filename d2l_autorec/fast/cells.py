@@ -30,7 +30,7 @@ from .products import (
     dot_rows,
     product,
 )
-from .rows import encoding, initialized
+from .rows import AddUp, deepen, encoding, initialized
 
 
 def members(net: gluon.Block) -> list[AutoRec]:
@@ -41,7 +41,9 @@ def members(net: gluon.Block) -> list[AutoRec]:
 Reconstruct = Callable[[sp.csr_matrix, sp.csr_matrix], mx.np.ndarray]
 
 
-def reconstruction(net: gluon.Block, device: mx.Context) -> Reconstruct:
+def reconstruction(
+    net: gluon.Block, device: mx.Context, share: AddUp | None = None
+) -> Reconstruct:
     """Get ready to reconstruct rows of ratings at some cells.
 
     Parameters
@@ -50,6 +52,8 @@ def reconstruction(net: gluon.Block, device: mx.Context) -> Reconstruct:
         Initialized on the device; as it is now.
     device : mxnet.Context
         Where to compute.
+    share : callable, optional
+        Adds up an array over workers who have some of the users each.
 
     Returns
     -------
@@ -60,11 +64,11 @@ def reconstruction(net: gluon.Block, device: mx.Context) -> Reconstruct:
     """
     nets = members(net)
     if len(nets) > 1:
-        each = [reconstruction(one, device) for one in nets]
+        each = [reconstruction(one, device, share) for one in nets]
         return lambda rows, cells: sum(one(rows, cells) for one in each) / len(each)
     if not is_known(net) or device.device_type != "cpu":
         return lambda rows, cells: _pick(net, dense(rows, device), cells.tocsc())
-    encode = encoding(net, device)
+    encode = encoding(net, device, share)
 
     @one_at_a_time
     def reconstruct(rows: sp.csr_matrix, cells: sp.csr_matrix) -> mx.np.ndarray:
@@ -111,6 +115,49 @@ def backward_at(
     by_column = by_columns(cells)
     losses, grad = losses_at(net.decoder, hidden, by_column, loss)
     hidden.backward(_decode_backward(net.decoder, hidden, by_column, grad))
+    return losses
+
+
+@one_at_a_time
+def backward_at_some(
+    net: AutoRec,
+    inputs: mx.np.ndarray,
+    cells: sp.csc_matrix,
+    loss: Callable[[Any, Any], Any],
+    share: AddUp,
+) -> mx.np.ndarray:
+    """Do as `backward_at`, where several workers have some of the users each.
+
+    Parameters
+    ----------
+    net, inputs, cells, loss
+        As for `backward_at`, on a CPU; of this worker's users.
+    share : callable
+        Adds up an array over the workers.
+
+    Returns
+    -------
+    mxnet.np.ndarray of float32, shape (num_cells,)
+        The losses.
+    """
+    layer, device = net.encoder, inputs.ctx
+    initialized(layer, inputs)
+    weight, bias = layer.weight.data(device), layer.bias.data(device)
+    with autograd.record():
+        own = npx.fully_connected(
+            inputs, weight, no_bias=True, num_hidden=weight.shape[0]
+        )
+    sums = own.copy()
+    share(view(sums))
+    sums.attach_grad()
+    with autograd.record():
+        hidden = deepen(net, sums + bias)
+    by_column = by_columns(cells)
+    losses, grad = losses_at(net.decoder, hidden, by_column, loss)
+    d_hidden = _decode_backward(net.decoder, hidden, by_column, grad)
+    share(view(d_hidden))
+    hidden.backward(d_hidden)
+    own.backward(sums.grad)
     return losses
 
 

@@ -32,7 +32,14 @@ from .products import (
     part,
     product,
 )
-from .rows import corrupted, initialized, is_layerwise, multiply, transposed
+from .rows import (
+    AddUp,
+    corrupted,
+    initialized,
+    is_layerwise,
+    multiply,
+    transposed,
+)
 from .step import SparseStep
 
 
@@ -80,7 +87,14 @@ class FusedStep(SparseStep):
     ----------
     *args
         As for `SparseStep`.
+
+    Attributes
+    ----------
+    share : callable or None
+        Adds up an array over workers who have some of the users each.
     """
+
+    share: AddUp | None = None
 
     @staticmethod
     def fits(
@@ -119,7 +133,7 @@ class FusedStep(SparseStep):
         optimizer.rescale_grad = self.trainer._scale / (samples * mean_over)
         cells = by_columns(checked(batch))
         for learner in self._learners:
-            self._total += learner.train(cells) / mean_over
+            self._total += learner.train(cells, self) / mean_over
         if len(self.trainer._params) > 4 * len(self._learners):
             # Those of layers between encoder and decoder, which alone have a gradient.
             self.trainer.step(samples * mean_over, ignore_stale_grad=True)
@@ -131,6 +145,10 @@ class FusedStep(SparseStep):
         for learner in self._learners:
             learner.give_back()
         return super().finish()
+
+    def corrupted(self, net: AutoRec, ratings: np.ndarray) -> np.ndarray:
+        """Drop a share of the inputs, where a network asks for it."""
+        return corrupted(net, ratings)
 
 
 class _Learner:
@@ -151,18 +169,19 @@ class _Learner:
         self.between: Between | None = None
         self.parts = np.zeros((0, 0, 0), np.float32)
 
-    def train(self, cells: Cells) -> float:
+    def train(self, cells: Cells, step: FusedStep) -> float:
         """Take a step on a batch, but for deeper layers; return the sum of losses."""
         net, num_shares = self.net, cells.num_shares
         with autograd.train_mode():
-            inputs = cells._replace(ratings=corrupted(net, cells.ratings))
+            inputs = cells._replace(ratings=step.corrupted(net, cells.ratings))
         encoder = self._layer(net.encoder, len(cells.starts) - 1)
         if self.between is None or self.between.num_rows != cells.num_rows:
             self.between = between(net, cells.num_rows, encoder.bias.weight.size)
         layers = self.between
         parts = self._parts(num_shares, layers.d_sums)
         multiply(inputs, encoder.weight.weight, parts)
-        hidden = layers.forward(parts, encoder.bias.weight)
+        bias = encoder.bias.weight
+        hidden = layers.forward(_shared(parts, bias.size, step), bias)
         # Its weights are drawn after what dropout draws, as in a forward pass.
         decoder = self._layer(net.decoder, layers.num_units)
         check_fit(cells, len(hidden), len(decoder.weight.weight))
@@ -172,7 +191,8 @@ class _Learner:
         parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
         arrays: tuple[Any, ...] = cells, errors, hidden, decoder, rates, parts
         total += float(sum(in_shares(_train_decoder, num_shares, *arrays)))
-        d_sums, rates = layers.backward(parts), self._rates(net.encoder)
+        d_sums = layers.backward(_shared(parts, layers.num_units, step))
+        rates = self._rates(net.encoder)
         in_shares(_train_encoder, num_shares, inputs, d_sums, encoder, rates)
         return total
 
@@ -230,6 +250,15 @@ class _Learner:
         values = mx.np.array(hidden, ctx=self.device)
         losses, grad = losses_at(self.net.decoder, values, cells, self.loss)
         return float(losses.asnumpy().sum(dtype=float)), view(grad)
+
+
+def _shared(parts: np.ndarray, length: int, step: FusedStep) -> np.ndarray:
+    """Add up what the threads found, and all workers, where there are several."""
+    if not step.share:
+        return parts
+    total: np.ndarray = parts.sum(axis=0)
+    step.share(total[:, :length])  # what a row has beyond that is 0
+    return total[None]
 
 
 def _in_place(array: np.ndarray, room: np.ndarray) -> np.ndarray:

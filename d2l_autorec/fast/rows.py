@@ -19,6 +19,8 @@ from .compiled import compiled, in_shares, num_threads
 from .products import Cells, add_to_rows, by_columns, check_fit, product
 
 _Encode = TypeVar("_Encode", bound=Callable[..., Any])
+# Replaces an array by the sum of what several workers have of it.
+AddUp = Callable[[np.ndarray], None]
 _layerwise: set[Callable[..., Any]] = {AutoRec.encode}
 
 
@@ -66,7 +68,7 @@ def deepen(net: AutoRec, sums: mx.np.ndarray) -> mx.np.ndarray:
 
 
 def encoding(
-    net: AutoRec, device: mx.Context
+    net: AutoRec, device: mx.Context, share: AddUp | None = None
 ) -> Callable[[sp.csr_matrix], mx.np.ndarray]:
     """Get ready to compute last hidden layers, with the weights as they are now.
 
@@ -76,6 +78,8 @@ def encoding(
         Initialized on the device.
     device : mxnet.Context
         A CPU.
+    share : callable, optional
+        As for `add_up`; the network is one that `is_layerwise` then.
 
     Returns
     -------
@@ -95,7 +99,7 @@ def encoding(
         cells = by_columns(rows)
         shape = cells.num_shares, rows.shape[0], weight[0].shape[1]
         parts, sums = (np.empty(s, np.float32) for s in (shape, shape[1:]))
-        add_up(cells, weight[0], view(layer.bias.data(device)), parts, sums)
+        add_up(cells, weight[0], view(layer.bias.data(device)), parts, sums, share)
         return deepen(net, on_device(sums, device))
 
     return encode
@@ -134,6 +138,7 @@ def add_up(
     bias: np.ndarray,
     parts: np.ndarray,
     sums: np.ndarray,
+    share: AddUp | None = None,
 ) -> None:
     """Multiply rows of ratings with an encoder's weights, and add its bias.
 
@@ -148,9 +153,14 @@ def add_up(
         Room for what each share comes to.
     sums : numpy.ndarray of float32, shape (batch_size, num_hidden)
         The result is written there.
+    share : callable, optional
+        Adds up the sums of workers who have some of the users each.
     """
     multiply(cells, weight, parts)
-    np.add(parts.sum(axis=0), bias, out=sums)
+    parts.sum(axis=0, out=sums)
+    if share:
+        share(sums)
+    sums += bias
 
 
 def multiply(cells: Cells, weight: np.ndarray, parts: np.ndarray) -> None:

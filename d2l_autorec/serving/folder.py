@@ -234,11 +234,13 @@ class Checkpoint:
         ModelError
             If parameters or optimizer state do not have the shapes they should.
         """
-        self._load_parameters(training.net, "last", devices)
+        whole = training.whole
+        self._load_parameters(whole.net, "last", devices)
         state = self._optimizer_state()
         with blaming(self._path("optimizer")):
             most_steps = len(self.history) * max(self.run.train_mat.shape)
-            _restore_optimizers(training.trainers, state, most_steps)
+            _restore_optimizers(whole.trainers, state, most_steps)
+        training.scatter()
 
     def saving(
         self, training: Training, epochs: Iterable[Epoch], locked: bool = False
@@ -248,7 +250,7 @@ class Checkpoint:
         Parameters
         ----------
         training : Training
-            Of `run`.
+            Of `run`; of a team, the first worker's.
         epochs : iterable of Epoch
             Of that training, as they pass by.
         locked : bool
@@ -269,7 +271,9 @@ class Checkpoint:
             if self._found != _files(self.directory):
                 raise ModelError(f"{self.directory}: another training has saved to it")
             for epoch in epochs:
-                self.save(training, epoch)
+                whole = training.gathered()
+                assert whole is not None
+                self.save(whole, epoch)
                 yield epoch
 
     def save(self, training: Training, epoch: Epoch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._mxnet import gluon, mx
+from .._mxnet import gluon
 from ..loop import seed_everything
 
 
@@ -25,8 +25,6 @@ class SeededBatches:
         Of the training; None lets the generators just run on.
     trained : int
         Epochs that an earlier training did, with the same seed.
-    rank : int
-        Of this process among several, which get the same batches.
     """
 
     def __init__(
@@ -34,9 +32,8 @@ class SeededBatches:
         loader: gluon.data.DataLoader,
         seed: int | None,
         trained: int = 0,
-        rank: int = 0,
     ) -> None:
-        self.loader, self.seed, self.rank = loader, seed, rank
+        self.loader, self.seed = loader, seed
         self.epoch, self.trained = 0, trained
 
     def __iter__(self) -> Iterator[Any]:
@@ -54,9 +51,4 @@ class SeededBatches:
         if self.seed is None:
             return
         sequence = np.random.SeedSequence([self.seed, self.epoch])
-        seed = int(sequence.generate_state(1)[0] >> 1)
-        seed_everything(seed)
-        if self.rank and self.epoch > 1:
-            # Each process its own dropout, but not yet in the first epoch, which draws
-            # the weights; NumPy draws the order of the rows, one for all.
-            mx.random.seed(seed ^ self.rank)
+        seed_everything(int(sequence.generate_state(1)[0] >> 1))

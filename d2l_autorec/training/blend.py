@@ -10,6 +10,8 @@ Prize", 2009, for blends of different models of ratings.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -117,17 +119,42 @@ class BlendTraining(Training):
         team: Team | None = None,
     ) -> None:
         self.recipe, self.parts, self.devices = recipe, parts, list(devices)
-        self.trained = trained
+        self.trained, self.team = trained, team
         alone = Parts(parts.train_mat)
-        self.members = [
+        self._take(
             Training(one, alone, devices, seed, trained, team) for one in recipe.recipes
-        ]
+        )
         self.mixture = Mixture(recipe, parts.train_mat)
+        self.pretraining = chain.from_iterable(one.pretraining for one in self.members)
+        self.steps_per_epoch = min(one.steps_per_epoch for one in self.members)
+
+    def _take(self, members: Iterable[Training]) -> None:
+        self.members = list(members)
         self.net = gluon.nn.Sequential()
         self.net.add(*(one.net for one in self.members))
         self.trainers = [one.trainer for one in self.members]
-        self.pretraining = chain.from_iterable(one.pretraining for one in self.members)
-        self.steps_per_epoch = min(one.steps_per_epoch for one in self.members)
+
+    @cached_property
+    def whole(self) -> Training:
+        """Itself; with a team, a blend of what is `whole` of its members."""
+        if self.team is None:
+            return self
+        whole = copy(self)
+        whole.team = None
+        whole._take(one.whole for one in self.members)
+        return whole
+
+    def gathered(self, with_state: bool = True) -> Training | None:
+        """Bring `whole` up to date; see `Training.gathered`."""
+        found = [one.gathered(with_state) for one in self.members]
+        return None if None in found else self.whole
+
+    def scatter(self) -> None:
+        """Go on from what has been put into `whole`; see `Training.scatter`."""
+        for one in self.members:
+            one.scatter()
+        if self.team and self.team.rank:
+            del self.whole
 
     def _trained_epochs(self) -> Iterator[Epoch]:
         test_mat, valid_mat = self.parts.test_mat, self.parts.valid_mat

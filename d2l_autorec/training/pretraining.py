@@ -8,7 +8,7 @@ Networks", NIPS 2006.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,6 +30,7 @@ def pretrain(
     rows: sp.csr_matrix,
     devices: Sequence[mx.Context],
     seed: int | None = None,
+    encode: Callable[[sp.csr_matrix], mx.np.ndarray] | None = None,
 ) -> None:
     """Start a deep network where a shallow one ended.
 
@@ -49,10 +50,13 @@ def pretrain(
         To train on.
     seed : int, optional
         Of the weights between, and of the order of the rows.
+    encode : callable, optional
+        Computes the hidden layer of `shallow`, where that takes other workers.
     """
+    encode = encode or (lambda part: shallow.encoder(dense(part, devices[0])))
     parts = (rows[i : i + BATCH_SIZE] for i in range(0, rows.shape[0], BATCH_SIZE))
     codes = np.concatenate(
-        [shallow.encoder(dense(part, devices[0])).asnumpy() for part in parts]
+        [encode(part).asnumpy() for part in parts]
     )  # (num_items, num_hidden)
     batch_size = min(BATCH_SIZE, rows.shape[0])
     loader = row_batches(sp.csr_matrix(codes), batch_size, shuffle=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..curve import Epoch, best_epoch
 from ..data import checked, row_batches
 from ..errors import DataError
 from ..evaluators import evaluator, rmse
-from ..fast import FASTER, FusedStep, SparseStep, members, predict_cells
+from ..fast import FASTER, FusedStep, SparseStep, dense, members, predict_cells
 from ..loop import check_finite, train_epochs
 from ..model import AutoRec
 from . import rprop  # noqa: F401  registers it
@@ -32,8 +33,40 @@ from .validation import stop_early
 STEPS_BEFORE_PATIENCE = 500
 
 
+class Portion(Protocol):
+    """The columns of one of several workers that train together.
+
+    What is not about its own columns alone, all of them have to do, in the same order.
+
+    Attributes
+    ----------
+    rows : scipy.sparse.csr_matrix
+        This worker's columns of what they learn from.
+    """
+
+    rows: sp.csr_matrix
+
+    def initialize(self, net: Any, start: Any, devices: Any) -> None:
+        """Initialize a network of these columns as one of all columns would be."""
+
+    def step(self, *args: Any) -> SparseStep:
+        """Make a `SparseStep`, of these arguments, that all of them take."""
+
+    def encode(self, net: AutoRec, device: mx.Context) -> Callable[..., Any]:
+        """Get ready to compute last hidden layers of rows of these columns."""
+
+    def predict_cells(self, net: Any, cells: Any, device: mx.Context) -> np.ndarray:
+        """Predict cells of all columns."""
+
+    def gather(self, net: Any, trainer: Any, whole: Any, with_state: bool) -> None:
+        """Put all portions together, in a network and a trainer of all columns."""
+
+    def scatter(self, whole: Any, net: Any, trainer: Any) -> None:
+        """Take these columns of a network and a trainer of all."""
+
+
 class Team(Protocol):
-    """Workers on other machines that train together.
+    """Workers, on this and other machines, that train together.
 
     Attributes
     ----------
@@ -43,8 +76,8 @@ class Team(Protocol):
 
     rank: int
 
-    def step(self, *args: Any) -> SparseStep:
-        """Make a `SparseStep`, of these arguments, that all of them take."""
+    def share_out(self, rows: sp.csr_matrix) -> Portion:
+        """Share the columns of what is learned from out over the workers."""
 
 
 class Parts(NamedTuple):
@@ -78,7 +111,9 @@ def levels_of(recipe: Recipe, train_mat: sp.csr_matrix) -> Levels | None:
 _BOOK = Recipe().activation, Recipe().output, Recipe().input_dropout, None
 
 
-def network(recipe: Recipe | Blend, train_mat: sp.csr_matrix) -> Any:
+def network(
+    recipe: Recipe | Blend, train_mat: sp.csr_matrix, length: int | None = None
+) -> Any:
     """Make a recipe's network, not yet initialized.
 
     Parameters
@@ -88,6 +123,8 @@ def network(recipe: Recipe | Blend, train_mat: sp.csr_matrix) -> Any:
     train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
         Ratings to learn from, whose range is that of bounded predictions; those of a
         network with `Levels` are clipped only as ratings.
+    length : int, optional
+        Of a row, where the network is for some of the columns.
 
     Returns
     -------
@@ -99,13 +136,15 @@ def network(recipe: Recipe | Blend, train_mat: sp.csr_matrix) -> Any:
     DataError
         If its parameters would not fit into the memory of this machine.
     """
-    _check_size(recipe, checked(train_mat))
+    shape = checked(train_mat).shape
+    if length and isinstance(recipe, Recipe):
+        shape = (length, shape[1]) if recipe.kind == "user" else (shape[0], length)
+    _check_size(recipe, shape)
     if isinstance(recipe, Blend):
         nets = gluon.nn.Sequential()
         nets.add(*(network(one, train_mat) for one in recipe.recipes))
         return nets
-    rows = recipe.rows(train_mat)
-    length = rows.shape[1]
+    length = shape[0 if recipe.kind == "user" else 1]
     rating_range = None
     if (recipe.clip or recipe.output in BOUNDED) and not (
         recipe.residual or recipe.standardize
@@ -156,15 +195,13 @@ def parameter_shapes(
                 yield f"{whose}{name}.bias", (after,)
 
 
-def _check_size(recipe: Recipe | Blend, train_mat: sp.csr_matrix) -> None:
+def _check_size(recipe: Recipe | Blend, shape: tuple[int, int]) -> None:
     """Check, before anything is allocated, that it would fit into the memory."""
     num_values, batches = 0, {}
     for one in recipe.recipes:
-        single = parameter_shapes(replace(one, members=1), train_mat.shape)
-        num_values += one.members * sum(math.prod(shape) for _, shape in single)
-        num_items, num_users = train_mat.shape
-        by_user = one.kind == "user"
-        rows, length = (num_users, num_items) if by_user else (num_items, num_users)
+        single = parameter_shapes(replace(one, members=1), shape)
+        num_values += one.members * sum(math.prod(size) for _, size in single)
+        rows, length = shape[:: -1 if one.kind == "user" else 1]
         size = min(one.batch_size or rows, rows)
         batches[f"a batch of {size:,} rows"] = size * length
     for what, size in {"the parameters": num_values, **batches}.items():
@@ -201,6 +238,9 @@ class Training:
         What the network leaves out of what it learns, if it does.
     rows : scipy.sparse.csr_matrix
         What it learns from, laid out as its inputs.
+    portion : Portion or None
+        With a team, what of it is this worker's: `net`, `trainer` and `batches` are
+        of its columns alone.
     loss : callable
         For `step`.
     trainer : mxnet.gluon.Trainer
@@ -233,18 +273,23 @@ class Training:
         self.parts, self.devices = parts, list(devices)
         self.seed, self.trained, self.team = seed, trained, team
         train_mat = parts.train_mat
-        self.net = network(recipe, train_mat)
         self.levels = levels_of(recipe, train_mat)
         if self.levels:
             train_mat = self.levels.learned(train_mat)
         self.rows = rows = recipe.rows(train_mat)
+        self.portion = team.share_out(rows) if team else None
+        own = self.portion.rows if self.portion else rows
+        self.net = network(recipe, parts.train_mat, own.shape[1])
         # One layer as in the book; through several, weights that small pass nothing on.
         shallow = isinstance(recipe.num_hidden, int)
         start = mx.init.Normal(0.01) if shallow else mx.init.Xavier()
-        if recipe.from_mean:
+        if recipe.from_mean:  # of what all workers learn
             for one in members(self.net):
                 one.decoder.bias.init = mx.init.Constant(float(rows.data.mean()))
-        self.net.initialize(start, self.devices)
+        if self.portion:
+            self.portion.initialize(self.net, start, self.devices)
+        else:
+            self.net.initialize(start, self.devices)
         self.pretraining: Iterator[Epoch] = iter(())
         if recipe.pretrain_epochs and not trained:
             self.pretraining = self._pretrain()
@@ -255,8 +300,8 @@ class Training:
         rmse_loss = recipe.loss == "rmse"
         self.loss = MaskedRMSELoss() if rmse_loss else gluon.loss.L2Loss()
         kind: Any = SparseStep
-        if team:
-            kind = team.step
+        if self.portion:
+            kind = self.portion.step
         elif FusedStep.fits(self.net, self.trainer, self.devices):
             kind = FusedStep
         self.step: SparseStep = kind(
@@ -267,8 +312,7 @@ class Training:
             None if recipe.loss == "book" else rows.nnz / rows.shape[0],
         )
         self.batches = SeededBatches(
-            row_batches(rows, batch_size, shuffle=True, sparse=True),
-            *(seed, trained, team.rank if team else 0),
+            row_batches(own, batch_size, shuffle=True, sparse=True), seed, trained
         )
 
     def epochs(self) -> Iterator[Epoch]:
@@ -360,7 +404,7 @@ class Training:
             where rows are users, or cold ones get a prediction of their own.
         """
         book = type(self.net) is AutoRec and self.recipe.scores_by_the_book
-        if book and self.parts.test_mat is not None:
+        if book and self.parts.test_mat is not None and not self.portion:
             return evaluator, row_batches(self.parts.train_mat, 1024)
         return lambda net, rows, held_out, devices: self.rmse(held_out), ()
 
@@ -383,7 +427,10 @@ class Training:
         """
         recipe, train_mat = self.recipe, self.parts.train_mat
         cells = recipe.rows(cells)
-        found = predict_cells(self.net, self.rows, cells, self.devices)
+        if self.portion:
+            found = self.portion.predict_cells(self.net, cells, self.devices[0])
+        else:
+            found = predict_cells(self.net, self.rows, cells, self.devices)
         if recipe.cold is None and self.levels is None:
             return found, cells.data
         cold = _cold_cells(self.rows, cells)
@@ -424,6 +471,63 @@ class Training:
         predictions[places - 1] = found
         return predictions
 
+    @cached_property
+    def whole(self) -> Training:
+        """Itself; with a team, an idle training of all columns, which has room."""
+        if self.portion is None:
+            return self
+        whole = Training(self.recipe, self.parts, self.devices, self.seed, self.trained)
+        whole.net.collect_params().setattr("grad_req", "null")
+        whole.net.initialize(mx.init.Zero(), self.devices, force_reinit=True)
+        whole.net(dense(whole.rows[:1], self.devices[0])).wait_to_read()
+        return whole
+
+    def gathered(self, with_state: bool = True) -> Training | None:
+        """Bring `whole` up to date, for which all workers of a team meet.
+
+        Parameters
+        ----------
+        with_state : bool
+            That of the optimizer, too.
+
+        Returns
+        -------
+        Training or None
+            `whole`; of a team's workers, the first one alone has it.
+        """
+        if self.portion is None or self.team is None:
+            return self
+        target = self.whole if self.team.rank == 0 else None
+        pair = target and (target.net, target.trainer)
+        self.portion.gather(self.net, self.trainer, pair, with_state)
+        return target
+
+    def gathering(self, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
+        """Meet the first worker after each epoch, which saves what is `gathered`.
+
+        Parameters
+        ----------
+        epochs : iterable of Epoch
+            Of this training.
+
+        Yields
+        ------
+        Epoch
+        """
+        for epoch in epochs:
+            self.gathered()
+            yield epoch
+
+    def scatter(self) -> None:
+        """Go on from what has been put into `whole`."""
+        if self.portion is not None:
+            row = dense(self.portion.rows[:1], self.devices[0])
+            self.net(row).wait_to_read()  # so that there is something to write to
+            whole = self.whole.net, self.whole.trainer
+            self.portion.scatter(whole, self.net, self.trainer)
+            if self.team and self.team.rank:
+                del self.whole
+
     def _trainer(self, rows: sp.csr_matrix, batch_size: int) -> gluon.Trainer:
         recipe = self.recipe
         settings: dict[str, Any] = {"learning_rate": recipe.lr, "wd": recipe.wd}
@@ -441,7 +545,7 @@ class Training:
             self.net.collect_params(),
             FASTER.get(recipe.optimizer.lower(), recipe.optimizer),
             settings,
-            # A team adds up the gradients itself.
+            # A team adds up what there is to add up itself.
             kvstore=None if self.team else "device",
         )
 
@@ -462,7 +566,12 @@ class Training:
         )
         yield from shallow.epochs()
         for deep, trained in zip(members(self.net), members(shallow.net)):
-            pretrain(deep, trained, self.rows, self.devices, self.seed)
+            portion, device = self.portion, self.devices[0]
+            pretrain(
+                *(deep, trained, portion.rows if portion else self.rows),
+                *(self.devices, self.seed),
+                portion.encode(trained, device) if portion else None,
+            )
 
 
 def _cold_cells(rows: sp.csr_matrix, cells: sp.csr_matrix) -> np.ndarray:

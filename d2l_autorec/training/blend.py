@@ -20,6 +20,7 @@ import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
 from ..curve import Epoch
+from ..evaluators import rmse
 from .biases import Biases
 from .settings import Blend, Recipe
 from .training import Parts, Team, Training, range_of
@@ -159,12 +160,17 @@ class BlendTraining(Training):
     def _trained_epochs(self) -> Iterator[Epoch]:
         test_mat, valid_mat = self.parts.test_mat, self.parts.valid_mat
         for epochs in zip(*(one.epochs() for one in self.members)):
-            if self.recipe.weights is None and valid_mat is not None:
-                self.mixture.choose(*self._predictions(valid_mat), valid_mat.data)
+            valid_rmse = None
+            if valid_mat is not None:
+                found = self._predictions(valid_mat)
+                if self.recipe.weights is None:
+                    self.mixture.choose(*found, valid_mat.data)
+                valid_rmse = rmse(self.mixture.mixed(*found), valid_mat.data)
             last = epochs[-1]
             yield last._replace(
                 train_loss=float(np.mean([epoch.train_loss for epoch in epochs])),
                 test_rmse=self.rmse(test_mat),
+                valid_rmse=valid_rmse,
                 seconds=sum(epoch.seconds for epoch in epochs),
                 examples=sum(epoch.examples for epoch in epochs),
             )
@@ -180,10 +186,6 @@ class BlendTraining(Training):
         recipes = tuple(self.recipe.recipes[i] for i in kept)
         blend = Blend(recipes, tuple(weights[kept].tolist()))
         return history[-1], blend.changed(num_epochs=history[-1].epoch)
-
-    def evaluator(self) -> tuple[Any, Iterable[Any]]:
-        """Say how to score: by all networks together; see `Training.evaluator`."""
-        return lambda net, rows, held_out, devices: self.rmse(held_out), ()
 
     def predict(self, cells: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Predict the ratings of cells, in their order; see `Training.predict`."""

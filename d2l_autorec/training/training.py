@@ -350,9 +350,10 @@ class Training:
         """
         for epoch in epochs:
             if self.parts.valid_mat is not None:
-                valid_rmse = self.rmse(self.parts.valid_mat)
-                check_finite("validation RMSE", valid_rmse, epoch.epoch)
-                epoch = epoch._replace(valid_rmse=valid_rmse)
+                if epoch.valid_rmse is None:
+                    valid_rmse = self.rmse(self.parts.valid_mat)
+                    epoch = epoch._replace(valid_rmse=valid_rmse)
+                check_finite("validation RMSE", epoch.valid_rmse, epoch.epoch)
             yield epoch
 
     def stopped_early(self, epochs: Iterable[Epoch], patience: int) -> Iterator[Epoch]:
@@ -445,10 +446,16 @@ class Training:
         if recipe.cold == "mean":
             found[cold] = float(train_mat.data.mean())
         elif recipe.cold == "biases":
-            found[cold] = Biases(train_mat).at(users[cold], items[cold])
+            found[cold] = self.biases.at(users[cold], items[cold])
         elif recipe.cold is not None:
             found[cold] = recipe.cold
         return found, cells.data
+
+    @cached_property
+    def biases(self) -> Biases:
+        """What biases alone predict, for cold users and items."""
+        levels = self.levels
+        return levels if isinstance(levels, Biases) else Biases(self.parts.train_mat)
 
     def predict_pairs(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Predict the ratings of pairs, as `predict` does.

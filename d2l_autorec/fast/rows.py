@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from .._mxnet import gluon, mx
 from ..model import AutoRec
 from .arrays import dense, on_device, view
-from .compiled import compiled, in_shares, num_threads
+from .compiled import in_shares, num_threads
 from .products import Cells, add_to_rows, by_columns, check_fit, product
 
 _Encode = TypeVar("_Encode", bound=Callable[..., Any])
@@ -106,7 +106,7 @@ def encoding(
 
 
 def transposed(matrix: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Transpose a matrix, block by block, as each stays in the first cache.
+    """Transpose a matrix, by all threads.
 
     Parameters
     ----------
@@ -120,8 +120,16 @@ def transposed(matrix: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """
     out = np.empty_like(matrix) if out is None else out
     out = out.reshape(matrix.shape[::-1])
-    in_shares(_transpose, num_threads(), num_threads(), matrix, out)
+    size = num_threads()
+    in_shares(_transpose, size, np.arange(size + 1) * len(out) // size, matrix, out)
     return out
+
+
+def _transpose(
+    share: int, bounds: np.ndarray, matrix: np.ndarray, out: np.ndarray
+) -> None:
+    its = slice(bounds[share], bounds[share + 1])
+    np.copyto(out[its], matrix[:, its].T)
 
 
 def initialized(layer: gluon.nn.Dense, inputs: mx.np.ndarray) -> None:
@@ -186,13 +194,3 @@ def _multiply(share, cells, weight, parts):  # type: ignore[no-untyped-def]
         its = slice(cells.starts[column], cells.starts[column + 1])
         vector[: weight.shape[1]] = weight[column]
         add_to_rows(parts[share], cells.rows[its], cells.ratings[its], vector)
-
-
-@compiled()
-def _transpose(share, num_shares, matrix, out):  # type: ignore[no-untyped-def]
-    stop, size = (share + 1) * len(out) // num_shares, 32
-    for row in range(share * len(out) // num_shares, stop, size):
-        for column in range(0, len(matrix), size):
-            for i in range(row, min(row + size, stop)):
-                for k in range(column, min(column + size, len(matrix))):
-                    out[i, k] = matrix[k, i]

@@ -511,11 +511,12 @@ PRESETS: dict[str, Recipe | Blend] = {
     ),
     "best": Blend(
         (
-            replace(_SCALED, input_dropout=0.2),
+            # From 0 it takes more steps.
+            replace(_SCALED, input_dropout=0.2, batch_size=64),
             replace(_SCALED, input_dropout=0.4, from_mean=True),
-            replace(_SCALED, kind="user", from_mean=True),
+            replace(_SCALED, kind="user", input_dropout=0.4, from_mean=True),
             _RESIDUAL,
-            replace(_RESIDUAL, kind="user"),
+            replace(_RESIDUAL, kind="user", input_dropout=0.4),
         )
     ),
 }

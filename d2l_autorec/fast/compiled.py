@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -71,7 +71,8 @@ def in_shares(loop: Callable[..., Any], num_shares: int, *args: Any) -> list[Any
     try:
         first = call(loop, 0, *args)
     finally:
-        wait(others)
+        for other in others:
+            other.exception()  # waits
     return [first, *(other.result() for other in others)]
 
 

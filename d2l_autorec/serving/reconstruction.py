@@ -20,7 +20,7 @@ from .._mxnet import autograd, gluon, one_at_a_time
 from ..errors import ModelError
 from ..fast import deepen, members, on_device
 from ..model import AutoRec
-from ..training import Average, Blend, Mixture, Recipe, levels_of, range_of
+from ..training import Average, Biases, Blend, Mixture, Recipe, levels_of, range_of
 
 
 class Reconstruction:
@@ -34,6 +34,8 @@ class Reconstruction:
         Of its training.
     train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
         What it learned from.
+    biases : Biases, optional
+        Of `train_mat`, if they are known already.
 
     Notes
     -----
@@ -42,11 +44,15 @@ class Reconstruction:
     """
 
     def __init__(
-        self, net: AutoRec | Average, recipe: Recipe, train_mat: sp.csr_matrix
+        self,
+        net: AutoRec | Average,
+        recipe: Recipe,
+        train_mat: sp.csr_matrix,
+        biases: Biases | None = None,
     ) -> None:
         self._nets, self._recipe, self._train_mat = members(net), recipe, train_mat
         self._by_user = recipe.kind == "user"
-        self._levels = levels_of(recipe, train_mat)
+        self._levels = levels_of(recipe, train_mat, biases)
 
     def of_users(self, users: np.ndarray) -> np.ndarray:
         """Predict what users would rate all items.
@@ -266,7 +272,7 @@ class BlendReconstruction:
     ) -> None:
         self._mixture = Mixture(blend, train_mat)
         self._models = [
-            Reconstruction(net, recipe, train_mat)
+            Reconstruction(net, recipe, train_mat, self._mixture.biases)
             for net, recipe in zip(nets, blend.recipes)
         ]
 

@@ -112,6 +112,21 @@ def test_many_users_get_what_each_of_them_gets():
     assert table["rating"].tolist() == pytest.approx([one.rating for one in alone])
 
 
+def test_a_list_is_in_the_order_of_the_ratings_that_it_shows():
+    """Networks that err far beyond the scale are clipped before they are mixed."""
+    run = make_run()
+    net = fitted(run)[0].net
+    for one in net:
+        one.decoder.weight.set_data(3 * one.decoder.weight.data())
+    model = Predictor(net, run)
+    found = [model.recommend(user, 9, include_rated=True) for user in range(11)]
+    found.append(model.recommend_new({0: 5, 2: 1}, 9))
+    for items in found:
+        ratings = [one.rating for one in items]
+        assert len(set(ratings)) > 3
+        assert ratings == sorted(ratings, reverse=True)
+
+
 def test_cold_users_and_items_get_their_biases():
     run = make_run()
     training, _ = fitted(run)

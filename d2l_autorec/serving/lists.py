@@ -14,8 +14,8 @@ import scipy.sparse as sp
 
 from ..training import Run
 
-# Scores that are computed at once: 8 MiB of each network's.
-_CELLS = 2**21
+# Scores that are computed at once: 2 MiB of each network's, which a cache may hold.
+_CELLS = 2**19
 
 
 class Scorer(Protocol):

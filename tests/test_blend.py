@@ -10,7 +10,7 @@ import test_residual
 from d2l_autorec._mxnet import mx
 from d2l_autorec.errors import ModelError
 from d2l_autorec.loop import seed_everything
-from d2l_autorec.serving import Checkpoint, Predictor, manifest
+from d2l_autorec.serving import Checkpoint, Predictor, manifest, recommend_all
 from d2l_autorec.training import (
     PRESETS,
     Biases,
@@ -101,6 +101,30 @@ def test_a_model_predicts_what_the_training_does():
     cells = run.train_mat.tocoo()
     found = Predictor(training.net, run).predict(zip(cells.col, cells.row))
     assert found == pytest.approx(training.predict(run.train_mat)[0], abs=1e-5)
+
+
+def test_many_users_get_what_each_of_them_gets():
+    run = make_run()
+    model = Predictor(fitted(run)[0].net, run)
+    (table,) = recommend_all(model, n=9)
+    alone = [one for user in range(11) for one in model.recommend(user, 9)]
+    assert table["item_id"].tolist() == [one.item_id for one in alone]
+    assert table["rating"].tolist() == pytest.approx([one.rating for one in alone])
+
+
+def test_a_list_is_in_the_order_of_the_ratings_that_it_shows():
+    """Networks that err far beyond the scale are clipped before they are mixed."""
+    run = make_run()
+    net = fitted(run)[0].net
+    for one in net:
+        one.decoder.weight.set_data(3 * one.decoder.weight.data())
+    model = Predictor(net, run)
+    found = [model.recommend(user, 9, include_rated=True) for user in range(11)]
+    found.append(model.recommend_new({0: 5, 2: 1}, 9))
+    for items in found:
+        ratings = [one.rating for one in items]
+        assert len(set(ratings)) > 3
+        assert ratings == sorted(ratings, reverse=True)
 
 
 def test_cold_users_and_items_get_their_biases():

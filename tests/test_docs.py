@@ -207,8 +207,11 @@ NOT_RUN = re.compile(
 )
 def test_a_page_runs_by_its_text_alone(start, page, tmp_path):
     data = write_u_data(tmp_path / "data", num_users=50)
-    items = "".join(f"{item}|Item {item}\n" for item in range(1, 41))
+    items = "".join(f"{item}|Item {item}\n" for item in range(1, 61))
     (data / "ml-100k" / "u.item").write_text(items)
+    with (data / "ml-100k" / "u.data").open("a") as file:
+        # As of real ratings, some items are in a part alone.
+        file.writelines(f"{item - 40}\t{item}\t3\t1\n" for item in range(41, 61))
     ratings = (data / "ml-100k" / "u.data").read_text().replace("\t", ",")
     (tmp_path / "my-ratings.csv").write_text(ratings)  # which a README may assume
     script = ["set -e"]

@@ -189,6 +189,15 @@ def test_of_equal_scores_the_items_with_more_ratings_come_first():
     assert best_items(scores, counts, 0).tolist() == []
 
 
+def test_items_are_left_out_of_the_best_and_scores_stay_as_they_are():
+    scores, counts = np.array([4.0, 3.0, 2.0, 1.0]), np.array([0, 5, 5, 1])
+    kept = scores.copy()
+    assert best_items(scores, counts, 4).tolist() == [1, 2, 3]  # 0 has no ratings
+    assert best_items(scores, counts, 4, min_ratings=2).tolist() == [1, 2]
+    assert best_items(scores, counts, 4, excluded=[1, 3]).tolist() == [2]
+    assert (scores == kept).all()
+
+
 def test_loading_and_predicting_draw_nothing(folder):
     mx.random.seed(1)
     expected = mnp.random.uniform(size=3).asnumpy()

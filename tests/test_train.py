@@ -656,8 +656,22 @@ def test_ctrl_c_ends_with_one_line(small_data, start):
     running.send_signal(signal.SIGINT)
     rest = running.stderr.read()
     assert running.wait(timeout=60) == 1
-    assert rest.splitlines()[-1] == "interrupted"
+    last = rest.splitlines()[-1]
+    lost = re.fullmatch(
+        r"interrupted; (\d+) of 1000000 epochs are lost, without --save", last
+    )
+    assert lost and int(lost[1]) > 0
     assert "Traceback" not in rest
+
+
+def test_what_is_lost_of_a_choice_is_said(small_data, train, monkeypatch):
+    def choose(*_):
+        raise KeyboardInterrupt("terminated")
+
+    monkeypatch.setattr("d2l_autorec.training.Training.choose", choose)
+    code, _, err = train(*SMALL, "--quiet", "--valid-ratio", "0.1", "--refit")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("terminated while choosing on the validation part; nothing")
 
 
 def test_ctrl_c_is_not_lost_while_an_array_is_freed(capsys):

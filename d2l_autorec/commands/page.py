@@ -10,6 +10,7 @@ import flask
 import numpy as np
 
 from ..errors import AutoRecError, DataError, ModelError
+from .recommend import held_to_scale
 
 if TYPE_CHECKING:
     from ..serving import Predictor
@@ -111,14 +112,14 @@ class _Catalogue:
         if not all(0 <= item < len(self._ids) for item, _ in ratings):
             raise DataError("an item that the model does not have")
         given = [(self._ids[item], rating) for item, rating in ratings]
-        low, high = self.levels[0], self.levels[-1]
+        best = self.model.recommend_new(given, NUM_RECOMMENDED)
         return [
             {
-                "item": self._index[best.item_id],
-                "name": best.title or str(best.item_id),
-                "rating": min(max(best.rating, low), high),
+                "item": self._index[one.item_id],
+                "name": one.title or str(one.item_id),
+                "rating": one.rating,
             }
-            for best in self.model.recommend_new(given, NUM_RECOMMENDED)
+            for one in held_to_scale(best, self.model.run)
         ]
 
 

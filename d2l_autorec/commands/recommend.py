@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..serving import Predictor, Recommendation, Similar
+    from ..training import Run
 
 # The columns of the files that questions may be asked by.
 _COLUMNS = {
@@ -104,10 +105,26 @@ def _list(
         user_id = _raw_ids([args.user], run.user_ids)[0]
         best = model.recommend(user_id, n, args.include_rated, _unknown(args), least)
         whom = f"user {args.user}"
-    low, high = run.rating_range
-    # Ranked before that: it makes equal what is not.
-    held = [item._replace(rating=min(max(item.rating, low), high)) for item in best]
+    held = held_to_scale(best, run)
     return f"items for {whom} ({run.name}), by predicted rating", held
+
+
+def held_to_scale(best: Iterable[Recommendation], run: Run) -> list[Recommendation]:
+    """Hold predictions to the scale of the ratings, to show them.
+
+    Parameters
+    ----------
+    best : iterable of Recommendation
+        Ranked before that: it makes equal what is not.
+    run : Run
+        What the model was trained on.
+
+    Returns
+    -------
+    list of Recommendation
+    """
+    low, high = run.rating_range
+    return [item._replace(rating=min(max(item.rating, low), high)) for item in best]
 
 
 def _pairs(args: argparse.Namespace, model: Predictor) -> Iterator[pd.DataFrame]:

@@ -118,7 +118,13 @@ def _choose_epochs(
         epochs = training.stopped_early(epochs, run.patience)
     if not args.quiet:
         epochs = watch(epochs, run.recipe.num_epochs)
-    best, recipe = training.choose(list(epochs))
+    try:
+        best, recipe = training.choose(list(epochs))
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            f"{_how(interrupt)} while choosing on the validation part; nothing of that "
+            "is kept"
+        ) from None
     run = run.refit(recipe, best)
     print(
         f"{_chosen(recipe, best)}, validation RMSE {best.valid_rmse:.3f}; now on all "
@@ -190,9 +196,10 @@ def _train(
     _pretrain(args, training)
     saved = bool(args.save or args.resume)
     saves = None if team and team.rank else checkpoint
+    done: list[Epoch] = []
 
     def hook(epochs: Iterable[Epoch], num_epochs: int) -> Iterable[Epoch]:
-        epochs = training.validated(epochs)
+        epochs = _noted(training.validated(epochs), done)
         if saves:
             epochs = saves.saving(training, epochs, locked=True)
         elif saved:  # by the first worker
@@ -210,19 +217,35 @@ def _train(
     try:
         with redirect_stdout(None):  # what it prints comes after the files
             history = _train_by_the_book(training, run, hook, len(past))
-    except KeyboardInterrupt:
-        if checkpoint is None or not checkpoint.history:
+    except KeyboardInterrupt as interrupt:
+        num_epochs = run.recipe.num_epochs
+        if checkpoint and checkpoint.history:
+            what = (
+                f"{len(checkpoint.history)} of {num_epochs} epochs are saved, go on "
+                f"with --resume {checkpoint.directory}"
+            )
+        elif done and not saved:
+            what = f"{len(done)} of {num_epochs} epochs are lost, without --save"
+        else:
             raise
-        raise KeyboardInterrupt(
-            f"interrupted; {len(checkpoint.history)} of {run.recipe.num_epochs} epochs "
-            f"are saved, go on with --resume {checkpoint.directory}"
-        ) from None
+        raise KeyboardInterrupt(f"{_how(interrupt)}; {what}") from None
     if not saved:
         return training.gathered(with_state=False), history
     if not saves:
         return None, history
     training.whole.net = saves.network(devices)  # of the best epoch, be it of the past
     return training.whole, history
+
+
+def _noted(epochs: Iterable[Epoch], done: list[Epoch]) -> Iterator[Epoch]:
+    for epoch in epochs:
+        done.append(epoch)
+        yield epoch
+
+
+def _how(interrupt: KeyboardInterrupt) -> str:
+    """Name what ended a command: Ctrl-C, or SIGTERM."""
+    return str(interrupt) or "interrupted"
 
 
 def _train_by_the_book(

@@ -14,8 +14,8 @@ import scipy.sparse as sp
 
 from ..training import Run
 
-# Scores that are computed at once: 8 MiB of each network's.
-_CELLS = 2**21
+# Scores that are computed at once: 2 MiB of each network's, which a cache may hold.
+_CELLS = 2**19
 
 
 class Scorer(Protocol):
@@ -36,17 +36,28 @@ class Scorer(Protocol):
         """Predict the ratings of pairs: shape (num_pairs,)."""
 
 
-def best_items(scores: np.ndarray, counts: np.ndarray, n: int) -> np.ndarray:
+def best_items(
+    scores: np.ndarray,
+    counts: np.ndarray,
+    n: int,
+    min_ratings: int = 1,
+    excluded: Sequence[int] | np.ndarray = (),
+) -> np.ndarray:
     """Pick the items with the highest scores; of equal ones, those with more ratings.
 
     Parameters
     ----------
     scores : numpy.ndarray, shape (num_items,)
-        Minus infinity for what is not to be picked.
+        Before any clipping, which makes equal what is not.
     counts : numpy.ndarray of int, shape (num_items,)
-        Ratings that the items have.
+        Training ratings that the items have.
     n : int
         How many to pick, at most.
+    min_ratings : int
+        That an item needs. It needs one in any case: nothing tells items without any
+        from each other.
+    excluded : sequence of int
+        Items that are not to be picked.
 
     Returns
     -------
@@ -54,6 +65,8 @@ def best_items(scores: np.ndarray, counts: np.ndarray, n: int) -> np.ndarray:
         Item indices, best first.
     """
     n = min(n, len(scores))
+    scores = np.where(counts >= max(min_ratings, 1), scores, -np.inf)
+    scores[np.asarray(excluded, int)] = -np.inf
     least = np.partition(scores, -n)[-n]
     found = np.flatnonzero((scores >= least) & (scores > -np.inf))
     best: np.ndarray = found[np.lexsort((-counts[found], -scores[found]))[:n]]
@@ -117,13 +130,13 @@ def recommend_all(
     for start in range(0, len(all_ids), size):
         ids = all_ids[start : start + size]
         scores = model.scores(ids, unknown)  # (num_users, num_items)
-        scores[:, counts < max(min_ratings, 1)] = -np.inf
         best = []
         for row, user in zip(scores, index.get_indexer(ids)):
+            excluded: Any = ()
             if user >= 0 and not include_rated:
                 theirs = slice(*rated.indptr[user : user + 2])
-                row[rated.indices[theirs]] = -np.inf
-            best.append(best_items(row, counts, n))
+                excluded = rated.indices[theirs]
+            best.append(best_items(row, counts, n, min_ratings, excluded))
         yield _table(model, ids, best, unknown)
 
 

@@ -159,7 +159,8 @@ class Predictor:
             rated = self._rated[:, place].indices
         if user < 0:
             means = self._item_means
-            return self._pick(means, means, rated, n, min_ratings)
+            best = best_items(means, self._item_counts, n, min_ratings, rated)
+            return self._recommended(best, means[best])
         found = self._model.of_users(np.array([user]))[:, 0]
         return self._best(found, rated, n, min_ratings)
 
@@ -225,9 +226,7 @@ class Predictor:
         # An item that is the mean of all is like none of them.
         tiny = np.finfo(np.float32).tiny
         cosines = vectors @ vectors[item] / np.maximum(lengths * lengths[item], tiny)
-        scores = np.where(self._item_counts >= max(min_ratings, 1), cosines, -np.inf)
-        scores[item] = -np.inf
-        best = best_items(scores, self._item_counts, n)
+        best = best_items(cosines, self._item_counts, n, min_ratings, [item])
         return self._listed(Similar, best, cosines[best].clip(-1, 1))
 
     @_finitely
@@ -377,25 +376,16 @@ class Predictor:
         n: int,
         min_ratings: int,
     ) -> list[Recommendation]:
-        """Pick the best by what networks predict, as `_pick` does."""
-        scores, ratings = self._model.score(found), self._model.rating(found)
-        return self._pick(scores, ratings, excluded, n, min_ratings)
+        """Pick the best by what networks predict, and rate these alone."""
+        scores = self._model.score(found)
+        best = best_items(scores, self._item_counts, n, min_ratings, excluded)
+        return self._recommended(best, self._model.rating(found[:, best]))
 
-    def _pick(
-        self,
-        scores: np.ndarray,
-        ratings: np.ndarray,
-        excluded: Sequence[int] | np.ndarray,
-        n: int,
-        min_ratings: int,
+    def _recommended(
+        self, items: np.ndarray, found: np.ndarray
     ) -> list[Recommendation]:
-        """Pick the highest scores, before clipping, which makes equal what is not."""
-        scores = np.array(scores)
-        scores[self._item_counts < max(min_ratings, 1)] = -np.inf
-        scores[excluded] = -np.inf
-        best = best_items(scores, self._item_counts, n)
-        ratings = ratings[best] - self.run.rating_offset
-        return self._listed(Recommendation, best, ratings)
+        """Name items with ratings that are shifted as those of the training."""
+        return self._listed(Recommendation, items, found - self.run.rating_offset)
 
     def _listed(self, kind: type[_Listed], items: Any, values: Any) -> list[_Listed]:
         """Name items by their raw ids and titles, each with its value between them."""

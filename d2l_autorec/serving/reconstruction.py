@@ -9,7 +9,7 @@ for a user-based model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ from .._mxnet import autograd, gluon, one_at_a_time
 from ..errors import ModelError
 from ..fast import deepen, members, on_device
 from ..model import AutoRec
-from ..training import Average, Blend, Mixture, Recipe, levels_of, range_of
+from ..training import Average, Biases, Blend, Mixture, Recipe, levels_of, range_of
 
 
 class Reconstruction:
@@ -34,6 +34,8 @@ class Reconstruction:
         Of its training.
     train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
         What it learned from.
+    biases : Biases, optional
+        Of `train_mat`, if they are known already.
 
     Notes
     -----
@@ -42,11 +44,16 @@ class Reconstruction:
     """
 
     def __init__(
-        self, net: AutoRec | Average, recipe: Recipe, train_mat: sp.csr_matrix
+        self,
+        net: AutoRec | Average,
+        recipe: Recipe,
+        train_mat: sp.csr_matrix,
+        biases: Biases | None = None,
     ) -> None:
         self._nets, self._recipe, self._train_mat = members(net), recipe, train_mat
         self._by_user = recipe.kind == "user"
-        self._levels = levels_of(recipe, train_mat)
+        self._levels = levels_of(recipe, train_mat, biases)
+        self._range = range_of(train_mat)
 
     def of_users(self, users: np.ndarray) -> np.ndarray:
         """Predict what users would rate all items.
@@ -154,11 +161,11 @@ class Reconstruction:
     def rating(self, found: np.ndarray) -> np.ndarray:
         """Average over the networks, clipped where the recipe says so."""
         if getattr(self._nets[0].decoder.act, "rating_range", None):
-            found = found.clip(*range_of(self._train_mat))
+            found = found.clip(*self._range)
         mean = self.score(found)
         # What has levels is clipped as ratings, not network by network.
         if self._levels and self._recipe.clip:
-            mean = mean.clip(*range_of(self._train_mat))
+            mean = mean.clip(*self._range)
         return mean
 
     @property
@@ -257,8 +264,9 @@ class BlendReconstruction:
 
     Notes
     -----
-    The methods are those of `Reconstruction`; the predictions of the biases come before
-    those of the networks.
+    The methods are those of `Reconstruction`. The predictions of the biases come before
+    those of the networks, each of which is clipped where its recipe says so: it is for
+    these that the weights were chosen.
     """
 
     def __init__(
@@ -266,35 +274,35 @@ class BlendReconstruction:
     ) -> None:
         self._mixture = Mixture(blend, train_mat)
         self._models = [
-            Reconstruction(net, recipe, train_mat)
+            Reconstruction(net, recipe, train_mat, self._mixture.biases)
             for net, recipe in zip(nets, blend.recipes)
         ]
 
     def of_users(self, users: np.ndarray) -> np.ndarray:  # noqa: D102
         levels = self._mixture.biases.at(users[:, None], slice(None))
-        return self._beside(levels, [m.of_users(users) for m in self._models])
+        return self._beside(levels, (m.of_users(users) for m in self._models))
 
     def of_cells(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:  # noqa: D102
         levels = self._mixture.biases.at(users, items)
-        return self._beside(levels, [m.of_cells(users, items) for m in self._models])
+        return self._beside(levels, (m.of_cells(users, items) for m in self._models))
 
     def of_new_user(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:  # noqa: D102
         levels = self._mixture.biases.of_new_user(rated, given)
-        return self._beside(levels, [m.of_new_user(rated, given) for m in self._models])
+        return self._beside(levels, (m.of_new_user(rated, given) for m in self._models))
 
     def score(self, found: np.ndarray) -> np.ndarray:  # noqa: D102
         return self._mixture.mixed(found[0], found[1:], clip=False)
 
     def rating(self, found: np.ndarray) -> np.ndarray:  # noqa: D102
-        rated = [m.rating(one[None]) for m, one in zip(self._models, found[1:])]
-        return self._mixture.mixed(found[0], np.stack(rated))
+        return self._mixture.mixed(found[0], found[1:])
 
     @property
     def item_vectors(self) -> np.ndarray:  # noqa: D102
         return np.hstack([model.item_vectors for model in self._models])
 
-    def _beside(self, levels: np.ndarray, found: Sequence[np.ndarray]) -> np.ndarray:
-        return np.stack([levels, *(one[0] for one in found)])
+    def _beside(self, levels: np.ndarray, found: Iterable[np.ndarray]) -> np.ndarray:
+        rated = (model.rating(one) for model, one in zip(self._models, found))
+        return np.stack([levels, *rated])
 
 
 def reconstruction(

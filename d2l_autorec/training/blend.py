@@ -72,18 +72,18 @@ class Mixture:
 
         Parameters
         ----------
-        levels : numpy.ndarray, shape (num_cells,)
+        levels : numpy.ndarray, shape (...)
             The predictions of the biases.
-        found : numpy.ndarray, shape (num_networks, num_cells)
+        found : numpy.ndarray, shape (num_networks, ...)
             Those of the networks.
         clip : bool
             Whether to hold them to the range of the ratings, if all recipes say so.
 
         Returns
         -------
-        numpy.ndarray of float64, shape (num_cells,)
+        numpy.ndarray of float64, shape (...)
         """
-        predictions = levels + self.weights @ (found - levels)
+        predictions = levels + np.tensordot(self.weights, found - levels, 1)
         if clip and self._range:
             predictions = predictions.clip(*self._range)
         return np.asarray(predictions)

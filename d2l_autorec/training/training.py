@@ -101,10 +101,15 @@ def range_of(train_mat: sp.csr_matrix) -> tuple[float, float]:
     return float(train_mat.data.min()), float(train_mat.data.max())
 
 
-def levels_of(recipe: Recipe, train_mat: sp.csr_matrix) -> Levels | None:
-    """Compute what a recipe's network leaves out of what it learns, if it does."""
+def levels_of(
+    recipe: Recipe, train_mat: sp.csr_matrix, biases: Biases | None = None
+) -> Levels | None:
+    """Compute what a recipe's network leaves out of what it learns, if it does.
+
+    Those who have the biases of these ratings already pass them.
+    """
     if recipe.residual:
-        return Biases(train_mat)
+        return biases or Biases(train_mat)
     return Standard(train_mat) if recipe.standardize else None
 
 

@@ -32,7 +32,7 @@ const TEXTS = {
     nothing: "찾은 것이 없습니다.",
     stars: (name, level) => `${name}: ${level}점`,
     remove: "별점 취소",
-    refused: (why) => `추천할 수 없습니다: ${why}`,
+    refused: (why) => `추천할 수 없습니다. 프로그램이 밝힌 이유(영어): ${why}`,
     gone: "프로그램이 응답하지 않습니다. 종료되지 않았는지 확인하십시오.",
   },
 };

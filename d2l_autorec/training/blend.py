@@ -83,7 +83,8 @@ class Mixture:
         -------
         numpy.ndarray of float64, shape (...)
         """
-        predictions = levels + np.tensordot(self.weights, found - levels, 1)
+        rest = 1 - self.weights.sum()
+        predictions = rest * levels + np.tensordot(self.weights, found, 1)
         if clip and self._range:
             predictions = predictions.clip(*self._range)
         return np.asarray(predictions)

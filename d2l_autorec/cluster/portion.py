@@ -17,7 +17,15 @@ import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
 from ..errors import ClusterError
-from ..fast import FusedStep, SparseStep, encoding, members, reconstruction, view
+from ..fast import (
+    FusedStep,
+    SparseStep,
+    encoding,
+    members,
+    reconstruction,
+    state_of,
+    view,
+)
 from .step import SharedFusedStep, SharedStep
 
 if TYPE_CHECKING:
@@ -173,10 +181,7 @@ class Portion:
         for first in range(0, len(rows), batch_size):
             batch = rows[first : first + batch_size]
             asked = self.own(places[batch]).tocsc()
-            # MXNet computes nothing on empty arrays: a cell nobody asked for.
-            some = asked if asked.nnz else sp.csc_matrix(([0], ([0], [0])), asked.shape)
-            outputs = reconstruct(self.rows[batch], some).asnumpy()
-            predicted[asked.data] = outputs[: asked.nnz]
+            predicted[asked.data] = reconstruct(self.rows[batch], asked).asnumpy()
         self.team.add_up(predicted)
         return predicted
 
@@ -254,21 +259,11 @@ class Portion:
         self, net: gluon.Block, trainer: gluon.Trainer, with_state: bool = True
     ) -> Iterator[tuple[np.ndarray, int | None]]:
         """See parameters and state, and which axis of each has the columns."""
-        shared, updater = self._shared(net), trainer._updaters[0]
-        for index, parameter in enumerate(trainer._params):
-            axis, (data,) = shared.get(parameter), parameter.list_data()
-            yield view(data), axis
-            if not with_state:
-                continue
-            if index not in updater.states:
-                state = updater.optimizer.create_state_multi_precision(
-                    index, data.as_nd_ndarray()
-                )
-                updater.states[index], updater.states_synced[index] = state, True
-            state = updater.states[index]
-            for array in state if isinstance(state, (tuple, list)) else (state,):
-                if array is not None:
-                    yield view(array), axis
+        shared = self._shared(net)
+        for parameter in trainer._params:
+            state = state_of(trainer, parameter) if with_state else ()
+            for array in (*parameter.list_data(), *state):
+                yield view(array), shared.get(parameter)
 
     def _shared(self, net: gluon.Block) -> dict[gluon.Parameter, int]:
         """Say which axis of a parameter has the columns, where one has."""

@@ -75,19 +75,11 @@ class SharedStep(_Shared):
 
     def backward(self, batch: sp.csr_matrix) -> Losses:
         """Compute the losses of this worker's cells, and its gradients."""
-        loss, cells = self.loss, batch.tocsc()
-        if not cells.nnz:
-            # MXNet computes nothing on empty arrays: a made-up rating, at no weight.
-            cells = sp.csc_matrix(([1.0], ([0], [0])), batch.shape)
-
-            def loss(predictions: Any, ratings: Any) -> Any:
-                return self.loss(predictions, ratings) * 0
-
-        parts, share = [], self.portion.team.add_up
+        parts, cells, share = [], batch.tocsc(), self.portion.team.add_up
         for net in members(self.net):
             ratings = self.corrupted(net, batch.data)
             inputs = sp.csr_matrix((ratings, batch.indices, batch.indptr), batch.shape)
             rows = dense(inputs, self.devices[0])
-            parts.append(backward_at_some(net, rows, cells, loss, share))
+            parts.append(backward_at_some(net, rows, cells, self.loss, share))
         samples, length = batch.shape
         return Losses(parts, samples, length, self.cells_per_row or length)

@@ -245,8 +245,6 @@ class _Learner:
 
     def _losses(self, cells: Cells, hidden: np.ndarray) -> tuple[float, np.ndarray]:
         """Let MXNet compute any other loss: its sum, and its gradient at the cells."""
-        if not cells.ratings.size:  # MXNet computes nothing on empty arrays
-            return 0.0, cells.ratings
         values = mx.np.array(hidden, ctx=self.device)
         losses, grad = losses_at(self.net.decoder, values, cells, self.loss)
         return float(losses.asnumpy().sum(dtype=float)), view(grad)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from .._mxnet import autograd, gluon, mx, one_at_a_time
+from .._mxnet import gluon, mx, one_at_a_time
 from ..data import checked
 from ..model import AutoRec
 from .adam import FusedAdam, Rates, adam
@@ -172,8 +172,7 @@ class _Learner:
     def train(self, cells: Cells, step: FusedStep) -> float:
         """Take a step on a batch, but for deeper layers; return the sum of losses."""
         net, num_shares = self.net, cells.num_shares
-        with autograd.train_mode():
-            inputs = cells._replace(ratings=step.corrupted(net, cells.ratings))
+        inputs = cells._replace(ratings=step.corrupted(net, cells.ratings))
         encoder = self._layer(net.encoder, len(cells.starts) - 1)
         if self.between is None or self.between.num_rows != cells.num_rows:
             self.between = between(net, cells.num_rows, encoder.bias.weight.size)

@@ -24,8 +24,8 @@ import numpy as onp
 import pytest
 import scipy.sparse as sp
 
-from d2l_autorec import seed_everything
-from d2l_autorec.cluster import Team, check_environment
+from d2l_autorec import AutoRec, seed_everything
+from d2l_autorec.cluster import Team, check_environment, portion
 from d2l_autorec.cluster.portion import Portion
 from d2l_autorec.commands.train import main as train_command
 from d2l_autorec.errors import ClusterError
@@ -355,6 +355,33 @@ def test_columns_are_shared_out_by_their_ratings_each_worker_having_one(size):
         assert portions[0].stop == 2  # it has most of the ratings
     with pytest.raises(ClusterError, match="7 columns cannot be shared out over 8"):
         Portion(SimpleNamespace(rank=0, size=8), rows)
+
+
+@pytest.mark.parametrize("block", [6, 30, 10_000])
+def test_workers_draw_the_weights_of_one_process_piece_by_piece(monkeypatch, block):
+    monkeypatch.setattr(portion, "_BLOCK", block)
+    rows = sp.csr_matrix(onp.ones((3, 7), onp.float32))
+
+    def drawn(rank=None):
+        start, net = mx.init.Normal(0.01), AutoRec(5, 7)
+        seed_everything(0)
+        if rank is None:
+            net.initialize(start)
+        else:
+            own = Portion(SimpleNamespace(rank=rank, size=2), rows)
+            net = AutoRec(5, own.rows.shape[1])
+            own.initialize(net, start, [mx.cpu()])
+        net(mx.np.zeros((1, net.decoder._units)))
+        layers = net.encoder, net.decoder
+        weights = [layer.weight.data().asnumpy() for layer in layers]
+        return *weights, mx.np.random.uniform(0, 1, (4,)).asnumpy()
+
+    encoder, decoder, later = drawn()
+    first, second = drawn(0), drawn(1)
+    onp.testing.assert_array_equal(onp.hstack([first[0], second[0]]), encoder)
+    onp.testing.assert_array_equal(onp.vstack([first[1], second[1]]), decoder)
+    for found in (first, second):
+        onp.testing.assert_array_equal(found[2], later)
 
 
 # Meets the others, adds up once, and then says so; goes on for ever or ends.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # What a column costs besides its ratings: an update of its weights takes about as long
 # as five of these do.
 _COLUMN = 5
-_BLOCK = 2**20  # numbers sent at a time, where many are
+_BLOCK = 2**20  # numbers drawn or sent at a time, where many are
 
 
 class Portion:
@@ -279,19 +279,32 @@ class Portion:
 
 
 class _Cutting(mx.init.Initializer):
-    """Draws a weight of all columns, and keeps some."""
+    """Draws a weight of all columns, some rows of it at a time, and keeps its own."""
 
     def __init__(self, start: Any, axis: int, portion: Portion) -> None:
         super().__init__()
         self.start, self.axis, self.portion = start, axis, portion
 
     def _init_weight(self, name: str, array: Any) -> None:
-        shape = list(array.shape)
+        own, start, stop = view(array), self.portion.start, self.portion.stop
+        shape = [*array.shape]
         shape[self.axis] = self.portion.num_columns
-        whole = mx.np.zeros(tuple(shape))
-        self.start._init_weight(name, whole)
-        its = slice(self.portion.start, self.portion.stop)
-        view(array)[...] = view(whole)[(slice(None),) * self.axis + (its,)]
+        rows, length = shape
+        size = rows
+        # Xavier's depend on the shape. Normal ones are drawn two by two.
+        if isinstance(self.start, mx.init.Normal):
+            size = 2 * max(1, _BLOCK // (2 * length))
+        for first in range(0, rows, size):
+            last = min(first + size, rows)
+            some = mx.np.zeros((last - first, length))
+            self.start._init_weight(name, some)
+            if self.axis:
+                own[first:last] = view(some)[:, start:stop]
+            elif first < stop and start < last:
+                its = slice(max(first, start), min(last, stop))
+                own[its.start - start : its.stop - start] = view(some)[
+                    its.start - first : its.stop - first
+                ]
 
 
 def _set_numbers(trainer: gluon.Trainer, like: gluon.Trainer) -> None:

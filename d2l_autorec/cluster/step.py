@@ -70,7 +70,7 @@ class SharedFusedStep(_Shared, FusedStep):
 
     def __init__(self, portion: Portion, *args: Any) -> None:
         super().__init__(portion, *args)
-        self.share = portion.team.add_up
+        self.share = portion.team.start
 
 
 class SharedStep(_Shared):

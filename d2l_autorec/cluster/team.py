@@ -6,7 +6,7 @@ import atexit
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -75,6 +75,21 @@ class Team:
         KeyboardInterrupt
             After `interrupt`.
         """
+        self.start(array)()
+
+    def start(self, array: np.ndarray) -> Callable[[], None]:
+        """Begin to do so; the next sum may begin when this one is there.
+
+        Parameters
+        ----------
+        array : numpy.ndarray of float32
+            As for `add_up`.
+
+        Returns
+        -------
+        callable
+            Waits for the sum, and writes it to `array`.
+        """
         if self._interrupted:
             raise KeyboardInterrupt
         key = ", ".join(map(str, array.shape))
@@ -85,7 +100,11 @@ class Team:
         view(buffer)[...] = array
         # There is nothing on the server that updates anything: it just adds up.
         self._kvstore.pushpull(key, buffer, out=buffer)
-        array[...] = view(buffer)
+
+        def finish() -> None:
+            array[...] = view(buffer)
+
+        return finish
 
     def interrupt(self) -> None:
         """Have the next sum fail, as all after it, which the others then wait for."""

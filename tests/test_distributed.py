@@ -485,6 +485,23 @@ def test_a_scheduler_says_that_a_port_is_taken(cluster, offset):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("scheduler", "worker 0", "server", "worker 1"),
+        ("worker 0", "server", "worker 1", "scheduler"),
+    ],
+)
+def test_processes_may_start_long_after_each_other(make_cluster, order):
+    cluster = make_cluster(PS_HEARTBEAT_TIMEOUT="5")
+    for name in order:
+        cluster.start(name, *TRAINING, "[{}]")
+        time.sleep(10)
+    for code, _, err in cluster.ends(order).values():
+        assert (code, err) == (0, "")
+
+
 # A worker without MXNet, to see it end. As it is freed it would wait for the others.
 ENDING = """
 import atexit, threading

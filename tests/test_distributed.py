@@ -353,6 +353,8 @@ def test_columns_are_shared_out_by_their_ratings_each_worker_having_one(size):
     assert all(one.start < one.stop for one in portions)
     if size == 2:
         assert portions[0].stop == 2  # it has most of the ratings
+        # Where there are many steps, what counts is the columns.
+        assert Portion(teams[0], rows, 1000).stop == 4
     with pytest.raises(ClusterError, match="7 columns cannot be shared out over 8"):
         Portion(SimpleNamespace(rank=0, size=8), rows)
 

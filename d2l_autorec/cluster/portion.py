@@ -31,8 +31,8 @@ from .step import SharedFusedStep, SharedStep
 if TYPE_CHECKING:
     from .team import Team
 
-# What a column costs besides its ratings: an update of its weights takes about as long
-# as five of these do.
+# What a column costs besides its ratings: an update of its weights, in each step, takes
+# about as long as five of these do.
 _COLUMN = 5
 _BLOCK = 2**20  # numbers drawn or sent at a time, where many are
 
@@ -46,6 +46,8 @@ class Portion:
         The workers, each of which has about the same work.
     rows : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
         Ratings to learn from, of all workers.
+    num_steps : float
+        Of an epoch.
 
     Attributes
     ----------
@@ -62,7 +64,7 @@ class Portion:
         If there are fewer columns than workers.
     """
 
-    def __init__(self, team: Team, rows: sp.csr_matrix) -> None:
+    def __init__(self, team: Team, rows: sp.csr_matrix, num_steps: float = 1) -> None:
         self.team, self.num_columns = team, rows.shape[1]
         if self.num_columns < team.size:
             raise ClusterError(
@@ -70,9 +72,9 @@ class Portion:
                 "workers"
             )
         ratings = np.bincount(rows.indices, minlength=self.num_columns)
-        cost = np.concatenate([[0], (ratings + _COLUMN).cumsum()])
+        cost = np.concatenate([[0], (ratings + _COLUMN * num_steps).cumsum()])
         number = np.arange(team.size + 1)
-        bounds = cost.searchsorted(number * cost[-1] // team.size)
+        bounds = cost.searchsorted(number * cost[-1] / team.size)
         # Each has at least one.
         bounds = bounds.clip(number, self.num_columns - team.size + number)
         self.start, self.stop = bounds[team.rank : team.rank + 2].tolist()

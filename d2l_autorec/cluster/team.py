@@ -47,20 +47,22 @@ class Team:
         self.rank: int = kvstore.rank
         self.size: int = kvstore.num_workers
 
-    def share_out(self, rows: sp.csr_matrix) -> Portion:
+    def share_out(self, rows: sp.csr_matrix, num_steps: float) -> Portion:
         """Share columns out over the workers.
 
         Parameters
         ----------
         rows : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
             What they learn from.
+        num_steps : float
+            Of an epoch.
 
         Returns
         -------
         Portion
             This worker's.
         """
-        return Portion(self, rows)
+        return Portion(self, rows, num_steps)
 
     def add_up(self, array: np.ndarray) -> None:
         """Replace an array by the sum of what all workers have of it.

@@ -40,7 +40,7 @@ def _recipe(settings):
     if isinstance(layers := settings.get("num_hidden"), list):  # JSON has no tuples
         settings = {**settings, "num_hidden": tuple(layers)}
     return Recipe(
-        **{"num_hidden": 8, "lr": 0.01, "batch_size": 5, **settings}, num_epochs=3
+        **{"num_hidden": 8, "lr": 0.01, "batch_size": 5, "num_epochs": 3, **settings}
     )
 
 

@@ -15,18 +15,22 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
+import mxnet as mx
 import numpy as onp
 import pytest
 import scipy.sparse as sp
 
-from d2l_autorec.cluster import Team, check_environment
+from d2l_autorec import AutoRec, seed_everything
+from d2l_autorec.cluster import Team, check_environment, portion
 from d2l_autorec.cluster.portion import Portion
 from d2l_autorec.commands.train import main as train_command
 from d2l_autorec.errors import ClusterError
 from d2l_autorec.serving import Checkpoint
+from d2l_autorec.training import PRESETS, Parts, Recipe, Training
 
 LIMIT = 300  # seconds for a test, on a machine that is busy with others
 TRAINING = (str(Path(__file__).with_name("distributed_training.py")),)
@@ -137,7 +141,7 @@ def cluster(make_cluster):
 
 
 PAPER = {"dropout": 0.0, "loss": "paper", "schedule": "cosine", "wd": 200.0}
-BEST = {
+DEEP = {
     **PAPER,
     **{"num_hidden": (8, 4, 8), "members": 2, "pretrain_epochs": 2, "wd": None},
     **{"clip": True, "cold": "mean"},
@@ -145,18 +149,24 @@ BEST = {
 FEW = {
     "book": {},
     "paper, user-based": {**PAPER, "kind": "user"},
-    "best": BEST,
+    "deep": DEEP,
     "sgd": {"optimizer": "sgd", "residual": True},
     "blend": [
-        {**PAPER, "standardize": True, "from_mean": True, "cold": "biases"},
-        {**PAPER, "residual": True, "kind": "user"},
+        {**PAPER, "standardize": True, "from_mean": True, "input_dropout": 0.4},
+        {**PAPER, "residual": True, "kind": "user", "cold": "biases"},
     ],
 }
 MANY = {
     **FEW,
     "book, user-based": {"kind": "user"},
     "paper": PAPER,
-    "best, user-based": {**BEST, "kind": "user"},
+    "deep, user-based": {**DEEP, "kind": "user"},
+    "dropped": {**DEEP, "input_dropout": 0.3, "dropout": 0.2},
+    "dropped, user-based": {"kind": "user", "input_dropout": 0.3},
+    "best": [
+        {**asdict(recipe), "num_hidden": 8, "batch_size": 5, "num_epochs": 3}
+        for recipe in PRESETS["best"].recipes
+    ],
     "bounded": {"output": "sigmoid", "activation": "elu"},
     "rprop": {"optimizer": "rprop", "batch_size": None, "members": 2},
     "adagrad": {"optimizer": "adagrad", "num_hidden": (8, 6)},
@@ -195,6 +205,20 @@ def test_workers_do_what_one_process_does(
             ), name
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_worker_drops_inputs(optimizer):
+    dense = onp.random.default_rng(0).integers(1, 6, (6, 5)).astype(onp.float32)
+    parts, team = Parts(sp.csr_matrix(dense)), Team(Sums(1).of(0), None)
+    weights = []
+    for share in (0.0, 0.5):
+        seed_everything(0)
+        recipe = Recipe(8, dropout=0.0, input_dropout=share, optimizer=optimizer)
+        training = Training(recipe, parts, [mx.cpu()], 0, team=team)
+        next(training.epochs())
+        weights.append(training.net.encoder.weight.data().asnumpy())
+    assert (weights[0] != weights[1]).any()
+
+
 @pytest.mark.parametrize(
     "more",
     [[], *(pytest.param(["--workers", n], marks=pytest.mark.slow) for n in "13")],
@@ -229,7 +253,7 @@ def test_several_workers_go_on_with_a_blend_as_one_process_does(
     run, small_data, tmp_path
 ):
     recipe = ["--preset", "best", "-k", "8", "-b", "16", "--lr", "0.01", "-e", "2"]
-    recipe += ["--input-dropout", "0", "--schedule", "constant"]
+    recipe += ["--schedule", "constant"]
     histories = []
     for workers in ([], ["--workers", "2"]):
         folder = tmp_path / f"{len(workers)}"
@@ -329,8 +353,37 @@ def test_columns_are_shared_out_by_their_ratings_each_worker_having_one(size):
     assert all(one.start < one.stop for one in portions)
     if size == 2:
         assert portions[0].stop == 2  # it has most of the ratings
+        # Where there are many steps, what counts is the columns.
+        assert Portion(teams[0], rows, 1000).stop == 4
     with pytest.raises(ClusterError, match="7 columns cannot be shared out over 8"):
         Portion(SimpleNamespace(rank=0, size=8), rows)
+
+
+@pytest.mark.parametrize("block", [6, 30, 10_000])
+def test_workers_draw_the_weights_of_one_process_piece_by_piece(monkeypatch, block):
+    monkeypatch.setattr(portion, "_BLOCK", block)
+    rows = sp.csr_matrix(onp.ones((3, 7), onp.float32))
+
+    def drawn(rank=None):
+        start, net = mx.init.Normal(0.01), AutoRec(5, 7)
+        seed_everything(0)
+        if rank is None:
+            net.initialize(start)
+        else:
+            own = Portion(SimpleNamespace(rank=rank, size=2), rows)
+            net = AutoRec(5, own.rows.shape[1])
+            own.initialize(net, start, [mx.cpu()])
+        net(mx.np.zeros((1, net.decoder._units)))
+        layers = net.encoder, net.decoder
+        weights = [layer.weight.data().asnumpy() for layer in layers]
+        return *weights, mx.np.random.uniform(0, 1, (4,)).asnumpy()
+
+    encoder, decoder, later = drawn()
+    first, second = drawn(0), drawn(1)
+    onp.testing.assert_array_equal(onp.hstack([first[0], second[0]]), encoder)
+    onp.testing.assert_array_equal(onp.vstack([first[1], second[1]]), decoder)
+    for found in (first, second):
+        onp.testing.assert_array_equal(found[2], later)
 
 
 # Meets the others, adds up once, and then says so; goes on for ever or ends.
@@ -432,6 +485,23 @@ def test_a_scheduler_says_that_a_port_is_taken(cluster, offset):
     assert (code, out) == (1, "")
     assert err.startswith("error: the scheduler cannot listen: Address already in use")
     assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("scheduler", "worker 0", "server", "worker 1"),
+        ("worker 0", "server", "worker 1", "scheduler"),
+    ],
+)
+def test_processes_may_start_long_after_each_other(make_cluster, order):
+    cluster = make_cluster(PS_HEARTBEAT_TIMEOUT="5")
+    for name in order:
+        cluster.start(name, *TRAINING, "[{}]")
+        time.sleep(10)
+    for code, _, err in cluster.ends(order).values():
+        assert (code, err) == (0, "")
 
 
 # A worker without MXNet, to see it end. As it is freed it would wait for the others.

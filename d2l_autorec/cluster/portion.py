@@ -17,16 +17,24 @@ import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
 from ..errors import ClusterError
-from ..fast import FusedStep, SparseStep, encoding, members, reconstruction, view
+from ..fast import (
+    FusedStep,
+    SparseStep,
+    encoding,
+    members,
+    reconstruction,
+    state_of,
+    view,
+)
 from .step import SharedFusedStep, SharedStep
 
 if TYPE_CHECKING:
     from .team import Team
 
-# What a column costs besides its ratings: an update of its weights takes about as long
-# as five of these do.
+# What a column costs besides its ratings: an update of its weights, in each step, takes
+# about as long as five of these do.
 _COLUMN = 5
-_BLOCK = 2**20  # numbers sent at a time, where many are
+_BLOCK = 2**20  # numbers drawn or sent at a time, where many are
 
 
 class Portion:
@@ -38,6 +46,8 @@ class Portion:
         The workers, each of which has about the same work.
     rows : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
         Ratings to learn from, of all workers.
+    num_steps : float
+        Of an epoch.
 
     Attributes
     ----------
@@ -54,7 +64,7 @@ class Portion:
         If there are fewer columns than workers.
     """
 
-    def __init__(self, team: Team, rows: sp.csr_matrix) -> None:
+    def __init__(self, team: Team, rows: sp.csr_matrix, num_steps: float = 1) -> None:
         self.team, self.num_columns = team, rows.shape[1]
         if self.num_columns < team.size:
             raise ClusterError(
@@ -62,9 +72,9 @@ class Portion:
                 "workers"
             )
         ratings = np.bincount(rows.indices, minlength=self.num_columns)
-        cost = np.concatenate([[0], (ratings + _COLUMN).cumsum()])
+        cost = np.concatenate([[0], (ratings + _COLUMN * num_steps).cumsum()])
         number = np.arange(team.size + 1)
-        bounds = cost.searchsorted(number * cost[-1] // team.size)
+        bounds = cost.searchsorted(number * cost[-1] / team.size)
         # Each has at least one.
         bounds = bounds.clip(number, self.num_columns - team.size + number)
         self.start, self.stop = bounds[team.rank : team.rank + 2].tolist()
@@ -173,10 +183,7 @@ class Portion:
         for first in range(0, len(rows), batch_size):
             batch = rows[first : first + batch_size]
             asked = self.own(places[batch]).tocsc()
-            # MXNet computes nothing on empty arrays: a cell nobody asked for.
-            some = asked if asked.nnz else sp.csc_matrix(([0], ([0], [0])), asked.shape)
-            outputs = reconstruct(self.rows[batch], some).asnumpy()
-            predicted[asked.data] = outputs[: asked.nnz]
+            predicted[asked.data] = reconstruct(self.rows[batch], asked).asnumpy()
         self.team.add_up(predicted)
         return predicted
 
@@ -254,21 +261,11 @@ class Portion:
         self, net: gluon.Block, trainer: gluon.Trainer, with_state: bool = True
     ) -> Iterator[tuple[np.ndarray, int | None]]:
         """See parameters and state, and which axis of each has the columns."""
-        shared, updater = self._shared(net), trainer._updaters[0]
-        for index, parameter in enumerate(trainer._params):
-            axis, (data,) = shared.get(parameter), parameter.list_data()
-            yield view(data), axis
-            if not with_state:
-                continue
-            if index not in updater.states:
-                state = updater.optimizer.create_state_multi_precision(
-                    index, data.as_nd_ndarray()
-                )
-                updater.states[index], updater.states_synced[index] = state, True
-            state = updater.states[index]
-            for array in state if isinstance(state, (tuple, list)) else (state,):
-                if array is not None:
-                    yield view(array), axis
+        shared = self._shared(net)
+        for parameter in trainer._params:
+            state = state_of(trainer, parameter) if with_state else ()
+            for array in (*parameter.list_data(), *state):
+                yield view(array), shared.get(parameter)
 
     def _shared(self, net: gluon.Block) -> dict[gluon.Parameter, int]:
         """Say which axis of a parameter has the columns, where one has."""
@@ -284,19 +281,32 @@ class Portion:
 
 
 class _Cutting(mx.init.Initializer):
-    """Draws a weight of all columns, and keeps some."""
+    """Draws a weight of all columns, some rows of it at a time, and keeps its own."""
 
     def __init__(self, start: Any, axis: int, portion: Portion) -> None:
         super().__init__()
         self.start, self.axis, self.portion = start, axis, portion
 
     def _init_weight(self, name: str, array: Any) -> None:
-        shape = list(array.shape)
+        own, start, stop = view(array), self.portion.start, self.portion.stop
+        shape = [*array.shape]
         shape[self.axis] = self.portion.num_columns
-        whole = mx.np.zeros(tuple(shape))
-        self.start._init_weight(name, whole)
-        its = slice(self.portion.start, self.portion.stop)
-        view(array)[...] = view(whole)[(slice(None),) * self.axis + (its,)]
+        rows, length = shape
+        size = rows
+        # Xavier's depend on the shape. Normal ones are drawn two by two.
+        if isinstance(self.start, mx.init.Normal):
+            size = 2 * max(1, _BLOCK // (2 * length))
+        for first in range(0, rows, size):
+            last = min(first + size, rows)
+            some = mx.np.zeros((last - first, length))
+            self.start._init_weight(name, some)
+            if self.axis:
+                own[first:last] = view(some)[:, start:stop]
+            elif first < stop and start < last:
+                its = slice(max(first, start), min(last, stop))
+                own[its.start - start : its.stop - start] = view(some)[
+                    its.start - first : its.stop - first
+                ]
 
 
 def _set_numbers(trainer: gluon.Trainer, like: gluon.Trainer) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from .._mxnet import mx
 from ..fast import (
     FusedStep,
     SparseStep,
@@ -50,16 +49,20 @@ class _Shared(SparseStep):
         return train_loss, examples // own * self.portion.num_columns
 
     def corrupted(self, net: Any, ratings: np.ndarray) -> np.ndarray:
-        """Drop a share of the inputs; then let all workers draw alike again."""
+        """Drop those of the inputs, column by column, that one process would."""
         if getattr(net, "corruption", None) is None:
             return ratings
         team = self.portion.team
-        # NumPy's generator is the same on all: it draws the order of the rows.
-        *seeds, next_seed = np.random.randint(2**31 - 1, size=team.size + 1).tolist()
-        mx.random.seed(seeds[team.rank])
-        ratings = corrupted(net, ratings)
-        mx.random.seed(next_seed)
-        return ratings
+        # All draw for all, whose columns follow on one another. A float32 counts
+        # exactly up to 2**24.
+        counts = np.zeros((team.size, 2), np.float32)
+        counts[team.rank] = divmod(ratings.size, 2**20)
+        team.add_up(counts)
+        ends = (counts @ [2**20, 1]).cumsum().astype(int)
+        its = slice(ends[team.rank] - ratings.size, ends[team.rank])
+        ratings_of_all = np.zeros(ends[-1], np.float32)
+        ratings_of_all[its] = ratings
+        return corrupted(net, ratings_of_all)[its]
 
 
 class SharedFusedStep(_Shared, FusedStep):
@@ -67,7 +70,7 @@ class SharedFusedStep(_Shared, FusedStep):
 
     def __init__(self, portion: Portion, *args: Any) -> None:
         super().__init__(portion, *args)
-        self.share = portion.team.add_up
+        self.share = portion.team.start
 
 
 class SharedStep(_Shared):
@@ -75,19 +78,11 @@ class SharedStep(_Shared):
 
     def backward(self, batch: sp.csr_matrix) -> Losses:
         """Compute the losses of this worker's cells, and its gradients."""
-        loss, cells = self.loss, batch.tocsc()
-        if not cells.nnz:
-            # MXNet computes nothing on empty arrays: a made-up rating, at no weight.
-            cells = sp.csc_matrix(([1.0], ([0], [0])), batch.shape)
-
-            def loss(predictions: Any, ratings: Any) -> Any:
-                return self.loss(predictions, ratings) * 0
-
-        parts, share = [], self.portion.team.add_up
+        parts, cells, share = [], batch.tocsc(), self.portion.team.add_up
         for net in members(self.net):
-            ratings = self.corrupted(net, batch.data)
-            inputs = sp.csr_matrix((ratings, batch.indices, batch.indptr), batch.shape)
-            rows = dense(inputs, self.devices[0])
-            parts.append(backward_at_some(net, rows, cells, loss, share))
+            ratings = self.corrupted(net, cells.data)
+            inputs = sp.csc_matrix((ratings, cells.indices, cells.indptr), batch.shape)
+            rows = dense(inputs.tocsr(), self.devices[0])
+            parts.append(backward_at_some(net, rows, cells, self.loss, share))
         samples, length = batch.shape
         return Losses(parts, samples, length, self.cells_per_row or length)

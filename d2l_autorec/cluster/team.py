@@ -6,7 +6,7 @@ import atexit
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -47,20 +47,22 @@ class Team:
         self.rank: int = kvstore.rank
         self.size: int = kvstore.num_workers
 
-    def share_out(self, rows: sp.csr_matrix) -> Portion:
+    def share_out(self, rows: sp.csr_matrix, num_steps: float) -> Portion:
         """Share columns out over the workers.
 
         Parameters
         ----------
         rows : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
             What they learn from.
+        num_steps : float
+            Of an epoch.
 
         Returns
         -------
         Portion
             This worker's.
         """
-        return Portion(self, rows)
+        return Portion(self, rows, num_steps)
 
     def add_up(self, array: np.ndarray) -> None:
         """Replace an array by the sum of what all workers have of it.
@@ -75,6 +77,21 @@ class Team:
         KeyboardInterrupt
             After `interrupt`.
         """
+        self.start(array)()
+
+    def start(self, array: np.ndarray) -> Callable[[], None]:
+        """Begin to do so; the next sum may begin when this one is there.
+
+        Parameters
+        ----------
+        array : numpy.ndarray of float32
+            As for `add_up`.
+
+        Returns
+        -------
+        callable
+            Waits for the sum, and writes it to `array`.
+        """
         if self._interrupted:
             raise KeyboardInterrupt
         key = ", ".join(map(str, array.shape))
@@ -85,7 +102,11 @@ class Team:
         view(buffer)[...] = array
         # There is nothing on the server that updates anything: it just adds up.
         self._kvstore.pushpull(key, buffer, out=buffer)
-        array[...] = view(buffer)
+
+        def finish() -> None:
+            array[...] = view(buffer)
+
+        return finish
 
     def interrupt(self) -> None:
         """Have the next sum fail, as all after it, which the others then wait for."""

@@ -1,7 +1,7 @@
 """What makes it fast: compiled loops, shared memory, and MXNet's private corners."""
 
 from .adam import FASTER
-from .arrays import dense, on_device, row_bounds, view
+from .arrays import dense, on_device, row_bounds, state_of, view
 from .cells import backward_at_some, members, predict_cells, reconstruction
 from .factors import Factors
 from .fused import FusedStep
@@ -24,5 +24,6 @@ __all__ = [
     "predict_cells",
     "reconstruction",
     "row_bounds",
+    "state_of",
     "view",
 ]

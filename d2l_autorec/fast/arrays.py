@@ -122,6 +122,8 @@ def view(array: Any) -> np.ndarray:
     numpy.ndarray
         Of the same shape and dtype; it keeps `array` alive.
     """
+    if not array.size:  # nothing is anywhere
+        return np.empty(array.shape, array.dtype)
     # The two functions of MXNet's library that its own `asnumpy` waits and copies with
     # are these, but for the copy.
     address = ctypes.c_void_p()
@@ -167,8 +169,10 @@ def state_of(trainer: gluon.Trainer, parameter: gluon.Parameter) -> tuple[Any, .
         weight = parameter.list_data()[0].as_nd_ndarray()
         state = updater.optimizer.create_state_multi_precision(index, weight)
         updater.states[index], updater.states_synced[index] = state, True
-    found: tuple[Any, ...] = updater.states[index]
-    return found
+    state = updater.states[index]
+    if state is None:
+        return ()
+    return tuple(state) if isinstance(state, (tuple, list)) else (state,)
 
 
 def forget(array: np.ndarray) -> None:

@@ -46,8 +46,11 @@ class Between:
         self.net, self.num_rows, self.num_units = net, num_rows, num_sums
         self.d_sums, self.hidden = aligned(num_rows, num_sums), aligned(0, 0)
 
+    def prepare(self) -> None:
+        """Do what does not depend on the sums, which may be on their way."""
+
     def forward(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        """Compute the last hidden layer.
+        """Compute the last hidden layer, when it is prepared.
 
         Parameters
         ----------
@@ -92,7 +95,7 @@ class OneSigmoid(Between):
 
     def __init__(self, net: AutoRec, num_rows: int, num_sums: int) -> None:
         super().__init__(net, num_rows, num_sums)
-        self.all_kept = mx.np.ones((num_rows, num_sums))
+        self.kept = self.all_kept = mx.np.ones((num_rows, num_sums))
         self.hidden = aligned(num_rows, num_sums)
 
     @staticmethod
@@ -106,13 +109,15 @@ class OneSigmoid(Between):
             and not len(getattr(net, "deeper", ()))
         )
 
-    def forward(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        """Compute the hidden layer, as `Between.forward`."""
-        kept = self.all_kept
+    def prepare(self) -> None:
+        """Draw the units to keep, as `Between.prepare`."""
         if self.net.dropout._rate:
             with autograd.train_mode():
-                kept = self.net.dropout(kept)
-        in_shares(_activate, len(parts), parts, bias, view(kept), self.hidden)
+                self.kept = self.net.dropout(self.all_kept)
+
+    def forward(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Compute the hidden layer, as `Between.forward`."""
+        in_shares(_activate, len(parts), parts, bias, view(self.kept), self.hidden)
         return self.hidden
 
     def backward(self, parts: np.ndarray) -> np.ndarray:

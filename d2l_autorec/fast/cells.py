@@ -271,6 +271,8 @@ def losses_at(
         The gradient is of the layer's outputs, short of its activation.
     """
     outputs = _decode(layer, hidden, cells)
+    if not outputs.size:  # MXNet computes nothing on empty arrays
+        return outputs, outputs
     outputs.attach_grad()
     with autograd.record():
         found = _activate(layer, outputs)
@@ -280,7 +282,7 @@ def losses_at(
 
 
 def _activate(layer: gluon.nn.Dense, outputs: mx.np.ndarray) -> mx.np.ndarray:
-    return layer.act(outputs) if layer.act else outputs
+    return layer.act(outputs) if layer.act and outputs.size else outputs
 
 
 def _decode(

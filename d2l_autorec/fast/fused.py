@@ -8,13 +8,13 @@ goes into Adam's update as soon as it is known, and is never stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
-from .._mxnet import autograd, gluon, mx, one_at_a_time
+from .._mxnet import gluon, mx, one_at_a_time
 from ..data import checked
 from ..model import AutoRec
 from .adam import FusedAdam, Rates, adam
@@ -33,7 +33,6 @@ from .products import (
     product,
 )
 from .rows import (
-    AddUp,
     corrupted,
     initialized,
     is_layerwise,
@@ -91,10 +90,11 @@ class FusedStep(SparseStep):
     Attributes
     ----------
     share : callable or None
-        Adds up an array over workers who have some of the users each.
+        Begins to add up an array over workers who have some of the users each; what it
+        returns waits for the sum, and writes it there.
     """
 
-    share: AddUp | None = None
+    share: Callable[[np.ndarray], Callable[[], None]] | None = None
 
     @staticmethod
     def fits(
@@ -172,8 +172,7 @@ class _Learner:
     def train(self, cells: Cells, step: FusedStep) -> float:
         """Take a step on a batch, but for deeper layers; return the sum of losses."""
         net, num_shares = self.net, cells.num_shares
-        with autograd.train_mode():
-            inputs = cells._replace(ratings=step.corrupted(net, cells.ratings))
+        inputs = cells._replace(ratings=step.corrupted(net, cells.ratings))
         encoder = self._layer(net.encoder, len(cells.starts) - 1)
         if self.between is None or self.between.num_rows != cells.num_rows:
             self.between = between(net, cells.num_rows, encoder.bias.weight.size)
@@ -181,7 +180,9 @@ class _Learner:
         parts = self._parts(num_shares, layers.d_sums)
         multiply(inputs, encoder.weight.weight, parts)
         bias = encoder.bias.weight
-        hidden = layers.forward(_shared(parts, bias.size, step), bias)
+        sums = _sums(parts, bias.size, step)
+        layers.prepare()
+        hidden = layers.forward(sums(), bias)
         # Its weights are drawn after what dropout draws, as in a forward pass.
         decoder = self._layer(net.decoder, layers.num_units)
         check_fit(cells, len(hidden), len(decoder.weight.weight))
@@ -191,7 +192,7 @@ class _Learner:
         parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
         arrays: tuple[Any, ...] = cells, errors, hidden, decoder, rates, parts
         total += float(sum(in_shares(_train_decoder, num_shares, *arrays)))
-        d_sums = layers.backward(_shared(parts, layers.num_units, step))
+        d_sums = layers.backward(_sums(parts, layers.num_units, step)())
         rates = self._rates(net.encoder)
         in_shares(_train_encoder, num_shares, inputs, d_sums, encoder, rates)
         return total
@@ -245,20 +246,26 @@ class _Learner:
 
     def _losses(self, cells: Cells, hidden: np.ndarray) -> tuple[float, np.ndarray]:
         """Let MXNet compute any other loss: its sum, and its gradient at the cells."""
-        if not cells.ratings.size:  # MXNet computes nothing on empty arrays
-            return 0.0, cells.ratings
         values = mx.np.array(hidden, ctx=self.device)
         losses, grad = losses_at(self.net.decoder, values, cells, self.loss)
         return float(losses.asnumpy().sum(dtype=float)), view(grad)
 
 
-def _shared(parts: np.ndarray, length: int, step: FusedStep) -> np.ndarray:
-    """Add up what the threads found, and all workers, where there are several."""
+def _sums(parts: np.ndarray, length: int, step: FusedStep) -> Callable[[], np.ndarray]:
+    """Begin to add up what all workers found, where there are several; say how to end.
+
+    What comes of it adds up to the sums.
+    """
     if not step.share:
-        return parts
+        return lambda: parts
     total: np.ndarray = parts.sum(axis=0)
-    step.share(total[:, :length])  # what a row has beyond that is 0
-    return total[None]
+    wait = step.share(total[:, :length])  # what a row has beyond that is 0
+
+    def finish() -> np.ndarray:
+        wait()
+        return total[None]
+
+    return finish
 
 
 def _in_place(array: np.ndarray, room: np.ndarray) -> np.ndarray:

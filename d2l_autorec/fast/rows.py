@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy.sparse as sp
 
-from .._mxnet import gluon, mx
+from .._mxnet import autograd, gluon, mx
 from ..model import AutoRec
 from .arrays import dense, on_device, view
 from .compiled import in_shares, num_threads
@@ -40,9 +40,10 @@ def is_layerwise(net: AutoRec) -> bool:
 
 
 def corrupted(net: AutoRec, ratings: np.ndarray) -> np.ndarray:
-    """Drop a share of the inputs, as a network that is trained may ask for."""
+    """Drop a share of the inputs, as a network may ask for in training."""
     if getattr(net, "corruption", None) and ratings.size:
-        ratings = net.corruption(mx.np.array(ratings)).asnumpy()
+        with autograd.train_mode():
+            ratings = net.corruption(mx.np.array(ratings)).asnumpy()
     return ratings
 
 

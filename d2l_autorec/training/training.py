@@ -76,7 +76,7 @@ class Team(Protocol):
 
     rank: int
 
-    def share_out(self, rows: sp.csr_matrix) -> Portion:
+    def share_out(self, rows: sp.csr_matrix, num_steps: float) -> Portion:
         """Share the columns of what is learned from out over the workers."""
 
 
@@ -282,7 +282,9 @@ class Training:
         if self.levels:
             train_mat = self.levels.learned(train_mat)
         self.rows = rows = recipe.rows(train_mat)
-        self.portion = team.share_out(rows) if team else None
+        batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
+        self.steps_per_epoch = rows.shape[0] / batch_size
+        self.portion = team.share_out(rows, self.steps_per_epoch) if team else None
         own = self.portion.rows if self.portion else rows
         self.net = network(recipe, parts.train_mat, own.shape[1])
         # One layer as in the book; through several, weights that small pass nothing on.
@@ -298,8 +300,6 @@ class Training:
         self.pretraining: Iterator[Epoch] = iter(())
         if recipe.pretrain_epochs and not trained:
             self.pretraining = self._pretrain()
-        batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
-        self.steps_per_epoch = rows.shape[0] / batch_size
         self.trainer = self._trainer(rows, batch_size)
         self.trainers = [self.trainer]
         rmse_loss = recipe.loss == "rmse"

@@ -188,7 +188,7 @@ def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Exper
         ),
         "sigmoid-sigmoid": Experiment(
             "f sigmoid, g sigmoid",
-            *("b", 0.836, replace(paper, output="sigmoid", lr=0.001), (400,)),
+            *("b", 0.836, replace(paper, output="sigmoid", lr=0.001), (250,)),
         ),
         "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
         "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),

@@ -47,12 +47,12 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 def in_shares(loop: Callable[..., Any], num_shares: int, *args: Any) -> list[Any]:
-    """Run a compiled loop several times at once, each for a share of the work.
+    """Run a loop several times at once, each for a share of the work.
 
     Parameters
     ----------
     loop : callable
-        ``loop(share, *args)``, `compiled`, so that others run meanwhile.
+        ``loop(share, *args)``, `compiled` or NumPy's, so that others run meanwhile.
     num_shares : int
         How many: `num_threads`, as a rule.
     *args

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from .._mxnet import autograd, gluon, mx
 from ..model import AutoRec
-from .arrays import dense, on_device, view
+from .arrays import dense, on_device, row_bounds, view
 from .compiled import in_shares, num_threads
 from .products import Cells, add_to_rows, by_columns, check_fit, product
 
@@ -122,14 +122,14 @@ def transposed(matrix: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     out = np.empty_like(matrix) if out is None else out
     out = out.reshape(matrix.shape[::-1])
     size = num_threads()
-    in_shares(_transpose, size, np.arange(size + 1) * len(out) // size, matrix, out)
+    in_shares(_transpose, size, row_bounds(len(out), size), matrix, out)
     return out
 
 
 def _transpose(
-    share: int, bounds: np.ndarray, matrix: np.ndarray, out: np.ndarray
+    share: int, bounds: list[tuple[int, int]], matrix: np.ndarray, out: np.ndarray
 ) -> None:
-    its = slice(bounds[share], bounds[share + 1])
+    its = slice(*bounds[share])
     np.copyto(out[its], matrix[:, its].T)
 
 

@@ -2,10 +2,11 @@
 
 from .adam import FASTER
 from .arrays import dense, on_device, row_bounds, state_of, view
+from .between import encoding
 from .cells import backward_at_some, members, predict_cells, reconstruction
 from .factors import Factors
 from .fused import FusedStep
-from .rows import corrupted, deepen, encoding, layerwise
+from .rows import corrupted, deepen, layerwise
 from .step import SparseStep
 
 __all__ = [

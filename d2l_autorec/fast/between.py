@@ -7,14 +7,21 @@ so that a seed means the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numba
 import numpy as np
+import scipy.sparse as sp
 
 from .._mxnet import autograd, gluon, mx
 from ..model import AutoRec
-from .arrays import aligned, view
+from .arrays import aligned, dense, on_device, view
 from .compiled import compiled, in_shares
-from .rows import deepen
+from .products import by_columns
+from .rows import deepen, initialized, is_layerwise, multiply, transposed
+
+# Replaces an array by the sum of what several workers have of it.
+AddUp = Callable[[np.ndarray], None]
 
 _OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
@@ -89,6 +96,21 @@ class Between:
         self.d_sums[:, : self.sums.shape[1]] = view(self.sums.grad)
         return self.d_sums
 
+    def predict(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Compute the last hidden layer as it is when nothing is trained.
+
+        Parameters
+        ----------
+        parts, bias
+            As for `forward`.
+
+        Returns
+        -------
+        numpy.ndarray of float32, shape (batch_size, num_units)
+        """
+        sums = mx.np.array(parts.sum(axis=0)[:, : bias.size] + bias)
+        return view(deepen(self.net, sums))
+
 
 class OneSigmoid(Between):
     """The same for one layer of sigmoid units, by loops."""
@@ -127,11 +149,62 @@ class OneSigmoid(Between):
         in_shares(_derive, len(parts), *arrays)
         return self.d_sums
 
+    def predict(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Compute the hidden layer with all units, as `Between.predict`."""
+        self.kept = self.all_kept
+        return self.forward(parts, bias)[:, : bias.size]
+
 
 def between(net: AutoRec, num_rows: int, num_sums: int) -> Between:
     """Make what fits a network; the arguments are those of `Between`."""
     kind = OneSigmoid if OneSigmoid.fits(net) else Between
     return kind(net, num_rows, num_sums)
+
+
+def encoding(
+    net: AutoRec, device: mx.Context, share: AddUp | None = None
+) -> Callable[[sp.csr_matrix], mx.np.ndarray]:
+    """Get ready to compute last hidden layers, with the weights as they are now.
+
+    Parameters
+    ----------
+    net : AutoRec
+        Initialized on the device.
+    device : mxnet.Context
+        A CPU.
+    share : callable, optional
+        Adds up the sums of workers who have some of the users each; the network is one
+        that `is_layerwise` then.
+
+    Returns
+    -------
+    callable
+        From rows of ratings, shape (batch_size, num_users), to an mxnet.np.ndarray of
+        float32, shape (batch_size, num_hidden).
+    """
+    if not is_layerwise(net):
+        return lambda rows: net.encode(dense(rows, device))
+    layer, layers = net.encoder, None
+    weight = parts = np.empty((0, 0), np.float32)
+
+    def encode(rows: sp.csr_matrix) -> mx.np.ndarray:
+        nonlocal layers, weight, parts
+        if not weight.size:
+            initialized(layer, mx.np.zeros((1, rows.shape[1]), ctx=device))
+            weight = transposed(view(layer.weight.data(device)))
+        cells = by_columns(rows)
+        if not layers or layers.num_rows != cells.num_rows:
+            layers = between(net, cells.num_rows, weight.shape[1])
+            parts = aligned(cells.num_shares, cells.num_rows, weight.shape[1])
+        multiply(cells, weight, parts)
+        sums = parts
+        if share:
+            sums = parts.sum(axis=0, keepdims=True)
+            share(sums[0, :, : weight.shape[1]])
+        hidden = layers.predict(sums, view(layer.bias.data(device)))
+        return on_device(hidden.copy(), device)
+
+    return encode
 
 
 @compiled(**_OPTIONS)

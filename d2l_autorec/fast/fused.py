@@ -33,6 +33,7 @@ from .products import (
     product,
 )
 from .rows import (
+    copy,
     corrupted,
     initialized,
     is_layerwise,
@@ -271,8 +272,9 @@ def _sums(parts: np.ndarray, length: int, step: FusedStep) -> Callable[[], np.nd
 def _in_place(array: np.ndarray, room: np.ndarray) -> np.ndarray:
     """Transpose an array where it is, by way of another one of its size."""
     found = transposed(array, room)
-    array.ravel()[:] = found.ravel()
-    return array.reshape(found.shape)
+    array = array.reshape(found.shape)
+    copy(found, array)
+    return array
 
 
 @product

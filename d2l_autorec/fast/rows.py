@@ -10,17 +10,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-import scipy.sparse as sp
 
 from .._mxnet import autograd, gluon, mx
 from ..model import AutoRec
-from .arrays import dense, on_device, row_bounds, view
+from .arrays import row_bounds
 from .compiled import in_shares, num_threads
-from .products import Cells, add_to_rows, by_columns, check_fit, product
+from .products import Cells, add_to_rows, check_fit, product
 
 _Encode = TypeVar("_Encode", bound=Callable[..., Any])
-# Replaces an array by the sum of what several workers have of it.
-AddUp = Callable[[np.ndarray], None]
 _layerwise: set[Callable[..., Any]] = {AutoRec.encode}
 
 
@@ -68,44 +65,6 @@ def deepen(net: AutoRec, sums: mx.np.ndarray) -> mx.np.ndarray:
     return hidden
 
 
-def encoding(
-    net: AutoRec, device: mx.Context, share: AddUp | None = None
-) -> Callable[[sp.csr_matrix], mx.np.ndarray]:
-    """Get ready to compute last hidden layers, with the weights as they are now.
-
-    Parameters
-    ----------
-    net : AutoRec
-        Initialized on the device.
-    device : mxnet.Context
-        A CPU.
-    share : callable, optional
-        As for `add_up`; the network is one that `is_layerwise` then.
-
-    Returns
-    -------
-    callable
-        From rows of ratings, shape (batch_size, num_users), to an mxnet.np.ndarray of
-        float32, shape (batch_size, num_hidden).
-    """
-    if not is_layerwise(net):
-        return lambda rows: net.encode(dense(rows, device))
-    weight: list[np.ndarray] = []
-
-    def encode(rows: sp.csr_matrix) -> mx.np.ndarray:
-        layer = net.encoder
-        if not weight:
-            initialized(layer, mx.np.zeros((1, rows.shape[1]), ctx=device))
-            weight.append(transposed(view(layer.weight.data(device))))
-        cells = by_columns(rows)
-        shape = cells.num_shares, rows.shape[0], weight[0].shape[1]
-        parts, sums = (np.empty(s, np.float32) for s in (shape, shape[1:]))
-        add_up(cells, weight[0], view(layer.bias.data(device)), parts, sums, share)
-        return deepen(net, on_device(sums, device))
-
-    return encode
-
-
 def transposed(matrix: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Transpose a matrix, by all threads.
 
@@ -121,16 +80,21 @@ def transposed(matrix: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """
     out = np.empty_like(matrix) if out is None else out
     out = out.reshape(matrix.shape[::-1])
-    size = num_threads()
-    in_shares(_transpose, size, row_bounds(len(out), size), matrix, out)
+    copy(matrix.T, out)
     return out
 
 
-def _transpose(
+def copy(matrix: np.ndarray, out: np.ndarray) -> None:
+    """Copy a matrix to another one, by all threads."""
+    size = num_threads()
+    in_shares(_copy, size, row_bounds(len(out), size), matrix, out)
+
+
+def _copy(
     share: int, bounds: list[tuple[int, int]], matrix: np.ndarray, out: np.ndarray
 ) -> None:
     its = slice(*bounds[share])
-    np.copyto(out[its], matrix[:, its].T)
+    np.copyto(out[its], matrix[its])
 
 
 def initialized(layer: gluon.nn.Dense, inputs: mx.np.ndarray) -> None:
@@ -141,15 +105,8 @@ def initialized(layer: gluon.nn.Dense, inputs: mx.np.ndarray) -> None:
         layer(inputs)
 
 
-def add_up(
-    cells: Cells,
-    weight: np.ndarray,
-    bias: np.ndarray,
-    parts: np.ndarray,
-    sums: np.ndarray,
-    share: AddUp | None = None,
-) -> None:
-    """Multiply rows of ratings with an encoder's weights, and add its bias.
+def multiply(cells: Cells, weight: np.ndarray, parts: np.ndarray) -> None:
+    """Multiply rows of ratings with an encoder's weights.
 
     Parameters
     ----------
@@ -157,28 +114,6 @@ def add_up(
         The ratings.
     weight : numpy.ndarray of float32, shape (num_users, num_hidden)
         Transposed.
-    bias : numpy.ndarray of float32, shape (num_hidden,)
-    parts : numpy.ndarray of float32, shape (num_shares, batch_size, num_hidden)
-        Room for what each share comes to.
-    sums : numpy.ndarray of float32, shape (batch_size, num_hidden)
-        The result is written there.
-    share : callable, optional
-        Adds up the sums of workers who have some of the users each.
-    """
-    multiply(cells, weight, parts)
-    parts.sum(axis=0, out=sums)
-    if share:
-        share(sums)
-    sums += bias
-
-
-def multiply(cells: Cells, weight: np.ndarray, parts: np.ndarray) -> None:
-    """Multiply rows of ratings with an encoder's weights.
-
-    Parameters
-    ----------
-    cells, weight
-        As for `add_up`.
     parts : numpy.ndarray of float32, shape (num_shares, batch_size, ...)
         What each share comes to is written there; rows may be longer than needed.
     """

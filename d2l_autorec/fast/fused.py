@@ -180,7 +180,7 @@ class _Learner:
         parts = self._parts(num_shares, layers.d_sums)
         multiply(inputs, encoder.weight.weight, parts)
         bias = encoder.bias.weight
-        sums = _sums(parts, bias.size, step)
+        sums = _sums(parts, step)
         layers.prepare()
         hidden = layers.forward(sums(), bias)
         # Its weights are drawn after what dropout draws, as in a forward pass.
@@ -192,7 +192,7 @@ class _Learner:
         parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
         arrays: tuple[Any, ...] = cells, errors, hidden, decoder, rates, parts
         total += float(sum(in_shares(_train_decoder, num_shares, *arrays)))
-        d_sums = layers.backward(_sums(parts, layers.num_units, step)())
+        d_sums = layers.backward(_sums(parts, step)())
         rates = self._rates(net.encoder)
         in_shares(_train_encoder, num_shares, inputs, d_sums, encoder, rates)
         return total
@@ -251,19 +251,21 @@ class _Learner:
         return float(losses.asnumpy().sum(dtype=float)), view(grad)
 
 
-def _sums(parts: np.ndarray, length: int, step: FusedStep) -> Callable[[], np.ndarray]:
+def _sums(parts: np.ndarray, step: FusedStep) -> Callable[[], np.ndarray]:
     """Begin to add up what all workers found, where there are several; say how to end.
 
     What comes of it adds up to the sums.
     """
     if not step.share:
         return lambda: parts
-    total: np.ndarray = parts.sum(axis=0)
-    wait = step.share(total[:, :length])  # what a row has beyond that is 0
+    total = parts[0]
+    for other in parts[1:]:
+        total += other
+    wait = step.share(total)
 
     def finish() -> np.ndarray:
         wait()
-        return total[None]
+        return parts[:1]
 
     return finish
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import select
 import socket
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -36,6 +36,8 @@ class Links:
     rank : int
     size : int
         Number of workers.
+    is_far : bool
+        Whether one of them is on another machine.
     """
 
     def __init__(
@@ -45,7 +47,11 @@ class Links:
         lose: Callable[[int], NoReturn],
     ) -> None:
         self.rank, self.size, self._lose = rank, len(peers) + 1, lose
+        self.is_far = any(
+            peer.getpeername()[:1] != peer.getsockname()[:1] for peer in peers.values()
+        )
         self._links = {one: _Link(one, peers[one]) for one in sorted(peers)}
+        self._rooms: defaultdict[int, list[np.ndarray]] = defaultdict(list)
 
     def start(self, array: np.ndarray) -> Callable[[], None]:
         """Begin to replace an array by the sum of what all workers have of it.
@@ -71,13 +77,18 @@ class Links:
             ends = [len(values) * i // self.size for i in range(self.size + 1)]
             slices = [values[i:j] for i, j in zip(ends, ends[1:])]
         own = slices[self.rank]
-        found = {rank: np.empty_like(own) for rank in self._links}
+        # New memory would take as long as the sum.
+        rooms = self._rooms[own.size]
+        found = {
+            rank: rooms.pop() if rooms else np.empty_like(own) for rank in self._links
+        }
         wait = self._exchange(slices.__getitem__, found.__getitem__)
 
         def finish() -> None:
             wait()
             for rank in found:
                 np.add(own, found[rank], out=own)
+            rooms.extend(found.values())
             if self.size > 2:
                 self._exchange(lambda _: own, slices.__getitem__)()
 

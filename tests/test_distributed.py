@@ -26,10 +26,9 @@ import pytest
 import scipy.sparse as sp
 
 from d2l_autorec import AutoRec, seed_everything
-from d2l_autorec.cluster import Team, check_environment, portion
+from d2l_autorec.cluster import Team, check_environment, portion, processes
 from d2l_autorec.cluster.links import Links, meet
 from d2l_autorec.cluster.portion import Portion
-from d2l_autorec.cluster.processes import address
 from d2l_autorec.commands.train import main as train_command
 from d2l_autorec.errors import ClusterError
 from d2l_autorec.serving import Checkpoint
@@ -358,7 +357,7 @@ def test_workers_connect_where_the_environment_says(
 ):
     for name, value in [("DMLC_NODE_HOST", node), ("DMLC_INTERFACE", interface)]:
         monkeypatch.setenv(name, value or "")
-    assert address(SimpleNamespace(host=lambda: "10.0.0.9")) == expected
+    assert processes.address(SimpleNamespace(host=lambda: "10.0.0.9")) == expected
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -379,6 +378,17 @@ def test_a_worker_that_dies_in_a_sum_is_lost_to_the_others(connect, size):
         threads.submit(die).result(LIMIT)
         for one in waiting:
             one.result(LIMIT)
+
+
+def test_who_is_lost_is_named_once_the_scheduler_had_its_time(monkeypatch):
+    slept = []
+    monkeypatch.setenv("PS_HEARTBEAT_TIMEOUT", "7")
+    monkeypatch.setattr(processes.time, "sleep", slept.append)
+    watch = processes.Watch()
+    monkeypatch.setattr(watch, "leave", lose)
+    with pytest.raises(Lost, match="^worker 1 has gone$"):
+        watch.lose("worker 1 has gone")
+    assert slept == [7]
 
 
 def test_only_workers_are_connected():

@@ -7,8 +7,8 @@ interface for a step and worker, in units of batch_size x num_hidden x 4, as the
 kernel's counter has them. The times are those of the fastest epoch, which other
 programs disturbed least; beside them stands the processor's time.
 
-``--hosts A B`` has each worker, with a server beside it, run in a network namespace of
-that name, which ``benchmarks/narrow.sh`` makes.
+``--hosts A B`` has each worker run in a network namespace of that name, which
+``benchmarks/narrow.sh`` makes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Side:
         settings = {
             "DMLC_PS_ROOT_URI": args.address,
             "DMLC_PS_ROOT_PORT": str(port),
-            "DMLC_NUM_SERVER": str(len(args.hosts or "1")),
+            "DMLC_NUM_SERVER": "1",
             "DMLC_NUM_WORKER": str(size),
             "DMLC_INTERFACE": args.interface,
         }
@@ -74,12 +74,9 @@ class Side:
         if size == 1 and not args.hosts:
             self.workers.append(_start(command, {}, None))
             return
-        for role, host in [
-            ("scheduler", hosts[0]),
-            *(("server", host) for host in args.hosts or [None]),
-        ]:
+        for role in ("scheduler", "server"):
             roles = {**settings, "DMLC_ROLE": role}
-            self.others.append(_start(command, roles, host, subprocess.DEVNULL))
+            self.others.append(_start(command, roles, hosts[0], subprocess.DEVNULL))
         for host in hosts:
             roles = {**settings, "DMLC_ROLE": "worker"}
             self.workers.append(_start(command, roles, host))

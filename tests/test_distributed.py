@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,8 @@ import pytest
 import scipy.sparse as sp
 
 from d2l_autorec import AutoRec, seed_everything
-from d2l_autorec.cluster import Team, check_environment, portion
+from d2l_autorec.cluster import Team, check_environment, portion, processes
+from d2l_autorec.cluster.links import Links, meet
 from d2l_autorec.cluster.portion import Portion
 from d2l_autorec.commands.train import main as train_command
 from d2l_autorec.errors import ClusterError
@@ -208,7 +210,7 @@ def test_workers_do_what_one_process_does(
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_worker_drops_inputs(optimizer):
     dense = onp.random.default_rng(0).integers(1, 6, (6, 5)).astype(onp.float32)
-    parts, team = Parts(sp.csr_matrix(dense)), Team(Sums(1).of(0), None)
+    parts, team = Parts(sp.csr_matrix(dense)), Team(Links(0, {}, lose), None)
     weights = []
     for share in (0.0, 0.5):
         seed_everything(0)
@@ -285,25 +287,140 @@ def test_an_interrupt_ends_all_workers_with_one_line(
     Checkpoint.open(folder)
 
 
-class Sums:
-    """A key-value store of threads, as far as `Team` needs one."""
+class Lost(Exception):
+    """A worker has lost another one, where it would wait to be ended."""
 
-    def __init__(self, size):
-        self.size, self.barrier = size, threading.Barrier(size, timeout=LIMIT)
-        self.arrays = {}
 
-    def of(self, rank):
-        def pushpull(key, array, out):
-            self.arrays[rank] = array.asnumpy()
-            self.barrier.wait()
-            out[:] = sum(self.arrays.values())
+def lose(rank):
+    raise Lost(rank)
 
-        return SimpleNamespace(
-            rank=rank,
-            num_workers=self.size,
-            init=lambda key, array: None,
-            pushpull=pushpull,
-        )
+
+@pytest.fixture
+def connect():
+    """Connect workers that are threads here."""
+    peers = []
+
+    def connect(size):
+        each = [{} for _ in range(size)]
+        for one in range(size):
+            for other in range(one):
+                each[one][other], each[other][one] = pair = socket.socketpair()
+                peers.extend(pair)
+        return [Links(rank, each[rank], lose) for rank in range(size)]
+
+    yield connect
+    for peer in peers:
+        peer.close()
+
+
+def at_once(function, *arguments):
+    """Call a function for each of several workers, as none can go on alone."""
+    with ThreadPoolExecutor(len(arguments[0])) as threads:
+        return list(threads.map(function, *arguments, timeout=LIMIT))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_workers_add_up_arrays_of_any_size_alike(connect, size):
+    rng = onp.random.default_rng(0)
+    # Fewer numbers than workers, and more than a connection takes at a time.
+    shapes = [(1,), (2, 1), (3,), (0,), (700, 1000), (17, 5)]
+    given = [
+        [rng.normal(size=shape).astype(onp.float32) for shape in shapes]
+        for _ in range(size)
+    ]
+    expected = [sum(arrays) for arrays in zip(*given)]
+
+    def add_up(links, arrays):
+        # The next sum begins while the last one is on its way.
+        ends = [links.start(array) for array in arrays]
+        for end in ends:
+            end()
+
+    at_once(add_up, connect(size), given)
+    for arrays, total in zip(zip(*given), expected):
+        for array in arrays:
+            onp.testing.assert_allclose(array, total, atol=1e-5)
+            onp.testing.assert_array_equal(array, arrays[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+@pytest.mark.parametrize(
+    ("node", "interface", "expected"),
+    [
+        (None, None, "10.0.0.9"),
+        (None, "lo", "127.0.0.1"),
+        ("10.0.0.1", "lo", "10.0.0.1"),
+    ],
+)
+def test_workers_connect_where_the_environment_says(
+    monkeypatch, node, interface, expected
+):
+    for name, value in [("DMLC_NODE_HOST", node), ("DMLC_INTERFACE", interface)]:
+        monkeypatch.setenv(name, value or "")
+    assert processes.address(SimpleNamespace(host=lambda: "10.0.0.9")) == expected
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_worker_that_dies_in_a_sum_is_lost_to_the_others(connect, size):
+    *others, dead = connect(size)
+
+    def add_up(links):
+        with pytest.raises(Lost, match=f"^{dead.rank}$"):
+            links.start(onp.ones((700, 1000), onp.float32))()
+
+    def die():
+        dead.start(onp.ones(1, onp.float32))  # a part of what the others wait for
+        for link in dead._links.values():
+            link.peer.close()
+
+    with ThreadPoolExecutor(size) as threads:
+        waiting = [threads.submit(add_up, links) for links in others]
+        threads.submit(die).result(LIMIT)
+        for one in waiting:
+            one.result(LIMIT)
+
+
+def test_who_is_lost_is_named_once_the_scheduler_had_its_time(monkeypatch):
+    slept = []
+    monkeypatch.setenv("PS_HEARTBEAT_TIMEOUT", "7")
+    monkeypatch.setattr(processes.time, "sleep", slept.append)
+    watch = processes.Watch()
+    monkeypatch.setattr(watch, "leave", lose)
+    with pytest.raises(Lost, match="^worker 1 has gone$"):
+        watch.lose("worker 1 has gone")
+    assert slept == [7]
+
+
+def test_only_workers_are_connected():
+    told, barrier = {}, threading.Barrier(3, timeout=LIMIT)
+    strangers = []
+
+    def connected(rank):
+        def tell(own):
+            told[rank] = own
+            barrier.wait()
+            if rank == 0:  # before anybody who is expected
+                host, port, _ = own
+                for words in (b"", b"GET / HTTP/1.1\r\n\r\n ", bytes(16) + b"\0\0\0\1"):
+                    strangers.append(socket.create_connection((host, port), LIMIT))
+                    strangers[-1].sendall(words)
+            barrier.wait()
+            return [told[other] for other in range(3)]
+
+        return meet(rank, "127.0.0.1", tell)
+
+    each = at_once(connected, range(3))
+    try:
+        assert [sorted(peers) for peers in each] == [[1, 2], [0, 2], [0, 1]]
+        for one, other in [(0, 1), (0, 2), (1, 2)]:
+            each[one][other].sendall(b"%d" % one)
+            assert each[other][one].recv(1) == b"%d" % one
+        for stranger in strangers:
+            with suppress(ConnectionResetError):
+                assert stranger.recv(1) == b""
+    finally:
+        for one in [*strangers, *(peer for peers in each for peer in peers.values())]:
+            one.close()
 
 
 @pytest.mark.parametrize(
@@ -315,13 +432,11 @@ class Sums:
         ({"--seed": 1}, ["differ in ratings: None and "]),
     ],
 )
-def test_workers_that_differ_are_told_in_what(of_second, said):
-    store, reasons = Sums(2), []
+def test_workers_that_differ_are_told_in_what(connect, of_second, said):
+    reasons = []
     watch = SimpleNamespace(leave=reasons.append)
-    teams = [Team(store.of(rank), watch) for rank in range(2)]
-    facts = [{"--seed": 1, "ratings": "a" * 50}, of_second]
-    with ThreadPoolExecutor(2) as threads:
-        list(threads.map(Team.compare, teams, facts))
+    teams = [Team(links, watch) for links in connect(2)]
+    at_once(Team.compare, teams, [{"--seed": 1, "ratings": "a" * 50}, of_second])
     host = socket.gethostname()
     assert len(reasons) == 2 * len(said)  # each says so
     for reason, words in zip(reasons, said * 2):

@@ -102,6 +102,23 @@ def test_any_loss_will_do(loss):
     assert_same(found, train(SparseStep, average, **settings))
 
 
+class PutOff(FusedStep):
+    """The step of a worker who has all the users, and whose sums travel far."""
+
+    puts_off = True
+
+    @staticmethod
+    def share(array):
+        on_its_way = array.copy()
+        return lambda: onp.testing.assert_array_equal(array, on_its_way)
+
+
+@pytest.mark.parametrize("loss", [None, gluon.loss.L1Loss()])
+@pytest.mark.parametrize("make", [book, average])
+def test_what_is_done_while_a_sum_travels_comes_to_the_same(make, loss):
+    assert_same(train(PutOff, make, loss), train(FusedStep, make, loss))
+
+
 def test_the_input_that_is_dropped_is_no_part_of_the_sums():
     net = DeepAutoRec(8, NUM_USERS, input_dropout=0.5)
     kept = rows.corrupted(net, onp.full(10_000, 3, onp.float32))

@@ -1,4 +1,4 @@
-"""Training on several machines, over MXNet's parameter server."""
+"""Training on several machines, which meet over MXNet's parameter server."""
 
 import lazy_loader
 

@@ -16,16 +16,18 @@ scheduler ends, and so do the rest.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import os
 import socket
+import struct
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from ..errors import ClusterError
 
@@ -33,6 +35,7 @@ _ROLES = ("scheduler", "server", "worker")
 _WELCOME, _OVER = "welcome", "over"
 _SILENCE, _MEETING = "PS_HEARTBEAT_TIMEOUT", "D2L_AUTOREC_MEETING_TIMEOUT"
 _SECONDS = {_SILENCE: "60", _MEETING: "600"}
+_GET_ADDRESS = 0x8915  # Linux's SIOCGIFADDR
 _LAST_PORT = 65534  # the scheduler takes the next one, too
 # Optimizers whose step depends on a weight as a whole, or that draw one at random.
 _NOT_IN_PARTS = ("lamb", "lars", "lbsgd", "sgld")
@@ -146,11 +149,15 @@ class Watch:
         """Remember a process that is to be told how this one ends."""
         self._peers.append(peer)
 
+    def host(self) -> str:
+        """Return the address from which this process reaches the one that it met."""
+        return str(self._peers[0].getsockname()[0])
+
     def attend(self, lines: TextIO, name: str) -> None:
         """Wait for the last words of a process that was met."""
         words = _hear(lines)
         if words != _OVER:
-            self.leave(words or _gone(name))
+            self.leave(words or gone(name))
 
     def part(self) -> None:
         """Say that this process is through, unless an error ends it."""
@@ -171,6 +178,13 @@ class Watch:
                 print(f"\nerror: {role}: {reason}", file=sys.stderr, flush=True)
             finally:
                 os._exit(1)
+
+    def lose(self, reason: str) -> NoReturn:
+        """Leave because of another process, if the scheduler does not know better."""
+        while True:
+            # Who has gone has left the scheduler, too, which will say so.
+            time.sleep(_number(_SILENCE))
+            self.leave(reason)
 
     def _tell(self, words: str) -> None:
         for peer in self._peers:
@@ -269,11 +283,12 @@ def connect(watch: Watch) -> None:
     watch.meet(peer)
     words = _hear(lines)
     if words != _WELCOME:
-        watch.leave(words or _gone("the scheduler"))
+        watch.leave(words or gone("the scheduler"))
     _in_background(watch.attend, lines, "the scheduler")
 
 
-def _gone(name: str) -> str:
+def gone(name: str) -> str:
+    """Say that a process has gone, and what comes of it."""
     return f"{name} has gone; the training cannot go on"
 
 
@@ -321,6 +336,28 @@ def _failed() -> bool:
 
 def _in_background(function: Callable[..., None], *args: Any) -> None:
     threading.Thread(target=function, args=args, daemon=True).start()
+
+
+def address(watch: Watch) -> str:
+    """Choose the IP address of this machine for others to connect to, as MXNet does.
+
+    Parameters
+    ----------
+    watch : Watch
+        Of a process that is connected with the scheduler.
+
+    Returns
+    -------
+    str
+        By default, the one from which the scheduler is reached.
+    """
+    own, interface = os.environ.get("DMLC_NODE_HOST"), os.environ.get("DMLC_INTERFACE")
+    if not own and interface and sys.platform == "linux":
+        asked = struct.pack("256s", interface.encode())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            found = fcntl.ioctl(any_socket, _GET_ADDRESS, asked)
+        own = socket.inet_ntoa(found[20:24])
+    return own or watch.host()
 
 
 def _address() -> tuple[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
 import socket
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -15,11 +14,11 @@ import scipy.sparse as sp
 
 from .._mxnet import mx
 from ..errors import ClusterError
-from ..fast import view
+from .links import Links, meet
 from .portion import Portion
-from .processes import Deadline, Watch, check_environment, enter, part
+from .processes import Deadline, Watch, address, check_environment, enter, gone, part
 
-_ROOM = 2**13  # bytes, for what the workers compare
+_ROOM = 2**13  # bytes, for what a worker tells the others
 
 
 class Team:
@@ -27,8 +26,8 @@ class Team:
 
     Parameters
     ----------
-    kvstore : mxnet.kvstore.KVStore
-        Connected with the others.
+    links : Links
+        Its connections with the others.
     watch : Watch
         Ends all of them.
 
@@ -38,14 +37,14 @@ class Team:
         Of this worker, from 0.
     size : int
         Number of workers.
+    is_far : bool
+        Whether one of them is on another machine.
     """
 
-    def __init__(self, kvstore: Any, watch: Watch) -> None:
-        self._kvstore, self._watch = kvstore, watch
-        self._buffers: dict[tuple[int, ...], mx.np.ndarray] = {}
+    def __init__(self, links: Links, watch: Watch) -> None:
+        self._links, self._watch = links, watch
         self._interrupted = False
-        self.rank: int = kvstore.rank
-        self.size: int = kvstore.num_workers
+        self.rank, self.size, self.is_far = links.rank, links.size, links.is_far
 
     def share_out(self, rows: sp.csr_matrix, num_steps: float) -> Portion:
         """Share columns out over the workers.
@@ -69,8 +68,8 @@ class Team:
 
         Parameters
         ----------
-        array : numpy.ndarray of float32
-            Every worker adds up arrays of the same shapes in the same order.
+        array : numpy.ndarray of float32, contiguous
+            Every worker adds up arrays of the same sizes in the same order.
 
         Raises
         ------
@@ -80,33 +79,21 @@ class Team:
         self.start(array)()
 
     def start(self, array: np.ndarray) -> Callable[[], None]:
-        """Begin to do so; the next sum may begin when this one is there.
+        """Begin to do so, as `Links.start` does.
 
         Parameters
         ----------
-        array : numpy.ndarray of float32
-            As for `add_up`.
+        array : numpy.ndarray of float32, contiguous
+            As for `add_up`; to be left alone until the end.
 
         Returns
         -------
         callable
-            Waits for the sum, and writes it to `array`.
+            Waits for the sum.
         """
         if self._interrupted:
             raise KeyboardInterrupt
-        key = ", ".join(map(str, array.shape))
-        if array.shape not in self._buffers:
-            self._buffers[array.shape] = mx.np.zeros(array.shape)
-            self._kvstore.init(key, self._buffers[array.shape])
-        buffer = self._buffers[array.shape]
-        view(buffer)[...] = array
-        # There is nothing on the server that updates anything: it just adds up.
-        self._kvstore.pushpull(key, buffer, out=buffer)
-
-        def finish() -> None:
-            array[...] = view(buffer)
-
-        return finish
+        return self._links.start(array)
 
     def interrupt(self) -> None:
         """Have the next sum fail, as all after it, which the others then wait for."""
@@ -125,13 +112,7 @@ class Team:
             text = str(value)
             short = len(text) <= 32
             own[name] = text if short else sha256(text.encode()).hexdigest()[:12]
-        told = json.dumps(own).encode()
-        table = np.zeros((self.size, _ROOM), np.float32)
-        table[self.rank, : len(told)] = np.frombuffer(told, np.uint8)
-        self.add_up(table)
-        first, *others = (
-            json.loads(row.astype(np.uint8).tobytes().rstrip(b"\0")) for row in table
-        )
+        first, *others = _told(own, self.rank, self.size, self.add_up)
         for rank, other in enumerate(others, 1):
             for name in {**first, **other}:
                 if name != "host" and first.get(name) != other.get(name):
@@ -166,11 +147,40 @@ def join(kind: str, devices: list[mx.Context] | None = None) -> Team:
         raise ClusterError(
             "a worker has one device, a CPU; for more of a machine start more workers"
         )
-    # Smaller arrays go to one of several servers as a whole.
-    os.environ.setdefault("MXNET_KVSTORE_BIGARRAY_BOUND", "10000")
     watch = enter()
     with Deadline(watch, "not all processes were there"):
         kvstore = mx.kv.create(kind)
+        links = _connected(kvstore, watch)
     end = Deadline(watch, "not all workers had finished")
     atexit.register(part, kvstore, watch, end)
-    return Team(kvstore, watch)
+    return Team(links, watch)
+
+
+def _connected(kvstore: Any, watch: Watch) -> Links:
+    """Connect workers who have met at a key-value store, where they leave addresses."""
+
+    def add_up(table: np.ndarray) -> None:
+        array = mx.np.zeros(table.shape)
+        kvstore.init("addresses", array)
+        array[:] = table
+        # There is nothing on the server that updates anything: it just adds up.
+        kvstore.pushpull("addresses", array, out=array)
+        table[:] = array.asnumpy()
+
+    rank, size = kvstore.rank, kvstore.num_workers
+    try:
+        peers = meet(rank, address(watch), lambda own: _told(own, rank, size, add_up))
+    except OSError as error:
+        watch.lose(f"the workers cannot connect: {error.strerror}")
+    return Links(rank, peers, lambda other: watch.lose(gone(f"worker {other}")))
+
+
+def _told(
+    own: Any, rank: int, size: int, add_up: Callable[[np.ndarray], None]
+) -> list[Any]:
+    """Tell all workers something; return what all have told, by rank."""
+    told = json.dumps(own).encode()
+    table = np.zeros((size, _ROOM), np.float32)
+    table[rank, : len(told)] = np.frombuffer(told, np.uint8)
+    add_up(table)
+    return [json.loads(row.astype(np.uint8).tobytes().rstrip(b"\0")) for row in table]

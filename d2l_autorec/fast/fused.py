@@ -81,7 +81,8 @@ class FusedStep(SparseStep):
 
     From an epoch's first batch until `finish`, the encoder's weights are kept here,
     transposed; the network's are older, and what the trainer keeps of them is
-    transposed where it is.
+    transposed where it is. The last batch's step ends as the next one begins, or in
+    `finish`: what it waits for may be on its way while that batch is taken apart.
 
     Parameters
     ----------
@@ -93,9 +94,13 @@ class FusedStep(SparseStep):
     share : callable or None
         Begins to add up an array over workers who have some of the users each; what it
         returns waits for the sum, and writes it there.
+    puts_off : bool
+        Whether the decoder's weights are updated while a sum is on its way, which
+        takes longer than when what that takes is at hand, but less than a network.
     """
 
     share: Callable[[np.ndarray], Callable[[], None]] | None = None
+    puts_off = False
 
     @staticmethod
     def fits(
@@ -124,25 +129,35 @@ class FusedStep(SparseStep):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._learners = [_Learner(net, self) for net in members(self.net)]
+        self._divisor = 0.0  # of the last batch's gradients, until its step ends
 
     @one_at_a_time
     def __call__(self, batch: sp.csr_matrix) -> None:
         """Train on a batch of rows of ratings."""
         samples, length = batch.shape
         mean_over = self.cells_per_row or length
+        cells = by_columns(checked(batch))
+        self._end()
         optimizer = self.trainer.optimizer
         optimizer.rescale_grad = self.trainer._scale / (samples * mean_over)
-        cells = by_columns(checked(batch))
         for learner in self._learners:
             self._total += learner.train(cells, self) / mean_over
-        if len(self.trainer._params) > 4 * len(self._learners):
-            # Those of layers between encoder and decoder, which alone have a gradient.
-            self.trainer.step(samples * mean_over, ignore_stale_grad=True)
+        self._divisor = samples * mean_over
         self._samples += samples
         self._examples += samples * length
 
+    def _end(self) -> None:
+        """End the step on the last batch."""
+        for learner in self._learners:
+            learner.end()
+        if self._divisor and len(self.trainer._params) > 4 * len(self._learners):
+            # Those of layers between encoder and decoder, which alone have a gradient.
+            self.trainer.step(self._divisor, ignore_stale_grad=True)
+        self._divisor = 0.0
+
     def finish(self) -> tuple[float, int]:
         """End an epoch; network and trainer are up to date again."""
+        self._end()
         for learner in self._learners:
             learner.give_back()
         return super().finish()
@@ -169,9 +184,10 @@ class _Learner:
         self.layers: dict[gluon.nn.Dense, Layer] = {}
         self.between: Between | None = None
         self.parts = np.zeros((0, 0, 0), np.float32)
+        self._rest: Callable[[], None] | None = None  # of a step
 
     def train(self, cells: Cells, step: FusedStep) -> float:
-        """Take a step on a batch, but for deeper layers; return the sum of losses."""
+        """Begin a step on a batch, which `end` ends; return the sum of losses."""
         net, num_shares = self.net, cells.num_shares
         inputs = cells._replace(ratings=step.corrupted(net, cells.ratings))
         encoder = self._layer(net.encoder, len(cells.starts) - 1)
@@ -181,22 +197,38 @@ class _Learner:
         parts = self._parts(num_shares, layers.d_sums)
         multiply(inputs, encoder.weight.weight, parts)
         bias = encoder.bias.weight
-        sums = _sums(parts, bias.size, step)
+        sums = _sums(parts, step)
         layers.prepare()
         hidden = layers.forward(sums(), bias)
         # Its weights are drawn after what dropout draws, as in a forward pass.
         decoder = self._layer(net.decoder, layers.num_units)
         check_fit(cells, len(hidden), len(decoder.weight.weight))
-        total, errors = 0.0, None
-        if not self._is_squared():
+        is_squared = self._is_squared()
+        if is_squared:
+            total, errors = 0.0, np.empty_like(cells.ratings)
+        else:
             total, errors = self._losses(cells, hidden[:, : layers.num_units])
         parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
-        arrays: tuple[Any, ...] = cells, errors, hidden, decoder, rates, parts
-        total += float(sum(in_shares(_train_decoder, num_shares, *arrays)))
-        d_sums = layers.backward(_sums(parts, layers.num_units, step)())
-        rates = self._rates(net.encoder)
-        in_shares(_train_encoder, num_shares, inputs, d_sums, encoder, rates)
+        arrays = cells, errors, hidden, decoder, rates
+        modes = parts, is_squared, not step.puts_off
+        total += float(sum(in_shares(_train_decoder, num_shares, *arrays, *modes)))
+        sums = _sums(parts, step)
+        if step.puts_off:
+            in_shares(_update_decoder, num_shares, *arrays)
+
+        def end() -> None:
+            d_sums = layers.backward(sums())
+            rates = self._rates(net.encoder)
+            in_shares(_train_encoder, num_shares, inputs, d_sums, encoder, rates)
+
+        self._rest = end
         return total
+
+    def end(self) -> None:
+        """End a step, if one has begun."""
+        rest, self._rest = self._rest, None
+        if rest:
+            rest()
 
     def give_back(self) -> None:
         """Bring network and trainer up to date."""
@@ -252,19 +284,21 @@ class _Learner:
         return float(losses.asnumpy().sum(dtype=float)), view(grad)
 
 
-def _sums(parts: np.ndarray, length: int, step: FusedStep) -> Callable[[], np.ndarray]:
+def _sums(parts: np.ndarray, step: FusedStep) -> Callable[[], np.ndarray]:
     """Begin to add up what all workers found, where there are several; say how to end.
 
     What comes of it adds up to the sums.
     """
     if not step.share:
         return lambda: parts
-    total: np.ndarray = parts.sum(axis=0)
-    wait = step.share(total[:, :length])  # what a row has beyond that is 0
+    total = parts[0]
+    for other in parts[1:]:
+        total += other
+    wait = step.share(total)
 
     def finish() -> np.ndarray:
         wait()
-        return total[None]
+        return parts[:1]
 
     return finish
 
@@ -282,9 +316,8 @@ def _train_encoder(share, cells, d_sums, encoder, rates):  # type: ignore[no-unt
     gradient = np.empty(d_sums.shape[1], np.float32)
     for column in range(cells.bounds[share], cells.bounds[share + 1]):
         its = slice(cells.starts[column], cells.starts[column + 1])
-        gradient[:] = 0
-        add_rows(d_sums, cells.rows[its], cells.ratings[its], gradient)
-        _update(encoder.weight, column, gradient, rates.weight)
+        rows, ratings = cells.rows[its], cells.ratings[its]
+        _learn(encoder.weight, column, d_sums, rows, ratings, gradient, rates.weight)
     length, size = encoder.bias.weight.size, len(cells.bounds) - 1
     first, stop = share * length // size, (share + 1) * length // size
     gradient[:] = 0
@@ -296,40 +329,52 @@ def _train_encoder(share, cells, d_sums, encoder, rates):  # type: ignore[no-unt
 
 @product
 def _train_decoder(  # type: ignore[no-untyped-def]
-    share, cells, errors, hidden, decoder, rates, d_hidden
+    share, cells, errors, hidden, decoder, rates, d_hidden, is_squared, at_once
 ):
     weight, bias = decoder
     # As long as a row of `hidden`, so that no part of a row is left over.
     vector = np.zeros(hidden.shape[1], np.float32)
     gradient = np.empty(hidden.shape[1], np.float32)
-    some = np.empty(hidden.shape[0], np.float32)
     first, stop = cells.bounds[share], cells.bounds[share + 1]
     d_bias = np.empty(stop - first, np.float32)
     loss = 0.0
     d_hidden[share] = 0
     for column in range(first, stop):
         its = slice(cells.starts[column], cells.starts[column + 1])
-        rows = cells.rows[its]
+        rows, error = cells.rows[its], errors[its]
         vector[: weight.weight.shape[1]] = weight.weight[column]
-        error = some[: len(rows)]
-        if errors is None:
+        if is_squared:
             dot_rows(hidden, rows, vector, error)
             error += bias.weight[column] - cells.ratings[its]
             loss += (error * error).sum() / 2
-        else:
-            error[:] = errors[its]
-        gradient[:] = 0
-        add_rows(hidden, rows, error, gradient)
-        d_bias[column - first] = error.sum()
         add_to_rows(d_hidden[share], rows, error, vector)
-        _update(weight, column, gradient, rates.weight)
-    _update_part(bias, first, stop, d_bias, rates.bias)
+        if at_once:
+            d_bias[column - first] = error.sum()
+            _learn(weight, column, hidden, rows, error, gradient, rates.weight)
+    if at_once:
+        _update_part(bias, first, stop, d_bias, rates.bias)
     return loss
 
 
+@product
+def _update_decoder(share, cells, errors, hidden, decoder, rates):  # type: ignore[no-untyped-def]
+    weight, bias = decoder
+    gradient = np.empty(hidden.shape[1], np.float32)
+    first, stop = cells.bounds[share], cells.bounds[share + 1]
+    d_bias = np.empty(stop - first, np.float32)
+    for column in range(first, stop):
+        its = slice(cells.starts[column], cells.starts[column + 1])
+        rows, error = cells.rows[its], errors[its]
+        d_bias[column - first] = error.sum()
+        _learn(weight, column, hidden, rows, error, gradient, rates.weight)
+    _update_part(bias, first, stop, d_bias, rates.bias)
+
+
 @part
-def _update(moments, column, gradient, rates):  # type: ignore[no-untyped-def]
+def _learn(moments, column, matrix, rows, factors, gradient, rates):  # type: ignore[no-untyped-def]
     weight, mean, var = moments
+    gradient[:] = 0
+    add_rows(matrix, rows, factors, gradient)
     adam(weight[column], gradient, mean[column], var[column], rates)
 
 

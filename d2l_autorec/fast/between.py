@@ -200,7 +200,7 @@ def encoding(
         sums = parts
         if share:
             sums = parts.sum(axis=0, keepdims=True)
-            share(sums[0, :, : weight.shape[1]])
+            share(sums[0])
         hidden = layers.predict(sums, view(layer.bias.data(device)))
         return on_device(hidden.copy(), device)
 

@@ -7,6 +7,7 @@ part, with the settings that the code has today. Those of older code are marked.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,4 +120,5 @@ def page(folder: Path) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args()
     save_text(page(DOCS / "results"), DOCS / "results.md")

@@ -9,7 +9,7 @@ output is computed and the cells are picked from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -203,19 +203,14 @@ def predict_cells(
         (np.arange(cells.nnz), cells.indices, cells.indptr), cells.shape
     )
     reconstruct = [reconstruction(net, device) for device in devices]
-
-    def batches() -> Iterator[list[tuple[Reconstruct, sp.csc_matrix, sp.csc_matrix]]]:
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            bounds = row_bounds(len(batch), len(devices))
-            yield [
-                (one, train_mat[batch[i:j]].tocsc(), places[batch[i:j]].tocsc())
-                for one, (i, j) in zip(reconstruct, bounds)
-                if i < j
-            ]
-
-    for batch in batches():
-        found = [(asked.data, one(inputs, asked)) for one, inputs, asked in batch]
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        found = []
+        for one, bounds in zip(reconstruct, row_bounds(len(batch), len(devices))):
+            share = batch[slice(*bounds)]
+            if share.size:
+                asked = places[share].tocsc()
+                found.append((asked.data, one(train_mat[share], asked)))
         for place, outputs in found:
             predicted[place] = outputs.asnumpy()
     return predicted

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from .._mxnet import autograd, gluon, mx
 from ..model import AutoRec
 from .arrays import aligned, dense, on_device, view
-from .compiled import compiled, in_shares
+from .compiled import compiled, in_shares, num_threads
 from .products import by_columns
 from .rows import deepen, initialized, is_layerwise, multiply, transposed
 
@@ -119,6 +119,8 @@ class OneSigmoid(Between):
         super().__init__(net, num_rows, num_sums)
         self.kept = self.all_kept = mx.np.ones((num_rows, num_sums))
         self.hidden = aligned(num_rows, num_sums)
+        # Before another thread wakes up, a small one is done.
+        self.num_shares = num_threads() if num_rows * num_sums > 2**17 else 1
 
     @staticmethod
     def fits(net: AutoRec) -> bool:
@@ -139,14 +141,15 @@ class OneSigmoid(Between):
 
     def forward(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Compute the hidden layer, as `Between.forward`."""
-        in_shares(_activate, len(parts), parts, bias, view(self.kept), self.hidden)
+        arrays = parts, bias, view(self.kept), self.hidden
+        in_shares(_activate, self.num_shares, self.num_shares, *arrays)
         return self.hidden
 
     def backward(self, parts: np.ndarray) -> np.ndarray:
         """Find the gradient of the sums, as `Between.backward`."""
         share_kept = np.float32(1 - self.net.dropout._rate)
         arrays = parts, self.hidden, share_kept, self.d_sums
-        in_shares(_derive, len(parts), *arrays)
+        in_shares(_derive, self.num_shares, self.num_shares, *arrays)
         return self.d_sums
 
     def predict(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -208,8 +211,8 @@ def encoding(
 
 
 @compiled(**_OPTIONS)
-def _activate(share, parts, bias, kept, hidden):  # type: ignore[no-untyped-def]
-    powers, size = np.empty(bias.size, np.int32), len(parts)
+def _activate(share, size, parts, bias, kept, hidden):  # type: ignore[no-untyped-def]
+    powers = np.empty(bias.size, np.int32)
     for row in range(share * len(hidden) // size, (share + 1) * len(hidden) // size):
         values, factors = hidden[row], kept[row]
         for i in range(bias.size):
@@ -221,8 +224,8 @@ def _activate(share, parts, bias, kept, hidden):  # type: ignore[no-untyped-def]
 
 
 @compiled(**_OPTIONS)
-def _derive(share, parts, hidden, share_kept, d_sums):  # type: ignore[no-untyped-def]
-    one, size = np.float32(1), len(parts)
+def _derive(share, size, parts, hidden, share_kept, d_sums):  # type: ignore[no-untyped-def]
+    one = np.float32(1)
     for row in range(share * len(hidden) // size, (share + 1) * len(hidden) // size):
         units, gradient = hidden[row], d_sums[row]
         gradient[:] = 0

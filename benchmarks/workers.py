@@ -38,7 +38,7 @@ def measure(shape: str, batch_size: int, num_hidden: int) -> None:
     from d2l_autorec.training import Parts, Recipe, Training
 
     team = join("dist_sync") if "DMLC_ROLE" in os.environ else None
-    train, _ = generate(*SHAPES[shape])
+    train = generate(*SHAPES[shape])[0]
     seed_everything(0)
     recipe = Recipe(num_hidden=num_hidden, batch_size=batch_size, num_epochs=1000)
     training = Training(recipe, Parts(train), try_all_gpus(), 0, team=team)

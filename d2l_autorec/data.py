@@ -7,14 +7,16 @@ References
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as onp
-import pandas as pd
 import scipy.sparse as sp
 
 from ._mxnet import gluon, np
 from .errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def read_data_ml100k() -> tuple[pd.DataFrame, int, int]:

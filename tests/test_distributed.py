@@ -5,6 +5,7 @@ processes of the test are ended, and the test fails.
 """
 
 import json
+import mmap
 import os
 import random
 import re
@@ -476,7 +477,7 @@ def test_columns_are_shared_out_by_their_ratings_each_worker_having_one(size):
 
 @pytest.mark.parametrize("block", [6, 30, 10_000])
 def test_workers_draw_the_weights_of_one_process_piece_by_piece(monkeypatch, block):
-    monkeypatch.setattr(portion, "_BLOCK", block)
+    monkeypatch.setattr(portion, "_DRAWN", block)
     rows = sp.csr_matrix(onp.ones((3, 7), onp.float32))
 
     def drawn(rank=None):
@@ -499,6 +500,56 @@ def test_workers_draw_the_weights_of_one_process_piece_by_piece(monkeypatch, blo
     onp.testing.assert_array_equal(onp.vstack([first[1], second[1]]), decoder)
     for found in (first, second):
         onp.testing.assert_array_equal(found[2], later)
+
+
+class Alone(Team):
+    """A worker who has nobody to add up with."""
+
+    rank, size, is_far = 0, 1, False
+
+    def __init__(self):
+        pass
+
+    def start(self, array):
+        return lambda: None
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+@pytest.mark.parametrize("cold", ["mean", "biases"])
+def test_a_worker_keeps_the_ratings_of_all_in_a_file(monkeypatch, has_room, cold):
+    if not has_room:
+        monkeypatch.setattr("d2l_autorec.fast.arrays.TemporaryFile", full)
+    dense = onp.random.default_rng(0).integers(0, 6, (9, 7)).astype(onp.float32)
+    dense[:, 2] = dense[4] = 0
+    train_mat, cells = sp.csr_matrix(dense), sp.csr_matrix(onp.ones((9, 7)))
+    recipe = Recipe(
+        **{"num_hidden": 3, "kind": "user", "standardize": True},
+        **{"cold": cold, "clip": True, "num_epochs": 1, "dropout": 0.0},
+    )
+
+    def predicted(team):
+        seed_everything(0)
+        parts = Parts(train_mat.copy())
+        training = Training(recipe, parts, [mx.cpu()], 0, team=team)
+        list(training.epochs())
+        return parts.train_mat, training.predict(cells)[0]
+
+    kept, expected = predicted(None)
+    aside, found = predicted(Alone())
+    onp.testing.assert_allclose(found, expected, rtol=1e-5)
+    for name in ("data", "indices", "indptr"):
+        onp.testing.assert_array_equal(getattr(aside, name), getattr(kept, name))
+    assert [in_a_file(aside.data), in_a_file(aside.indices)] == [has_room] * 2
+
+
+def full():
+    raise OSError("no space left on device")
+
+
+def in_a_file(array):
+    while isinstance(array, onp.ndarray):
+        array = array.base
+    return isinstance(array, mmap.mmap)
 
 
 # Meets the others, adds up once, and then says so; goes on for ever or ends.

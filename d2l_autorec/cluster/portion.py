@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 # What a column costs besides its ratings: an update of its weights, in each step, takes
 # about as long as five of these do.
 _COLUMN = 5
-_BLOCK = 2**20  # numbers drawn or sent at a time, where many are
+# Numbers sent, and drawn, at a time, where many are.
+_BLOCK, _DRAWN = 2**20, 2**16
 
 
 class Portion:
@@ -295,7 +296,7 @@ class _Cutting(mx.init.Initializer):
         size = rows
         # Xavier's depend on the shape. Normal ones are drawn two by two.
         if isinstance(self.start, mx.init.Normal):
-            size = 2 * max(1, _BLOCK // (2 * length))
+            size = 2 * max(1, _DRAWN // (2 * length))
         for first in range(0, rows, size):
             last = min(first + size, rows)
             some = mx.np.zeros((last - first, length))

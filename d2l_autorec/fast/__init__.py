@@ -1,7 +1,7 @@
 """What makes it fast: compiled loops, shared memory, and MXNet's private corners."""
 
 from .adam import FASTER
-from .arrays import dense, on_device, row_bounds, state_of, view
+from .arrays import dense, on_device, put_aside, row_bounds, state_of, view
 from .between import encoding
 from .cells import backward_at_some, members, predict_cells, reconstruction
 from .factors import Factors
@@ -23,6 +23,7 @@ __all__ = [
     "members",
     "on_device",
     "predict_cells",
+    "put_aside",
     "reconstruction",
     "row_bounds",
     "state_of",

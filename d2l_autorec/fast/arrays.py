@@ -9,6 +9,8 @@ import ctypes
 import math
 import mmap
 import sys
+from contextlib import suppress
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -188,6 +190,30 @@ def forget(array: np.ndarray) -> None:
     if sys.platform == "linux" and start < stop:
         pages = ctypes.c_void_p(start), ctypes.c_size_t(stop - start)
         ctypes.CDLL(None).madvise(*pages, mmap.MADV_DONTNEED)
+
+
+def put_aside(matrix: sp.csr_matrix) -> None:
+    """Keep a matrix's values in a temporary file, and read there what is needed again.
+
+    What they took in memory goes back to the system, as does what else is free; where
+    there is no room for a file they stay.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix
+        Any size; its arrays are replaced by equal ones.
+    """
+    for name in ("data", "indices"):
+        array = getattr(matrix, name)
+        with suppress(OSError), TemporaryFile() as file:
+            array.tofile(file)
+            if array.size:
+                mapped = np.memmap(file, array.dtype, "c", shape=array.shape)
+                setattr(matrix, name, np.asarray(mapped))
+        del array
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # GNU's library alone has it
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def view_grad(parameter: gluon.Parameter, device: mx.Context) -> np.ndarray:

@@ -103,6 +103,7 @@ def initialized(layer: gluon.nn.Dense, inputs: mx.np.ndarray) -> None:
         layer.weight.data(inputs.ctx)
     except gluon.parameter.DeferredInitializationError:
         layer(inputs)
+        mx.nd.waitall()  # for the memory of what was drawn to be free again
 
 
 def multiply(cells: Cells, weight: np.ndarray, parts: np.ndarray) -> None:

@@ -17,7 +17,15 @@ from ..curve import Epoch, best_epoch
 from ..data import checked, row_batches
 from ..errors import DataError
 from ..evaluators import evaluator, rmse
-from ..fast import FASTER, FusedStep, SparseStep, dense, members, predict_cells
+from ..fast import (
+    FASTER,
+    FusedStep,
+    SparseStep,
+    dense,
+    members,
+    predict_cells,
+    put_aside,
+)
 from ..loop import check_finite, train_epochs
 from ..model import AutoRec
 from . import rprop  # noqa: F401  registers it
@@ -233,7 +241,7 @@ class Training:
     trained : int
         Epochs that lie behind it.
     team : Team, optional
-        Workers to train with.
+        Workers to train with. The arrays of everyone's ratings are then `put_aside`.
 
     Attributes
     ----------
@@ -244,7 +252,7 @@ class Training:
     rows : scipy.sparse.csr_matrix
         What it learns from, laid out as its inputs.
     portion : Portion or None
-        With a team, what of it is this worker's: `net`, `trainer` and `batches` are
+        With a team, what is this worker's: `net`, `rows`, `trainer` and `batches` are
         of its columns alone.
     loss : callable
         For `step`.
@@ -281,12 +289,16 @@ class Training:
         self.levels = levels_of(recipe, train_mat)
         if self.levels:
             train_mat = self.levels.learned(train_mat)
-        self.rows = rows = recipe.rows(train_mat)
+        rows = recipe.rows(train_mat)
         batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
         self.steps_per_epoch = rows.shape[0] / batch_size
         self.portion = team.share_out(rows, self.steps_per_epoch) if team else None
-        own = self.portion.rows if self.portion else rows
+        self.rows = own = self.portion.rows if self.portion else rows
         self.net = network(recipe, parts.train_mat, own.shape[1])
+        self._cold, self._cold_rating = _without_ratings(rows), recipe.cold
+        if recipe.cold == "mean":
+            self._cold_rating = float(parts.train_mat.data.mean())
+        self._range = range_of(parts.train_mat) if recipe.clip else None
         # One layer as in the book; through several, weights that small pass nothing on.
         shallow = isinstance(recipe.num_hidden, int)
         start = mx.init.Normal(0.01) if shallow else mx.init.Xavier()
@@ -319,6 +331,12 @@ class Training:
         self.batches = SeededBatches(
             row_batches(own, batch_size, shuffle=True, sparse=True), seed, trained
         )
+        if self.portion:
+            # The weights, which the first step makes, have the room of all this then.
+            if recipe.cold == "biases":
+                _ = self.biases
+            del train_mat, rows
+            put_aside(parts.train_mat)
 
     def epochs(self) -> Iterator[Epoch]:
         """Train, what is left of the pretraining first.
@@ -431,7 +449,7 @@ class Training:
         predictions, values : numpy.ndarray, shape (num_cells,)
             The predictions, and what `cells` stores there, in the same order.
         """
-        recipe, train_mat = self.recipe, self.parts.train_mat
+        recipe = self.recipe
         cells = recipe.rows(cells)
         if self.portion:
             found = self.portion.predict_cells(self.net, cells, self.devices[0])
@@ -439,21 +457,20 @@ class Training:
             found = predict_cells(self.net, self.rows, cells, self.devices)
         if recipe.cold is None and self.levels is None:
             return found, cells.data
-        cold = _cold_cells(self.rows, cells)
+        cold_rows, cold_columns = self._cold
+        cold = np.repeat(cold_rows, np.diff(cells.indptr)) | cold_columns[cells.indices]
         at = cells.tocoo()
         users, items = (at.row, at.col) if recipe.kind == "user" else (at.col, at.row)
         if self.levels:
             if recipe.residual:
                 found[cold] = 0
             found = self.levels.restore(found, self.levels.at(users, items))
-            if recipe.clip:
-                found = found.clip(*range_of(train_mat))
-        if recipe.cold == "mean":
-            found[cold] = float(train_mat.data.mean())
-        elif recipe.cold == "biases":
+            if self._range:
+                found = found.clip(*self._range)
+        if recipe.cold == "biases":
             found[cold] = self.biases.at(users[cold], items[cold])
-        elif recipe.cold is not None:
-            found[cold] = recipe.cold
+        elif self._cold_rating is not None:
+            found[cold] = self._cold_rating
         return found, cells.data
 
     @cached_property
@@ -580,15 +597,13 @@ class Training:
         for deep, trained in zip(members(self.net), members(shallow.net)):
             portion, device = self.portion, self.devices[0]
             pretrain(
-                *(deep, trained, portion.rows if portion else self.rows),
+                *(deep, trained, self.rows),
                 *(self.devices, self.seed),
                 portion.encode(trained, device) if portion else None,
             )
 
 
-def _cold_cells(rows: sp.csr_matrix, cells: sp.csr_matrix) -> np.ndarray:
-    """Mark the cells, in their order, whose row or column has no rating in `rows`."""
-    cold_rows = np.repeat(np.diff(rows.indptr) == 0, np.diff(cells.indptr))
+def _without_ratings(rows: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Mark the rows, and the columns, that have no rating."""
     ratings_of = np.bincount(rows.indices, minlength=rows.shape[1])
-    cold: np.ndarray = cold_rows | (ratings_of[cells.indices] == 0)
-    return cold
+    return np.diff(rows.indptr) == 0, ratings_of == 0

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from ..curve import Epoch
 from ..curve import best_epoch as best_epoch
 from ..errors import DataError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .._mxnet import gluon
 
 

@@ -156,7 +156,7 @@ FEW = {
     "sgd": {"optimizer": "sgd", "residual": True},
     "blend": [
         {**PAPER, "standardize": True, "from_mean": True, "input_dropout": 0.4},
-        {**PAPER, "residual": True, "kind": "user", "cold": "biases"},
+        {**PAPER, "residual": True, "kind": "user", "cold": "biases", "balance": 0.4},
     ],
 }
 MANY = {
@@ -172,7 +172,7 @@ MANY = {
     ],
     "bounded": {"output": "sigmoid", "activation": "elu"},
     "rprop": {"optimizer": "rprop", "batch_size": None, "members": 2},
-    "adagrad": {"optimizer": "adagrad", "num_hidden": (8, 6)},
+    "adagrad": {"optimizer": "adagrad", "num_hidden": (8, 6), "balance": 0.4},
 }
 
 

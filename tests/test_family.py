@@ -18,6 +18,7 @@ from d2l_autorec.training import (
     Parts,
     SeededBatches,
     Training,
+    network,
     pretraining,
 )
 
@@ -174,6 +175,25 @@ def test_input_dropout_acts_in_training_only_and_not_on_the_mask(inputs):
         assert ((outputs != 0) == (inputs.asnumpy() != 0)).all()
         seen.add(outputs.tobytes())
     assert len(seen) > 1
+
+
+def test_a_balanced_network_scales_rows_by_how_many_ratings_they_have(inputs):
+    seed_everything(0)
+    net = make(4, 6, dropout=0.0, balance=0.4, typical=3.0)
+    inputs[0, :4] = 0
+    found = net.encode(inputs).asnumpy()
+    values = inputs.asnumpy()
+    counts = (values != 0).sum(axis=1).clip(1)
+    assert len(set(counts)) > 1
+    scaled = (values.T * (3 / counts) ** 0.4).T.astype(onp.float32)
+    expected = AutoRec.encode(net, mx.np.array(scaled)).asnumpy()
+    onp.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_typical_row_has_the_geometric_mean_of_ratings():
+    rows = sp.csr_matrix([[1, 2, 3, 4, 5, 1, 1, 1], [0, 0, 1, 1, 0, 0, 0, 0], 8 * [0]])
+    recipe = Recipe(num_hidden=2, balance=0.5)
+    assert network(recipe, rows).typical == pytest.approx(4)
 
 
 def test_a_user_based_model_is_an_item_based_one_of_the_other_matrix():

@@ -43,6 +43,10 @@ def bounded():
     return DeepAutoRec(8, NUM_USERS, 0.5, output="sigmoid", rating_range=(1, 5))
 
 
+def balanced():
+    return DeepAutoRec(8, NUM_USERS, 0.5, balance=0.5, typical=4.0)
+
+
 def all_kept():
     return AutoRec(8, NUM_USERS, 0.0)
 
@@ -82,7 +86,7 @@ def assert_same(found, expected):
         onp.testing.assert_allclose(array, reference, atol=1e-4 * size + 1e-9)
 
 
-@pytest.mark.parametrize("make", [book, all_kept, deep, bounded, average])
+@pytest.mark.parametrize("make", [book, balanced, all_kept, deep, bounded, average])
 def test_it_learns_what_the_sparse_step_learns(make):
     found, expected = train(FusedStep, make), train(SparseStep, make)
     assert FusedStep.fits(*found[:2], CPU)

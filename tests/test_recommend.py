@@ -219,6 +219,7 @@ VARIANTS = {
     "tanh output": {"output": "tanh", "activation": "tanh"},
     "average": {"members": 3, "loss": "paper"},
     "clipped average": {"members": 3, "clip": True, "input_dropout": 0.2},
+    "balanced": {"balance": 0.6},
     "average of bounded": {"members": 2, "output": "sigmoid", "schedule": "cosine"},
     "pretrained": {"num_hidden": (4, 3, 4), "pretrain_epochs": 3},
     "by rprop": {"optimizer": "rprop", "batch_size": None, "loss": "rmse"},

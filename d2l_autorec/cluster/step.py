@@ -8,9 +8,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..fast import (
+    Cells,
     FusedStep,
     SparseStep,
     backward_at_some,
+    balanced,
+    by_columns,
     corrupted,
     dense,
     members,
@@ -48,11 +51,12 @@ class _Shared(SparseStep):
         own = self.portion.stop - self.portion.start
         return train_loss, examples // own * self.portion.num_columns
 
-    def corrupted(self, net: Any, ratings: np.ndarray) -> np.ndarray:
-        """Drop those of the inputs, column by column, that one process would."""
+    def inputs(self, net: Any, cells: Cells) -> np.ndarray:
+        """Make of ratings, column by column, the inputs that one process would."""
+        team = self.portion.team
+        ratings = balanced(net, cells, team.add_up)
         if getattr(net, "corruption", None) is None:
             return ratings
-        team = self.portion.team
         # All draw for all, whose columns follow on one another. A float32 counts
         # exactly up to 2**24.
         counts = np.zeros((team.size, 2), np.float32)
@@ -80,7 +84,7 @@ class SharedStep(_Shared):
         """Compute the losses of this worker's cells, and its gradients."""
         parts, cells, share = [], batch.tocsc(), self.portion.team.add_up
         for net in members(self.net):
-            ratings = self.corrupted(net, cells.data)
+            ratings = self.inputs(net, by_columns(cells))
             inputs = sp.csc_matrix((ratings, cells.indices, cells.indptr), batch.shape)
             rows = dense(inputs.tocsr(), self.devices[0])
             parts.append(backward_at_some(net, rows, cells, self.loss, share))

@@ -6,15 +6,19 @@ from .between import encoding
 from .cells import backward_at_some, members, predict_cells, reconstruction
 from .factors import Factors
 from .fused import FusedStep
-from .rows import corrupted, deepen, layerwise
+from .products import Cells, by_columns
+from .rows import balanced, corrupted, deepen, layerwise, row_factors
 from .step import SparseStep
 
 __all__ = [
+    "Cells",
     "FASTER",
     "FusedStep",
     "Factors",
     "SparseStep",
     "backward_at_some",
+    "balanced",
+    "by_columns",
     "corrupted",
     "deepen",
     "dense",
@@ -26,6 +30,7 @@ __all__ = [
     "put_aside",
     "reconstruction",
     "row_bounds",
+    "row_factors",
     "state_of",
     "view",
 ]

@@ -18,7 +18,14 @@ from ..model import AutoRec
 from .arrays import aligned, dense, on_device, view
 from .compiled import compiled, in_shares, num_threads
 from .products import by_columns
-from .rows import deepen, initialized, is_layerwise, multiply, transposed
+from .rows import (
+    balanced,
+    deepen,
+    initialized,
+    is_layerwise,
+    multiply,
+    transposed,
+)
 
 # Replaces an array by the sum of what several workers have of it.
 AddUp = Callable[[np.ndarray], None]
@@ -196,6 +203,7 @@ def encoding(
             initialized(layer, mx.np.zeros((1, rows.shape[1]), ctx=device))
             weight = transposed(view(layer.weight.data(device)))
         cells = by_columns(rows)
+        cells = cells._replace(ratings=balanced(net, cells, share))
         if not layers or layers.num_rows != cells.num_rows:
             layers = between(net, cells.num_rows, weight.shape[1])
             parts = aligned(cells.num_shares, cells.num_rows, weight.shape[1])

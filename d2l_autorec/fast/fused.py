@@ -33,6 +33,7 @@ from .products import (
     product,
 )
 from .rows import (
+    balanced,
     copy,
     corrupted,
     initialized,
@@ -162,9 +163,9 @@ class FusedStep(SparseStep):
             learner.give_back()
         return super().finish()
 
-    def corrupted(self, net: AutoRec, ratings: np.ndarray) -> np.ndarray:
-        """Drop a share of the inputs, where a network asks for it."""
-        return corrupted(net, ratings)
+    def inputs(self, net: AutoRec, cells: Cells) -> np.ndarray:
+        """Make of ratings what a network has for its inputs, in training."""
+        return corrupted(net, balanced(net, cells))
 
 
 class _Learner:
@@ -189,7 +190,7 @@ class _Learner:
     def train(self, cells: Cells, step: FusedStep) -> float:
         """Begin a step on a batch, which `end` ends; return the sum of losses."""
         net, num_shares = self.net, cells.num_shares
-        inputs = cells._replace(ratings=step.corrupted(net, cells.ratings))
+        inputs = cells._replace(ratings=step.inputs(net, cells))
         encoder = self._layer(net.encoder, len(cells.starts) - 1)
         if self.between is None or self.between.num_rows != cells.num_rows:
             self.between = between(net, cells.num_rows, encoder.bias.weight.size)

@@ -36,6 +36,54 @@ def is_layerwise(net: AutoRec) -> bool:
     )
 
 
+def row_factors(net: AutoRec, counts: np.ndarray) -> np.ndarray:
+    """Say by what a network multiplies the inputs of rows.
+
+    Parameters
+    ----------
+    net : AutoRec
+        With a `balance` and a `typical` number of ratings, if it has any factors.
+    counts : numpy.ndarray, shape (num_rows,)
+        How many ratings each row has.
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (num_rows,)
+    """
+    if not getattr(net, "balance", 0):
+        return np.ones(len(counts), np.float32)
+    shares = net.typical / np.maximum(counts, 1)
+    factors: np.ndarray = (shares**net.balance).astype(np.float32)
+    return factors
+
+
+def balanced(
+    net: AutoRec, cells: Cells, share: Callable[[np.ndarray], object] | None = None
+) -> np.ndarray:
+    """Multiply ratings by their `row_factors`, if a network has any.
+
+    Parameters
+    ----------
+    net : AutoRec
+        The network.
+    cells : Cells
+        The ratings.
+    share : callable, optional
+        Adds up the counts of workers who have some of the users each.
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (num_ratings,)
+    """
+    if not getattr(net, "balance", 0):
+        return cells.ratings
+    counts = np.bincount(cells.rows, minlength=cells.num_rows).astype(np.float32)
+    if share:
+        share(counts)
+    given: np.ndarray = cells.ratings * row_factors(net, counts)[cells.rows]
+    return given
+
+
 def corrupted(net: AutoRec, ratings: np.ndarray) -> np.ndarray:
     """Drop a share of the inputs, as a network may ask for in training."""
     if getattr(net, "corruption", None) and ratings.size:

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 
 from .._mxnet import autograd, gluon, one_at_a_time
 from ..errors import ModelError
-from ..fast import deepen, members, on_device
+from ..fast import deepen, members, on_device, row_factors
 from ..model import AutoRec
 from ..training import Average, Biases, Blend, Mixture, Recipe, levels_of, range_of
 
@@ -355,6 +355,7 @@ def _encode(net: AutoRec, rows: sp.csr_matrix) -> np.ndarray:
     # Most of a row is unobserved: a sparse product is far faster than the layer.
     encoder = net.encoder
     sums = rows @ encoder.weight.data().asnumpy().T
+    sums *= row_factors(net, np.diff(rows.indptr))[:, np.newaxis]
     sums += encoder.bias.data().asnumpy()
     hidden = deepen(net, on_device(sums, encoder.weight.list_ctx()[0]))
     return np.column_stack([hidden.asnumpy(), np.ones(len(sums), np.float32)])

@@ -42,6 +42,10 @@ class DeepAutoRec(AutoRec):
         The lowest and the highest rating, to which predictions are then held. An output
         that is bounded by itself, sigmoid or tanh, needs it and is stretched over it;
         any other is clipped, but not in training.
+    balance, typical : float
+        The inputs of a row with *n* ratings are multiplied by (`typical` / *n*) to the
+        power of `balance`, so that one with many does not drive all hidden units to
+        their limits.
 
     Raises
     ------
@@ -58,11 +62,14 @@ class DeepAutoRec(AutoRec):
         output: str = "identity",
         input_dropout: float = 0.0,
         rating_range: tuple[float, float] | None = None,
+        balance: float = 0.0,
+        typical: float = 1.0,
     ) -> None:
         first, *others = [num_hidden] if isinstance(num_hidden, int) else num_hidden
         super().__init__(first, num_users, dropout)
         if output in BOUNDED and rating_range is None:
             raise ValueError(f"a {output} output needs a rating_range")
+        self.balance, self.typical = balance, typical
         self.corruption = gluon.nn.Dropout(input_dropout) if input_dropout else None
         self.encoder = _dense(first, activation)
         self.deeper = gluon.nn.Sequential()
@@ -74,6 +81,10 @@ class DeepAutoRec(AutoRec):
     @layerwise
     def encode(self, inputs: mx.np.ndarray) -> mx.np.ndarray:
         """Compute the last hidden layer, of shape (batch_size, num_hidden[-1])."""
+        if self.balance:
+            counts = mx.np.sign(mx.np.abs(inputs)).sum(axis=1, keepdims=True)
+            share = self.typical / mx.np.maximum(counts, 1)
+            inputs = inputs * share**self.balance
         if self.corruption:
             inputs = self.corruption(inputs)
         hidden = super().encode(inputs)

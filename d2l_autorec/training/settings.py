@@ -185,6 +185,10 @@ class Recipe:
 
         with `wd` as its :math:`\lambda`, which spares the biases. ``rmse``: the root
         of the mean squared error over the observed cells of a batch.
+    balance : float
+        Multiply a row's inputs by :math:`(\bar n / n)^{balance}`, where *n* is how many
+        ratings it has and :math:`\bar n` their geometric mean over the training rows;
+        SVD++ scales what it adds up over a user's ratings so, by a power of 1/2.
     residual : bool
         Learn what is left of the ratings after the mean and the biases, in units of its
         standard deviation (see `Biases`); so the scale of the ratings does not matter.
@@ -262,6 +266,12 @@ class Recipe:
         "squared error over all cells, unobserved ones counting 0; over the observed "
         "ones, with --wd as the paper's lambda; or its root",
         choices=("book", "paper", "rmse"),
+    )
+    balance: float = _setting(
+        0.0,
+        "power, such as 0.5, of the number of ratings in a row that its inputs are "
+        "divided by, so that rows with many drive the hidden units like those with few",
+        NON_NEGATIVE,
     )
     residual: bool = _setting(
         False,

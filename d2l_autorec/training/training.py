@@ -121,7 +121,13 @@ def levels_of(
     return Standard(train_mat) if recipe.standardize else None
 
 
-_BOOK = Recipe().activation, Recipe().output, Recipe().input_dropout, None
+_BOOK = Recipe().activation, Recipe().output, Recipe().input_dropout, None, 0
+
+
+def typical_length(rows: sp.csr_matrix) -> float:
+    """Return the geometric mean of how many ratings the rows have that have any."""
+    counts = np.diff(rows.indptr)
+    return float(np.exp(np.log(counts[counts > 0]).mean()))
 
 
 def network(
@@ -164,11 +170,15 @@ def network(
     ):
         rating_range = range_of(train_mat)
     beyond = recipe.activation, recipe.output, recipe.input_dropout, rating_range
+    balance = recipe.balance
+    typical = typical_length(recipe.rows(train_mat)) if recipe.balance else 1.0
 
     def one() -> AutoRec:
-        if isinstance(recipe.num_hidden, int) and beyond == _BOOK:
+        if isinstance(recipe.num_hidden, int) and (*beyond, balance) == _BOOK:
             return AutoRec(recipe.num_hidden, length, recipe.dropout)
-        return DeepAutoRec(recipe.num_hidden, length, recipe.dropout, *beyond)
+        return DeepAutoRec(
+            recipe.num_hidden, length, recipe.dropout, *beyond, balance, typical
+        )
 
     # An optimizer's state is kept in the order of the parameters' names, which Gluon
     # counts up: here they always start from 0.

@@ -6,6 +6,7 @@ from .between import encoding
 from .cells import backward_at_some, members, predict_cells, reconstruction
 from .factors import Factors
 from .fused import FusedStep
+from .left_out import LeaveOneOutStep
 from .rows import corrupted, deepen, layerwise
 from .step import SparseStep
 
@@ -13,6 +14,7 @@ __all__ = [
     "FASTER",
     "FusedStep",
     "Factors",
+    "LeaveOneOutStep",
     "SparseStep",
     "backward_at_some",
     "corrupted",

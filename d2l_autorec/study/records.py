@@ -55,7 +55,9 @@ class Records:
             try:
                 content = json.loads(file.read_text(encoding="utf-8"))
                 found = [{"date": content["date"], **r} for r in content["trainings"]]
-                self.records = [*map(_with_all_settings, found)]
+                self.records = [
+                    {**r, "settings": _with_all_settings(r["settings"])} for r in found
+                ]
                 self.superseded = content.get("superseded", [])
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise DataError(f"{file}: is not a study's results: {error}") from None
@@ -121,9 +123,12 @@ class Records:
         save_text(json.dumps(content, indent=1) + "\n", self.file)
 
 
-def _with_all_settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the settings that came after a record, in which they had no effect."""
-    settings = record["settings"]
-    if "schedule" not in settings:  # of no recipe
-        return record
-    return {**record, "settings": {**asdict(Recipe()), **settings}}
+def _with_all_settings(settings: Any) -> Any:
+    """Fill in what came after a record, in which it had no effect, in each recipe."""
+    if isinstance(settings, list):
+        return [*map(_with_all_settings, settings)]
+    if not isinstance(settings, dict):
+        return settings
+    found = {name: _with_all_settings(value) for name, value in settings.items()}
+    is_recipe = "schedule" in found
+    return {**asdict(Recipe()), **found} if is_recipe else found

@@ -185,6 +185,15 @@ class Recipe:
 
         with `wd` as its :math:`\lambda`, which spares the biases. ``rmse``: the root
         of the mean squared error over the observed cells of a batch.
+    leave_one_out : bool
+        Train each rating on a prediction from the other ratings of its row, so that
+        the network does not learn to copy its input. With one sigmoid layer, the
+        prediction of column *u* in row *i* then is
+
+        .. math:: V_u \cdot \sigma\Big(b + \sum_{v \neq u} r_{iv} W_v\Big) + c_u
+
+        Ratings that are asked for are in no input anyway: they are predicted as ever.
+        On one CPU, by Adam, with the loss ``book`` or ``paper`` and no `dropout`.
     residual : bool
         Learn what is left of the ratings after the mean and the biases, in units of its
         standard deviation (see `Biases`); so the scale of the ratings does not matter.
@@ -262,6 +271,12 @@ class Recipe:
         "squared error over all cells, unobserved ones counting 0; over the observed "
         "ones, with --wd as the paper's lambda; or its root",
         choices=("book", "paper", "rmse"),
+    )
+    leave_one_out: bool = _setting(
+        False,
+        "train each rating on a prediction from the other ratings of its row alone; "
+        "with one layer and --dropout 0, on one CPU",
+        also=(False, True),
     )
     residual: bool = _setting(
         False,
@@ -352,12 +367,29 @@ class Recipe:
         for name in ("residual", "standardize", "from_mean"):
             if getattr(self, name) and self.output != "identity":
                 raise ValueError(f"{name} needs the identity output, not {self.output}")
+        if self.leave_one_out:
+            self._check_leave_one_out()
         if self.residual and self.standardize:
             raise ValueError("residual leaves nothing to standardize: choose one")
         if self.optimizer.lower() == "groupadagrad":
             raise ValueError("groupadagrad takes matrices alone, and biases are none")
         if self.optimizer.lower() == "rprop" and self.batch_size:
             raise ValueError("rprop needs all rows in one batch (--batch-size all)")
+
+    def _check_leave_one_out(self) -> None:
+        if isinstance(self.num_hidden, tuple) and len(self.num_hidden) > 1:
+            raise ValueError("leave_one_out needs one hidden layer, not several")
+        for name, wanted in {
+            "activation": ("sigmoid",),
+            "output": ("identity",),
+            "dropout": (0,),
+            "loss": ("book", "paper"),
+            "optimizer": ("adam",),
+        }.items():
+            value = getattr(self, name)
+            if (value.lower() if isinstance(value, str) else value) not in wanted:
+                words = " or ".join(map(str, wanted))
+                raise ValueError(f"leave_one_out needs {name} {words}, not {value}")
 
     def rows(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
         """Turn a matrix of items x users so that its rows are the autoencoder's.

@@ -101,6 +101,27 @@ def test_a_row_says_where_best_is_not_better_than_biases(best, expected):
     assert anywhere.verdict(found, biases) == expected
 
 
+def without(name, settings):
+    """Take a setting out, wherever it is."""
+    if isinstance(settings, list):
+        return [without(name, one) for one in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {key: without(name, one) for key, one in settings.items() if key != name}
+
+
+@pytest.mark.parametrize("title", ["book", "best", "book:lr=1/2"])
+def test_a_record_that_is_older_than_a_setting_is_found(tmp_path, title):
+    settings = anywhere.settings_of(Contender.parse(title).make(None, []))
+    older = without("leave_one_out", settings)
+    assert older != settings
+    kept = Records(tmp_path / "kept.json", "")
+    kept.keep({"settings": older}, "data", {"rmse": 0.5})
+    (found,) = Records(kept.file, "").records
+    assert found["settings"] == settings
+    assert found["rmse"] == 0.5
+
+
 # The page of figures
 
 

@@ -26,7 +26,7 @@ class ClusterError(AutoRecError, ValueError):
 
 
 class DeviceUnavailable(AutoRecError, ValueError):
-    """A device that was named and is not there."""
+    """A device that is not there, or cannot do what it is named for."""
 
 
 class MXNetMissing(AutoRecError, ImportError):

@@ -154,6 +154,7 @@ FEW = {
     "paper, user-based": {**PAPER, "kind": "user"},
     "deep": DEEP,
     "sgd": {"optimizer": "sgd", "residual": True},
+    "left out": {**PAPER, "leave_one_out": True, "members": 2, "input_dropout": 0.3},
     "blend": [
         {**PAPER, "standardize": True, "from_mean": True, "input_dropout": 0.4},
         {**PAPER, "residual": True, "kind": "user", "cold": "biases", "balance": 0.4},

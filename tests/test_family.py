@@ -9,6 +9,7 @@ from mxnet import np as mnp
 
 from d2l_autorec import AutoRec, Average, DeepAutoRec, Recipe, seed_everything
 from d2l_autorec.data import row_batches
+from d2l_autorec.errors import DeviceUnavailable
 from d2l_autorec.fast import dense, members
 from d2l_autorec.loop import Step, train_epochs
 from d2l_autorec.training import (
@@ -442,6 +443,30 @@ def test_a_setting_that_makes_no_sense_is_refused(name, value, wanted):
     with pytest.raises(ValueError) as refused:
         Recipe(**{name: value})
     assert str(refused.value).startswith(f"{name}={value!r} is not {wanted}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"num_hidden": (8, 4, 8)}, "one hidden layer, not several"),
+        ({"activation": "tanh"}, "activation sigmoid, not tanh"),
+        ({"output": "sigmoid"}, "output identity, not sigmoid"),
+        ({"dropout": 0.05}, "dropout 0, not 0.05"),
+        ({"loss": "rmse"}, "loss book or paper, not rmse"),
+        ({"optimizer": "SGD"}, "optimizer adam, not SGD"),
+    ],
+)
+def test_ratings_are_left_out_where_their_prediction_is_known(settings, wanted):
+    fits = {"leave_one_out": True, "dropout": 0, "num_hidden": (8,)}
+    Recipe(**fits, optimizer="Adam", kind="user", members=2)
+    with pytest.raises(ValueError, match=f"^leave_one_out needs {wanted}$"):
+        Recipe(**{**fits, **settings})
+
+
+def test_ratings_are_left_out_on_one_cpu():
+    recipe = Recipe(4, leave_one_out=True, dropout=0.0)
+    with pytest.raises(DeviceUnavailable, match=r"one CPU, not cpu\(0\), cpu\(1\)$"):
+        Training(recipe, Parts(parts()[0]), [mx.cpu(0), mx.cpu(1)])
 
 
 def test_every_setting_is_checked():

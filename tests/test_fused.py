@@ -6,13 +6,22 @@ import mxnet as mx
 import numpy as onp
 import pytest
 import scipy.sparse as sp
-from mxnet import gluon
+from mxnet import autograd, gluon
 
 from d2l_autorec import AutoRec, Average, DeepAutoRec, row_batches, seed_everything
+from d2l_autorec._mxnet import openmp
 from d2l_autorec.errors import DataError
-from d2l_autorec.fast import FusedStep, SparseStep, between, fused, rows
+from d2l_autorec.fast import (
+    FusedStep,
+    LeaveOneOutStep,
+    SparseStep,
+    between,
+    fused,
+    members,
+    rows,
+)
 from d2l_autorec.fast.arrays import forget, state_of
-from d2l_autorec.loop import Step
+from d2l_autorec.loop import Losses, Step
 from d2l_autorec.training import MaskedRMSELoss
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -53,6 +62,34 @@ def all_kept():
 
 def average():
     return Average([book(), deep()])
+
+
+class OnOthers(SparseStep):
+    """The book's step on rows of a rating each, which lack this very rating."""
+
+    def backward(self, batch):
+        at, length = batch.tocoo(), batch.shape[1]
+        inputs = batch.toarray()[at.row]
+        inputs[onp.arange(at.nnz), at.col] = 0
+        losses = []
+        with autograd.record():
+            for net in members(self.net):
+                outputs = net.reconstruct(mx.np.array(inputs))
+                found = mx.npx.pick(outputs, mx.np.array(at.col))
+                losses.append(self.loss(found, mx.np.array(at.data)))
+        autograd.backward(losses)
+        return Losses(losses, batch.shape[0], length, self.cells_per_row or length)
+
+
+def dropped():
+    """A network without the inputs that are 3, whatever the order of the cells."""
+    net = DeepAutoRec(8, NUM_USERS, 0.0)
+    net.corruption = lambda inputs: 2 * inputs * (inputs != 3)
+    return net
+
+
+def dropped_twice():
+    return Average([dropped(), all_kept()])
 
 
 def train(kind, make, loss=None, optimizer="fusedadam", cells_per_row=None, empty=3):
@@ -123,6 +160,15 @@ def test_what_is_done_while_a_sum_travels_comes_to_the_same(make, loss):
     assert_same(train(PutOff, make, loss), train(FusedStep, make, loss))
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("make", [all_kept, dropped_twice])
+def test_each_rating_is_learned_from_the_others_of_its_row(make, num_threads):
+    openmp("omp_set_num_threads", int)(num_threads)
+    found = train(LeaveOneOutStep, make, cells_per_row=4.5)
+    expected = train(OnOthers, make, optimizer="adam", cells_per_row=4.5)
+    assert_same(found, expected)
+
+
 def test_the_input_that_is_dropped_is_no_part_of_the_sums():
     net = DeepAutoRec(8, NUM_USERS, input_dropout=0.5)
     kept = rows.corrupted(net, onp.full(10_000, 3, onp.float32))
@@ -175,7 +221,7 @@ def test_a_batch_of_another_width_is_refused():
 def test_the_loops_sigmoid_is_the_sigmoid():
     x = onp.concatenate([onp.linspace(-100, 100, 2001), [0, -onp.inf, onp.inf]])
     found = x.astype(onp.float32)
-    between._sigmoid(found, onp.empty(x.size, onp.int32))
+    between.sigmoid(found, onp.empty(x.size, onp.int32))
     with onp.errstate(over="ignore"):
         expected = 1 / (1 + onp.exp(-x.astype(onp.float32).astype(float)))
     onp.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-36)
@@ -183,7 +229,7 @@ def test_the_loops_sigmoid_is_the_sigmoid():
 
 def test_a_sum_that_is_no_number_makes_a_unit_that_is_none():
     found = onp.full(9, onp.nan, onp.float32)
-    between._sigmoid(found, onp.empty(9, onp.int32))
+    between.sigmoid(found, onp.empty(9, onp.int32))
     assert onp.isnan(found).all()  # or a training that diverges would go on
 
 

@@ -58,6 +58,7 @@ RECIPES = {
     "rprop": {"optimizer": "rprop", "batch_size": None},
     "user-based average": {"kind": "user", "members": 2, "loss": "paper", "wd": 9.0},
     "residual": {"residual": True, "clip": True, "loss": "paper", "wd": 9.0},
+    "left out": {"leave_one_out": True, "dropout": 0.0, "input_dropout": 0.3},
     "bounded": {"output": "sigmoid", "activation": "tanh", "loss": "rmse"},
     "pretrained": {
         **{"num_hidden": (4, 3, 4), "pretrain_epochs": 2, "schedule": "cosine"},

@@ -18,7 +18,6 @@ import scipy.sparse as sp
 from .._mxnet import gluon, mx
 from ..errors import ClusterError
 from ..fast import (
-    FusedStep,
     SparseStep,
     encoding,
     members,
@@ -26,7 +25,7 @@ from ..fast import (
     state_of,
     view,
 )
-from .step import SharedFusedStep, SharedStep
+from .step import SHARED
 
 if TYPE_CHECKING:
     from .team import Team
@@ -106,6 +105,7 @@ class Portion:
 
     def step(
         self,
+        kind: type[SparseStep],
         net: gluon.Block,
         loss: Callable[[Any, Any], Any],
         trainer: gluon.Trainer,
@@ -116,6 +116,8 @@ class Portion:
 
         Parameters
         ----------
+        kind : type
+            That one process would take.
         net, loss, trainer, devices, cells_per_row
             As for `SparseStep`, with a network of this worker's columns and a trainer
             without a key-value store.
@@ -125,10 +127,8 @@ class Portion:
         SparseStep
             Takes batches of this worker's columns, of the same rows on all workers.
         """
-        fits = FusedStep.fits(net, trainer, devices)
-        kind = SharedFusedStep if fits else SharedStep
         mean_over = cells_per_row or self.num_columns
-        return kind(self, net, loss, trainer, devices, mean_over)
+        return SHARED[kind](self, net, loss, trainer, devices, mean_over)
 
     def encode(
         self, net: gluon.Block, device: mx.Context

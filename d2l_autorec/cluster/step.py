@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import scipy.sparse as sp
 from ..fast import (
     Cells,
     FusedStep,
+    LeaveOneOutStep,
     SparseStep,
     backward_at_some,
     balanced,
@@ -77,6 +79,10 @@ class SharedFusedStep(_Shared, FusedStep):
         self.share, self.puts_off = portion.team.start, portion.team.is_far
 
 
+class SharedLeaveOneOutStep(SharedFusedStep, LeaveOneOutStep):
+    """A `LeaveOneOutStep` on a worker's columns."""
+
+
 class SharedStep(_Shared):
     """A `SparseStep` on a worker's columns, for optimizers other than Adam."""
 
@@ -90,3 +96,11 @@ class SharedStep(_Shared):
             parts.append(backward_at_some(net, rows, cells, self.loss, share))
         samples, length = batch.shape
         return Losses(parts, samples, length, self.cells_per_row or length)
+
+
+# What workers do in place of the steps of one process.
+SHARED: dict[type[SparseStep], Callable[..., _Shared]] = {
+    SparseStep: SharedStep,
+    FusedStep: SharedFusedStep,
+    LeaveOneOutStep: SharedLeaveOneOutStep,
+}

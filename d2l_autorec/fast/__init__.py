@@ -6,6 +6,7 @@ from .between import encoding
 from .cells import backward_at_some, members, predict_cells, reconstruction
 from .factors import Factors
 from .fused import FusedStep
+from .left_out import LeaveOneOutStep
 from .products import Cells, by_columns
 from .rows import balanced, corrupted, deepen, layerwise, row_factors
 from .step import SparseStep
@@ -15,6 +16,7 @@ __all__ = [
     "FASTER",
     "FusedStep",
     "Factors",
+    "LeaveOneOutStep",
     "SparseStep",
     "backward_at_some",
     "balanced",

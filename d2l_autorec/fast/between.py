@@ -226,7 +226,7 @@ def _activate(share, size, parts, bias, kept, hidden):  # type: ignore[no-untype
         for i in range(bias.size):
             values[i] = bias[i]
         _add(parts, row, values)
-        _sigmoid(values, powers)
+        sigmoid(values, powers)
         for i in range(bias.size):
             values[i] *= factors[i]
 
@@ -253,7 +253,7 @@ def _add(parts, row, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**_OPTIONS)
-def _sigmoid(values, powers):  # type: ignore[no-untyped-def]
+def sigmoid(values, powers):  # type: ignore[no-untyped-def]
     """Replace as many values as there are powers to work in."""
     # A machine's vectors have no exponential: exp(-x) is 2**n exp(r), with a whole n
     # and |r| <= log(2) / 2, where a polynomial will do.

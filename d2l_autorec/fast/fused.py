@@ -129,8 +129,12 @@ class FusedStep(SparseStep):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._learners = [_Learner(net, self) for net in members(self.net)]
+        self._learners = [self.learner(net) for net in members(self.net)]
         self._divisor = 0.0  # of the last batch's gradients, until its step ends
+
+    def learner(self, net: AutoRec) -> Learner:
+        """Make what trains a network."""
+        return Learner(net, self)
 
     @one_at_a_time
     def __call__(self, batch: sp.csr_matrix) -> None:
@@ -168,7 +172,7 @@ class FusedStep(SparseStep):
         return corrupted(net, balanced(net, cells))
 
 
-class _Learner:
+class Learner:
     """A network that a `FusedStep` trains.
 
     Parameters
@@ -198,7 +202,7 @@ class _Learner:
         parts = self._parts(num_shares, layers.d_sums)
         multiply(inputs, encoder.weight.weight, parts)
         bias = encoder.bias.weight
-        sums = _sums(parts, step)
+        sums = begin_sums(parts, step)
         layers.prepare()
         hidden = layers.forward(sums(), bias)
         # Its weights are drawn after what dropout draws, as in a forward pass.
@@ -213,7 +217,7 @@ class _Learner:
         arrays = cells, errors, hidden, decoder, rates
         modes = parts, is_squared, not step.puts_off
         total += float(sum(in_shares(_train_decoder, num_shares, *arrays, *modes)))
-        sums = _sums(parts, step)
+        sums = begin_sums(parts, step)
         if step.puts_off:
             in_shares(_update_decoder, num_shares, *arrays)
 
@@ -285,7 +289,7 @@ class _Learner:
         return float(losses.asnumpy().sum(dtype=float)), view(grad)
 
 
-def _sums(parts: np.ndarray, step: FusedStep) -> Callable[[], np.ndarray]:
+def begin_sums(parts: np.ndarray, step: FusedStep) -> Callable[[], np.ndarray]:
     """Begin to add up what all workers found, where there are several; say how to end.
 
     What comes of it adds up to the sums.
@@ -319,13 +323,18 @@ def _train_encoder(share, cells, d_sums, encoder, rates):  # type: ignore[no-unt
         its = slice(cells.starts[column], cells.starts[column + 1])
         rows, ratings = cells.rows[its], cells.ratings[its]
         _learn(encoder.weight, column, d_sums, rows, ratings, gradient, rates.weight)
-    length, size = encoder.bias.weight.size, len(cells.bounds) - 1
+    train_bias(share, len(cells.bounds) - 1, d_sums, encoder.bias, rates.bias)
+
+
+@part
+def train_bias(share, size, d_sums, bias, rates):  # type: ignore[no-untyped-def]
+    """Update a share of the encoder's biases, of so many."""
+    gradient, length = np.zeros(d_sums.shape[1], np.float32), bias.weight.size
     first, stop = share * length // size, (share + 1) * length // size
-    gradient[:] = 0
     for row in range(len(d_sums)):
         for i in range(first, stop):
             gradient[i] += d_sums[row, i]
-    _update_part(encoder.bias, first, stop, gradient[first:], rates.bias)
+    update_part(bias, first, stop, gradient[first:], rates)
 
 
 @product
@@ -353,7 +362,7 @@ def _train_decoder(  # type: ignore[no-untyped-def]
             d_bias[column - first] = error.sum()
             _learn(weight, column, hidden, rows, error, gradient, rates.weight)
     if at_once:
-        _update_part(bias, first, stop, d_bias, rates.bias)
+        update_part(bias, first, stop, d_bias, rates.bias)
     return loss
 
 
@@ -368,7 +377,7 @@ def _update_decoder(share, cells, errors, hidden, decoder, rates):  # type: igno
         rows, error = cells.rows[its], errors[its]
         d_bias[column - first] = error.sum()
         _learn(weight, column, hidden, rows, error, gradient, rates.weight)
-    _update_part(bias, first, stop, d_bias, rates.bias)
+    update_part(bias, first, stop, d_bias, rates.bias)
 
 
 @part
@@ -380,7 +389,8 @@ def _learn(moments, column, matrix, rows, factors, gradient, rates):  # type: ig
 
 
 @part
-def _update_part(moments, first, stop, gradient, rates):  # type: ignore[no-untyped-def]
+def update_part(moments, first, stop, gradient, rates):  # type: ignore[no-untyped-def]
+    """Update some values of a parameter."""
     weight, mean, var = moments
     its = slice(first, stop)
     adam(weight[its], gradient, mean[its], var[its], rates)

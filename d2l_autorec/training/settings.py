@@ -88,6 +88,7 @@ POSITIVE = Numbers(float, lambda n: 1e-20 < n <= 1e38, "a number above 0")
 NON_NEGATIVE = Numbers(float, lambda n: n == 0 or POSITIVE.fits(n), "a number from 0")
 FINITE = Numbers(float, lambda n: abs(n) <= 1e38, "a number")
 DROPOUT = Numbers(float, lambda n: 0 <= n < 1, "from 0 to below 1")
+POWER = Numbers(float, lambda n: 0 <= n <= 1, "from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,15 @@ class Recipe:
         Multiply a row's inputs by :math:`(\bar n / n)^{balance}`, where *n* is how many
         ratings it has and :math:`\bar n` their geometric mean over the training rows;
         SVD++ scales what it adds up over a user's ratings so, by a power of 1/2.
+    leave_one_out : bool
+        Train each rating on a prediction from the other ratings of its row, so that
+        the network does not learn to copy its input. With one sigmoid layer, the
+        prediction of column *u* in row *i* then is
+
+        .. math:: V_u \cdot \sigma\Big(b + \sum_{v \neq u} r_{iv} W_v\Big) + c_u
+
+        Ratings that are asked for are in no input anyway: they are predicted as ever.
+        On one CPU, by Adam, with the loss ``book`` or ``paper`` and no `dropout`.
     residual : bool
         Learn what is left of the ratings after the mean and the biases, in units of its
         standard deviation (see `Biases`); so the scale of the ratings does not matter.
@@ -271,7 +281,13 @@ class Recipe:
         0.0,
         "power, such as 0.5, of the number of ratings in a row that its inputs are "
         "divided by, so that rows with many drive the hidden units like those with few",
-        NON_NEGATIVE,
+        POWER,
+    )
+    leave_one_out: bool = _setting(
+        False,
+        "train each rating on a prediction from the other ratings of its row alone; "
+        "with one layer and --dropout 0, on one CPU",
+        also=(False, True),
     )
     residual: bool = _setting(
         False,
@@ -362,12 +378,29 @@ class Recipe:
         for name in ("residual", "standardize", "from_mean"):
             if getattr(self, name) and self.output != "identity":
                 raise ValueError(f"{name} needs the identity output, not {self.output}")
+        if self.leave_one_out:
+            self._check_leave_one_out()
         if self.residual and self.standardize:
             raise ValueError("residual leaves nothing to standardize: choose one")
         if self.optimizer.lower() == "groupadagrad":
             raise ValueError("groupadagrad takes matrices alone, and biases are none")
         if self.optimizer.lower() == "rprop" and self.batch_size:
             raise ValueError("rprop needs all rows in one batch (--batch-size all)")
+
+    def _check_leave_one_out(self) -> None:
+        if isinstance(self.num_hidden, tuple) and len(self.num_hidden) > 1:
+            raise ValueError("leave_one_out needs one hidden layer, not several")
+        for name, wanted in {
+            "activation": ("sigmoid",),
+            "output": ("identity",),
+            "dropout": (0,),
+            "loss": ("book", "paper"),
+            "optimizer": ("adam",),
+        }.items():
+            value = getattr(self, name)
+            if (value.lower() if isinstance(value, str) else value) not in wanted:
+                words = " or ".join(map(str, wanted))
+                raise ValueError(f"leave_one_out needs {name} {words}, not {value}")
 
     def rows(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
         """Turn a matrix of items x users so that its rows are the autoencoder's.

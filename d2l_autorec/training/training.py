@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,11 +15,12 @@ from .._mxnet import gluon, mx
 from .._ready import memory
 from ..curve import Epoch, best_epoch
 from ..data import checked, row_batches
-from ..errors import DataError
+from ..errors import DataError, DeviceUnavailable
 from ..evaluators import evaluator, rmse
 from ..fast import (
     FASTER,
     FusedStep,
+    LeaveOneOutStep,
     SparseStep,
     dense,
     members,
@@ -57,8 +58,8 @@ class Portion(Protocol):
     def initialize(self, net: Any, start: Any, devices: Any) -> None:
         """Initialize a network of these columns as one of all columns would be."""
 
-    def step(self, *args: Any) -> SparseStep:
-        """Make a `SparseStep`, of these arguments, that all of them take."""
+    def step(self, kind: type[SparseStep], *args: Any) -> SparseStep:
+        """Make a step of a kind, of these arguments, that all of them take."""
 
     def encode(self, net: AutoRec, device: mx.Context) -> Callable[..., Any]:
         """Get ready to compute last hidden layers of rows of these columns."""
@@ -121,7 +122,7 @@ def levels_of(
     return Standard(train_mat) if recipe.standardize else None
 
 
-_BOOK = Recipe().activation, Recipe().output, Recipe().input_dropout, None, 0
+_BOOK = Recipe().activation, Recipe().output, Recipe().input_dropout, None, 0, 1
 
 
 def typical_length(rows: sp.csr_matrix) -> float:
@@ -169,16 +170,16 @@ def network(
         recipe.residual or recipe.standardize
     ):
         rating_range = range_of(train_mat)
-    beyond = recipe.activation, recipe.output, recipe.input_dropout, rating_range
-    balance = recipe.balance
     typical = typical_length(recipe.rows(train_mat)) if recipe.balance else 1.0
+    beyond = (
+        *(recipe.activation, recipe.output, recipe.input_dropout),
+        *(rating_range, recipe.balance, typical),
+    )
 
     def one() -> AutoRec:
-        if isinstance(recipe.num_hidden, int) and (*beyond, balance) == _BOOK:
+        if isinstance(recipe.num_hidden, int) and beyond == _BOOK:
             return AutoRec(recipe.num_hidden, length, recipe.dropout)
-        return DeepAutoRec(
-            recipe.num_hidden, length, recipe.dropout, *beyond, balance, typical
-        )
+        return DeepAutoRec(recipe.num_hidden, length, recipe.dropout, *beyond)
 
     # An optimizer's state is kept in the order of the parameters' names, which Gluon
     # counts up: here they always start from 0.
@@ -326,11 +327,9 @@ class Training:
         self.trainers = [self.trainer]
         rmse_loss = recipe.loss == "rmse"
         self.loss = MaskedRMSELoss() if rmse_loss else gluon.loss.L2Loss()
-        kind: Any = SparseStep
+        kind: Any = self._step_kind()
         if self.portion:
-            kind = self.portion.step
-        elif FusedStep.fits(self.net, self.trainer, self.devices):
-            kind = FusedStep
+            kind = partial(self.portion.step, kind)
         self.step: SparseStep = kind(
             self.net,
             self.loss,
@@ -587,6 +586,15 @@ class Training:
             # A team adds up what there is to add up itself.
             kvstore=None if self.team else "device",
         )
+
+    def _step_kind(self) -> type[SparseStep]:
+        fits = FusedStep.fits(self.net, self.trainer, self.devices)
+        if not self.recipe.leave_one_out:
+            return FusedStep if fits else SparseStep
+        if not fits:
+            names = ", ".join(map(str, self.devices))
+            raise DeviceUnavailable(f"leave_one_out needs one CPU, not {names}")
+        return LeaveOneOutStep
 
     def _pretrain(self) -> Iterator[Epoch]:
         recipe = self.recipe

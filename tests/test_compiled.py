@@ -12,7 +12,7 @@ import mxnet as mx
 import numba
 import numpy as onp
 import pytest
-from test_checkpoint import make_run, train
+from test_checkpoint import CPU, make_run, train
 
 import d2l_autorec
 from d2l_autorec.fast.arrays import view
@@ -238,6 +238,23 @@ def test_it_works_where_machine_code_finds_no_room(monkeypatch):
     values = onp.arange(3.0)
     in_shares(double, 3, values)
     assert values.tolist() == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_hidden": (4, 3)}, {"leave_one_out": True, "dropout": 0}]
+)
+def test_a_loop_does_not_call_python(settings):
+    # As Numba does for an array that is returned; a Ctrl-C there is a SystemError.
+    list(make_run(**settings).train(CPU).epochs())  # compiles
+    files = set()
+    sys.setprofile(lambda frame, *_: files.add(frame.f_code.co_filename))
+    try:
+        list(make_run(**settings).train(CPU).epochs())
+    finally:
+        sys.setprofile(None)
+    assert d2l_autorec.fast.compiled.__file__ in files
+    numbas = str(Path(numba.__file__).parent)
+    assert not [file for file in files if file.startswith(numbas)]
 
 
 def test_a_view_is_the_arrays_memory():

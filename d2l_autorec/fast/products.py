@@ -71,7 +71,11 @@ def by_columns(rows: sp.csr_matrix | sp.csc_matrix) -> Cells:
     ratings = rows.data.astype(np.float32, copy=False)
     num_rows, num_columns = rows.shape
     if rows.format == "csr":  # a batch is small, and SciPy's checks take longer
-        starts, at, ratings = call(_sort, starts, at, ratings, num_columns)
+        by_row, columns = (starts, ratings), at
+        ends = np.zeros(num_columns + 2, np.int32)
+        at, ratings = np.empty(columns.size, np.int32), np.empty_like(ratings)
+        call(_sort, *by_row, columns, ends, at, ratings)
+        starts = ends[:-1]
     size = num_threads()
     cost = starts + _COLUMN * np.arange(len(starts))
     bounds = cost.searchsorted(np.arange(size + 1) * cost[-1] // size)
@@ -80,20 +84,18 @@ def by_columns(rows: sp.csr_matrix | sp.csc_matrix) -> Cells:
 
 
 @compiled()
-def _sort(starts, columns, ratings, num_columns):  # type: ignore[no-untyped-def]
+def _sort(starts, given, columns, ends, rows, ratings):  # type: ignore[no-untyped-def]
+    # It returns nothing, as for an array Numba calls Python, where Ctrl-C is an error.
     # Of each column: where the one before ends, and then, as it fills, where it does.
-    ends = np.zeros(num_columns + 2, np.int32)
     for column in columns:
         ends[column + 2] += 1
-    for column in range(num_columns):
+    for column in range(ends.size - 2):
         ends[column + 2] += ends[column + 1]
-    rows, found = np.empty(columns.size, np.int32), np.empty_like(ratings)
     for row in range(starts.size - 1):
         for k in range(starts[row], starts[row + 1]):
             place = ends[columns[k] + 1]
             ends[columns[k] + 1] += 1
-            rows[place], found[place] = row, ratings[k]
-    return ends[:-1], rows, found
+            rows[place], ratings[place] = row, given[k]
 
 
 def check_fit(cells: Cells, num_rows: int, num_columns: int) -> None:

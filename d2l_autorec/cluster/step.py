@@ -89,8 +89,9 @@ class SharedStep(_Shared):
     def backward(self, batch: sp.csr_matrix) -> Losses:
         """Compute the losses of this worker's cells, and its gradients."""
         parts, cells, share = [], batch.tocsc(), self.portion.team.add_up
+        by_column = by_columns(cells)
         for net in members(self.net):
-            ratings = self.inputs(net, by_columns(cells))
+            ratings = self.inputs(net, by_column)
             inputs = sp.csc_matrix((ratings, cells.indices, cells.indptr), batch.shape)
             rows = dense(inputs.tocsr(), self.devices[0])
             parts.append(backward_at_some(net, rows, cells, self.loss, share))

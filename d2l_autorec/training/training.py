@@ -306,7 +306,10 @@ class Training:
         self.portion = team.share_out(rows, self.steps_per_epoch) if team else None
         self.rows = own = self.portion.rows if self.portion else rows
         self.net = network(recipe, parts.train_mat, own.shape[1])
-        self._cold, self._cold_rating = _without_ratings(rows), recipe.cold
+        # With levels, cold cells are theirs to predict even where `cold` is None.
+        has_rule = recipe.cold is not None or self.levels is not None
+        self._cold = _without_ratings(rows) if has_rule else None
+        self._cold_rating = recipe.cold
         if recipe.cold == "mean":
             self._cold_rating = float(parts.train_mat.data.mean())
         self._range = range_of(parts.train_mat) if recipe.clip else None
@@ -464,7 +467,7 @@ class Training:
             found = self.portion.predict_cells(self.net, cells, self.devices[0])
         else:
             found = predict_cells(self.net, self.rows, cells, self.devices)
-        if recipe.cold is None and self.levels is None:
+        if self._cold is None:
             return found, cells.data
         cold_rows, cold_columns = self._cold
         cold = np.repeat(cold_rows, np.diff(cells.indptr)) | cold_columns[cells.indices]

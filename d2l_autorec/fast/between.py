@@ -200,7 +200,7 @@ def encoding(
     def encode(rows: sp.csr_matrix) -> mx.np.ndarray:
         nonlocal layers, weight, parts
         if not weight.size:
-            initialized(layer, mx.np.zeros((1, rows.shape[1]), ctx=device))
+            initialized(layer, rows.shape[1], device)
             weight = transposed(view(layer.weight.data(device)))
         cells = by_columns(rows)
         cells = cells._replace(ratings=balanced(net, cells, share))

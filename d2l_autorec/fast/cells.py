@@ -142,7 +142,7 @@ def backward_at_some(
         The losses.
     """
     layer, device = net.encoder, inputs.ctx
-    initialized(layer, inputs)
+    initialized(layer, inputs.shape[1], inputs.ctx)
     weight, bias = layer.weight.data(device), layer.bias.data(device)
     with autograd.record():
         own = npx.fully_connected(
@@ -290,7 +290,7 @@ def _decode(
     layer: gluon.nn.Dense, hidden: mx.np.ndarray, cells: Cells
 ) -> mx.np.ndarray:
     """Compute a layer's outputs at some cells, short of its activation."""
-    initialized(layer, hidden)
+    initialized(layer, hidden.shape[1], hidden.ctx)
     parameters = (p.data(hidden.ctx) for p in (layer.weight, layer.bias))
     check_fit(cells, len(hidden), layer.weight.shape[0])
     outputs = np.empty(cells.ratings.size, np.float32)

@@ -34,7 +34,6 @@ from .products import (
 )
 from .rows import (
     balanced,
-    copy,
     corrupted,
     initialized,
     is_layerwise,
@@ -80,9 +79,9 @@ class LayerRates(NamedTuple):
 class FusedStep(SparseStep):
     """A `SparseStep` by Adam on a CPU, for networks that it `fits`.
 
-    From an epoch's first batch until `finish`, the encoder's weights are kept here,
-    transposed; the network's are older, and what the trainer keeps of them is
-    transposed where it is. The last batch's step ends as the next one begins, or in
+    From an epoch's first batch until `finish`, the encoder's weights and what the
+    trainer keeps of them are transposed, each where another was: neither can be used
+    by others in between. The last batch's step ends as the next one begins, or in
     `finish`: what it waits for may be on its way while that batch is taken apart.
 
     Parameters
@@ -238,23 +237,22 @@ class Learner:
     def give_back(self) -> None:
         """Bring network and trainer up to date."""
         if self.net.encoder in self.layers:
-            own, *others = self.layers[self.net.encoder].weight
-            transposed(own, view(self.net.encoder.weight.data(self.device)))
-            for array in others:
-                _in_place(array, own)
+            own = self.layers[self.net.encoder].weight
+            theirs = self._moments(self.net.encoder.weight)
+            for array, room in zip(own[::-1], theirs[::-1]):
+                transposed(array, room)
         self.layers = {}
 
     def _layer(self, layer: gluon.nn.Dense, length: int) -> Layer:
         """Return a layer with inputs of a length as it is kept during an epoch."""
         if layer not in self.layers:
-            initialized(layer, mx.np.zeros((1, length), ctx=self.device))
+            initialized(layer, length, self.device)
             # Gluon has made room for a gradient, which nobody is going to write.
             forget(view(layer.weight.grad(self.device)))
             weight, bias = map(self._moments, (layer.weight, layer.bias))
             if layer is self.net.encoder:
-                room = np.empty_like(weight.weight)
-                others = [_in_place(array, room) for array in weight[1:]]
-                weight = Moments(transposed(weight.weight, room), *others)
+                rooms = np.empty_like(weight.weight), *weight
+                weight = Moments(*map(transposed, weight, rooms))
             self.layers[layer] = Layer(weight, bias)
         return self.layers[layer]
 
@@ -306,14 +304,6 @@ def begin_sums(parts: np.ndarray, step: FusedStep) -> Callable[[], np.ndarray]:
         return parts[:1]
 
     return finish
-
-
-def _in_place(array: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """Transpose an array where it is, by way of another one of its size."""
-    found = transposed(array, room)
-    array = array.reshape(found.shape)
-    copy(found, array)
-    return array
 
 
 @product

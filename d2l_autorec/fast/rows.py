@@ -114,7 +114,7 @@ def deepen(net: AutoRec, sums: mx.np.ndarray) -> mx.np.ndarray:
 
 
 def transposed(matrix: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Transpose a matrix, by all threads.
+    """Transpose a matrix, a large one by all threads.
 
     Parameters
     ----------
@@ -128,14 +128,10 @@ def transposed(matrix: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """
     out = np.empty_like(matrix) if out is None else out
     out = out.reshape(matrix.shape[::-1])
-    copy(matrix.T, out)
+    # Before another thread wakes up, a small one is done.
+    size = num_threads() if out.size > 2**20 else 1
+    in_shares(_copy, size, row_bounds(len(out), size), matrix.T, out)
     return out
-
-
-def copy(matrix: np.ndarray, out: np.ndarray) -> None:
-    """Copy a matrix to another one, by all threads."""
-    size = num_threads()
-    in_shares(_copy, size, row_bounds(len(out), size), matrix, out)
 
 
 def _copy(
@@ -145,12 +141,12 @@ def _copy(
     np.copyto(out[its], matrix[its])
 
 
-def initialized(layer: gluon.nn.Dense, inputs: mx.np.ndarray) -> None:
-    """Let a layer draw its weights, if it does not know its width yet."""
+def initialized(layer: gluon.nn.Dense, length: int, device: mx.Context) -> None:
+    """Let a layer draw its weights, if it does not know the length of its inputs."""
     try:
-        layer.weight.data(inputs.ctx)
+        layer.weight.data(device)
     except gluon.parameter.DeferredInitializationError:
-        layer(inputs)
+        layer(mx.np.zeros((1, length), ctx=device))
         mx.nd.waitall()  # for the memory of what was drawn to be free again
 
 

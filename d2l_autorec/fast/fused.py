@@ -15,7 +15,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import gluon, mx, one_at_a_time
-from ..data import checked
 from ..model import AutoRec
 from .adam import FusedAdam, Rates, adam
 from .arrays import aligned, forget, state_of, view
@@ -140,7 +139,7 @@ class FusedStep(SparseStep):
         """Train on a batch of rows of ratings."""
         samples, length = batch.shape
         mean_over = self.cells_per_row or length
-        cells = by_columns(checked(batch))
+        cells = by_columns(batch)
         self._end()
         optimizer = self.trainer.optimizer
         optimizer.rescale_grad = self.trainer._scale / (samples * mean_over)

@@ -61,12 +61,19 @@ def by_columns(rows: sp.csr_matrix | sp.csc_matrix) -> Cells:
     Parameters
     ----------
     rows : scipy.sparse matrix, shape (batch_size, num_users)
-        Ratings, `checked`.
+        Ratings; in CSC format, such as have been `checked`.
 
     Returns
     -------
     Cells
+
+    Raises
+    ------
+    DataError
+        If they are in no such format, or an index lies outside the matrix.
     """
+    if not sp.issparse(rows) or rows.format not in ("csr", "csc"):
+        raise DataError(f"a sparse matrix in CSR format is needed, not {type(rows)}")
     starts, at = rows.indptr, rows.indices
     ratings = rows.data.astype(np.float32, copy=False)
     num_rows, num_columns = rows.shape
@@ -74,7 +81,10 @@ def by_columns(rows: sp.csr_matrix | sp.csc_matrix) -> Cells:
         by_row, columns = (starts, ratings), at
         ends = np.zeros(num_columns + 2, np.int32)
         at, ratings = np.empty(columns.size, np.int32), np.empty_like(ratings)
-        call(_sort, *by_row, columns, ends, at, ratings)
+        if not call(_sort, *by_row, columns, ends, at, ratings):
+            raise DataError(
+                f"not a matrix of shape {rows.shape}: indices or indptr lead outside it"
+            )
         starts = ends[:-1]
     size = num_threads()
     cost = starts + _COLUMN * np.arange(len(starts))
@@ -85,9 +95,17 @@ def by_columns(rows: sp.csr_matrix | sp.csc_matrix) -> Cells:
 
 @compiled()
 def _sort(starts, given, columns, ends, rows, ratings):  # type: ignore[no-untyped-def]
-    # It returns nothing, as for an array Numba calls Python, where Ctrl-C is an error.
+    # It returns no array: Numba calls Python for one, where Ctrl-C is a SystemError.
+    size = starts[-1]
+    if starts[0] or not size <= min(columns.size, given.size):
+        return False
+    for row in range(starts.size - 1):
+        if starts[row] > starts[row + 1]:
+            return False
     # Of each column: where the one before ends, and then, as it fills, where it does.
-    for column in columns:
+    for column in columns[:size]:
+        if not 0 <= column < ends.size - 2:
+            return False
         ends[column + 2] += 1
     for column in range(ends.size - 2):
         ends[column + 2] += ends[column + 1]
@@ -96,6 +114,7 @@ def _sort(starts, given, columns, ends, rows, ratings):  # type: ignore[no-untyp
             place = ends[columns[k] + 1]
             ends[columns[k] + 1] += 1
             rows[place], ratings[place] = row, given[k]
+    return True
 
 
 def check_fit(cells: Cells, num_rows: int, num_columns: int) -> None:

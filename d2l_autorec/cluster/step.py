@@ -15,9 +15,9 @@ from ..fast import (
     SparseStep,
     backward_at_some,
     balanced,
-    by_columns,
     corrupted,
     dense,
+    in_columns,
     members,
 )
 from ..loop import Losses
@@ -89,7 +89,7 @@ class SharedStep(_Shared):
     def backward(self, batch: sp.csr_matrix) -> Losses:
         """Compute the losses of this worker's cells, and its gradients."""
         parts, cells, share = [], batch.tocsc(), self.portion.team.add_up
-        by_column = by_columns(cells)
+        by_column = in_columns(cells)
         for net in members(self.net):
             ratings = self.inputs(net, by_column)
             inputs = sp.csc_matrix((ratings, cells.indices, cells.indptr), batch.shape)

@@ -7,7 +7,7 @@ from .cells import backward_at_some, members, predict_cells, reconstruction
 from .factors import Factors
 from .fused import FusedStep
 from .left_out import LeaveOneOutStep
-from .products import Cells, by_columns
+from .products import Cells, in_columns
 from .rows import balanced, corrupted, deepen, layerwise, row_factors
 from .step import SparseStep
 
@@ -20,7 +20,7 @@ __all__ = [
     "SparseStep",
     "backward_at_some",
     "balanced",
-    "by_columns",
+    "in_columns",
     "corrupted",
     "deepen",
     "dense",

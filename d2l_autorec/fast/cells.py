@@ -26,9 +26,9 @@ from .products import (
     Cells,
     add_rows,
     add_to_rows,
-    by_columns,
     check_fit,
     dot_rows,
+    in_columns,
     product,
 )
 from .rows import deepen, initialized
@@ -73,7 +73,7 @@ def reconstruction(
 
     @one_at_a_time
     def reconstruct(rows: sp.csr_matrix, cells: sp.csr_matrix) -> mx.np.ndarray:
-        outputs = _decode(net.decoder, encode(rows), by_columns(cells))
+        outputs = _decode(net.decoder, encode(rows), in_columns(cells.tocsc()))
         return _activate(net.decoder, outputs)
 
     return reconstruct
@@ -113,7 +113,7 @@ def backward_at(
         return losses
     with autograd.record():
         hidden = net.encode(inputs)
-    by_column = by_columns(cells)
+    by_column = in_columns(cells)
     losses, grad = losses_at(net.decoder, hidden, by_column, loss)
     hidden.backward(_decode_backward(net.decoder, hidden, by_column, grad))
     return losses
@@ -153,7 +153,7 @@ def backward_at_some(
     sums.attach_grad()
     with autograd.record():
         hidden = deepen(net, sums + bias)
-    by_column = by_columns(cells)
+    by_column = in_columns(cells)
     losses, grad = losses_at(net.decoder, hidden, by_column, loss)
     d_hidden = _decode_backward(net.decoder, hidden, by_column, grad)
     share(view(d_hidden))

@@ -55,13 +55,13 @@ class Cells(NamedTuple):
         return len(self.bounds) - 1
 
 
-def by_columns(rows: sp.csr_matrix | sp.csc_matrix) -> Cells:
+def by_columns(rows: sp.csr_matrix) -> Cells:
     """Sort a batch's ratings by columns, and share the columns out over threads.
 
     Parameters
     ----------
-    rows : scipy.sparse matrix, shape (batch_size, num_users)
-        Ratings; in CSC format, such as have been `checked`.
+    rows : scipy.sparse.csr_matrix, shape (batch_size, num_users)
+        Ratings.
 
     Returns
     -------
@@ -70,34 +70,53 @@ def by_columns(rows: sp.csr_matrix | sp.csc_matrix) -> Cells:
     Raises
     ------
     DataError
-        If they are in no such format, or an index lies outside the matrix.
+        If it is no such matrix, or its indices do not lie within its shape.
     """
-    if not sp.issparse(rows) or rows.format not in ("csr", "csc"):
+    if getattr(rows, "format", None) != "csr":
         raise DataError(f"a sparse matrix in CSR format is needed, not {type(rows)}")
-    starts, at = rows.indptr, rows.indices
+    # A batch is small, and SciPy's own checks take longer.
+    size, (num_rows, num_columns) = rows.indices.size, rows.shape
+    ends = np.zeros(num_columns + 2, np.int32)
+    found = np.empty(size, np.int32), np.empty(size, np.float32)
     ratings = rows.data.astype(np.float32, copy=False)
-    num_rows, num_columns = rows.shape
-    if rows.format == "csr":  # a batch is small, and SciPy's checks take longer
-        by_row, columns = (starts, ratings), at
-        ends = np.zeros(num_columns + 2, np.int32)
-        at, ratings = np.empty(columns.size, np.int32), np.empty_like(ratings)
-        if not call(_sort, *by_row, columns, ends, at, ratings):
-            raise DataError(
-                f"not a matrix of shape {rows.shape}: indices or indptr lead outside it"
-            )
-        starts = ends[:-1]
+    if not call(_sort, rows.indptr, rows.indices, ratings, ends, *found):
+        raise DataError(
+            f"not a matrix of shape {rows.shape}: indices or indptr lead outside it"
+        )
+    return _shared_out(ends[:-1], *found, num_rows)
+
+
+def in_columns(cells: sp.csc_matrix) -> Cells:
+    """Share the columns of a matrix out over threads.
+
+    Parameters
+    ----------
+    cells : scipy.sparse.csc_matrix, shape (batch_size, num_users)
+        Made of one that has been `checked`.
+
+    Returns
+    -------
+    Cells
+    """
+    ratings = cells.data.astype(np.float32, copy=False)
+    return _shared_out(cells.indptr, cells.indices, ratings, cells.shape[0])
+
+
+def _shared_out(
+    starts: np.ndarray, rows: np.ndarray, ratings: np.ndarray, num_rows: int
+) -> Cells:
     size = num_threads()
     cost = starts + _COLUMN * np.arange(len(starts))
     bounds = cost.searchsorted(np.arange(size + 1) * cost[-1] // size)
-    bounds[0], bounds[-1] = 0, num_columns
-    return Cells(starts, at, ratings, bounds, num_rows)
+    bounds[0], bounds[-1] = 0, len(starts) - 1
+    return Cells(starts, rows, ratings, bounds, num_rows)
 
 
 @compiled()
-def _sort(starts, given, columns, ends, rows, ratings):  # type: ignore[no-untyped-def]
+def _sort(starts, columns, ratings, ends, rows, found):  # type: ignore[no-untyped-def]
     # It returns no array: Numba calls Python for one, where Ctrl-C is a SystemError.
     size = starts[-1]
-    if starts[0] or not size <= min(columns.size, given.size):
+    if starts[0] or not size <= min(columns.size, ratings.size):
         return False
     for row in range(starts.size - 1):
         if starts[row] > starts[row + 1]:
@@ -113,7 +132,7 @@ def _sort(starts, given, columns, ends, rows, ratings):  # type: ignore[no-untyp
         for k in range(starts[row], starts[row + 1]):
             place = ends[columns[k] + 1]
             ends[columns[k] + 1] += 1
-            rows[place], ratings[place] = row, given[k]
+            rows[place], found[place] = row, ratings[k]
     return True
 
 

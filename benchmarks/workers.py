@@ -7,6 +7,9 @@ interface for a step and worker, in units of batch_size x num_hidden x 4, as the
 kernel's counter has them. The times are those of the fastest epoch, which other
 programs disturbed least; beside them stands the processor's time.
 
+``--apart`` has the workers train on a share of the users each, and tell each other
+nothing: what is left of one process's time then is the machine's.
+
 ``--hosts A B`` has each worker run in a network namespace of that name, which
 ``benchmarks/narrow.sh`` makes.
 """
@@ -31,16 +34,24 @@ HERE = Path(__file__).parent
 Sample = dict[str, float]
 
 
-def measure(shape: str, batch_size: int, num_hidden: int) -> None:
+def measure(args: argparse.Namespace) -> None:
     """Be a process: train an epoch for each line that comes in, and say how it was."""
     from d2l_autorec import seed_everything, try_all_gpus
     from d2l_autorec.cluster import join
     from d2l_autorec.training import Parts, Recipe, Training
 
     team = join("dist_sync") if "DMLC_ROLE" in os.environ else None
-    train = generate(*SHAPES[shape])[0]
+    train = generate(*SHAPES[args.shape])[0]
+    if args.share:
+        number, size = args.share
+        ends = train.getnnz(axis=0).cumsum()
+        first, last = ends.searchsorted(
+            [ends[-1] * i / size for i in (number, number + 1)]
+        )
+        train = train[:, first : last + 1]
     seed_everything(0)
-    recipe = Recipe(num_hidden=num_hidden, batch_size=batch_size, num_epochs=1000)
+    sizes = {"num_hidden": args.num_hidden, "batch_size": args.batch_size}
+    recipe = Recipe(**sizes, num_epochs=1000)
     training = Training(recipe, Parts(train), try_all_gpus(), 0, team=team)
     epochs = training.epochs()
     for _ in sys.stdin:
@@ -73,6 +84,11 @@ class Side:
         self.others, self.workers = [], []
         if size == 1 and not args.hosts:
             self.workers.append(_start(command, {}, None))
+            return
+        if args.apart:
+            for number in range(size):
+                share = ["--share", str(number), str(size)]
+                self.workers.append(_start([*command, *share], {}, None))
             return
         for role in ("scheduler", "server"):
             roles = {**settings, "DMLC_ROLE": role}
@@ -150,7 +166,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
                 found["cpu_several"].append(max(x["cpu"] for x in several))
                 found["bytes"].append(bytes_sent / several[0]["steps"] / size / unit)
             losses = one[0]["loss"], several[0]["loss"]
-            assert abs(losses[0] - losses[1]) < 1e-4, losses
+            assert args.apart or abs(losses[0] - losses[1]) < 1e-4, losses
     finally:
         for side in sides:
             side.close()
@@ -176,15 +192,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, metavar="N")
     parser.add_argument("--batch-size", type=int, default=256, metavar="N")
     parser.add_argument("--num-hidden", type=int, default=500, metavar="N")
+    parser.add_argument("--apart", action="store_true", help="without any sums")
     parser.add_argument("--hosts", nargs="+", metavar="NAMESPACE")
     parser.add_argument("--address", default="127.0.0.1", help="of the first host")
     parser.add_argument("--interface", default="lo", help="to use and to count at")
     parser.add_argument("--port", type=int, default=9410, help="and the next one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--share", nargs=2, type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        measure(args.shape, args.batch_size, args.num_hidden)
+        measure(args)
         return
     row = compare(args)
     print(

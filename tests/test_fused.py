@@ -252,6 +252,14 @@ def test_what_is_forgotten_is_that_array_alone():
     assert (memory[3000:7000] == 0).all()
 
 
+@pytest.mark.parametrize("shape", [(3, 700), (700, 3), (300, 300), (5, 2**18), (1, 1)])
+def test_a_matrix_is_transposed(shape):
+    matrix = onp.random.default_rng(0).random(shape, onp.float32)
+    room = onp.zeros(matrix.size, onp.float32)
+    onp.testing.assert_array_equal(rows.transposed(matrix, room), matrix.T)
+    onp.testing.assert_array_equal(room.reshape(matrix.T.shape), matrix.T)
+
+
 def test_gradients_take_no_memory():
     net = AutoRec(64, NUM_USERS * 100)
     net.initialize(ctx=CPU)

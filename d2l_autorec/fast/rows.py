@@ -17,6 +17,8 @@ from .arrays import row_bounds
 from .compiled import in_shares, num_threads
 from .products import Cells, add_to_rows, check_fit, product
 
+# Vectors transposed at a time, which fit into the second cache.
+_BLOCK = 256
 _Encode = TypeVar("_Encode", bound=Callable[..., Any])
 _layerwise: set[Callable[..., Any]] = {AutoRec.encode}
 
@@ -130,15 +132,20 @@ def transposed(matrix: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     out = out.reshape(matrix.shape[::-1])
     # Before another thread wakes up, a small one is done.
     size = num_threads() if out.size > 2**20 else 1
-    in_shares(_copy, size, row_bounds(len(out), size), matrix.T, out)
+    in_shares(_transpose, size, row_bounds(max(out.shape), size), matrix, out)
     return out
 
 
-def _copy(
+def _transpose(
     share: int, bounds: list[tuple[int, int]], matrix: np.ndarray, out: np.ndarray
 ) -> None:
-    its = slice(*bounds[share])
-    np.copyto(out[its], matrix[its])
+    start, stop = bounds[share]
+    for first in range(start, stop, _BLOCK):
+        its = slice(first, min(first + _BLOCK, stop))
+        if len(matrix) > len(out):
+            out[:, its] = matrix[its].T
+        else:
+            out[its] = matrix[:, its].T
 
 
 def initialized(layer: gluon.nn.Dense, length: int, device: mx.Context) -> None:

@@ -205,6 +205,7 @@ assert in_threads(lambda: ask(model)) == 8 * [expected]
     )
 
 
+@pytest.mark.slow  # it compiles all loops
 def test_it_works_where_no_folder_can_be_written(tmp_path):
     package = tmp_path / "d2l_autorec"
     origin = Path(d2l_autorec.__file__).parent

@@ -55,7 +55,11 @@ def set_up(num_users, num_hidden):
 
 @pytest.mark.parametrize(
     ("source", "num_hidden", "batch_size", "num_epochs"),
-    [("small_data", 16, 16, 12), ("real_ml_100k", 500, 256, 25)],
+    [
+        ("small_data", 16, 16, 12),
+        ("real_ml_100k", 500, 256, 5),
+        pytest.param("real_ml_100k", 500, 256, 25, marks=pytest.mark.slow),
+    ],
 )
 def test_training_follows_the_book(
     request, monkeypatch, source, num_hidden, batch_size, num_epochs

@@ -407,6 +407,11 @@ def test_no_matrix_comes_in_with_an_index_outside_it(enter):
         for other in (np.ones((9, 12)), sp.csc_matrix(np.ones((9, 12)))):
             with pytest.raises(DataError, match="CSR"):
                 enter(make_run(), other)
+        for end in (8, 11):  # of fewer rows, and of more, than the shape says
+            other = sp.csr_matrix((9, 12), dtype=np.float32)
+            other.indptr = np.zeros(end, np.int32)
+            with pytest.raises(DataError, match=r"not a matrix of shape \(9, 12\)"):
+                enter(make_run(), other)
 
 
 def test_cells_beyond_the_networks_outputs_are_refused():

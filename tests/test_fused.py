@@ -23,6 +23,7 @@ from d2l_autorec.fast import (
     rows,
 )
 from d2l_autorec.fast.arrays import forget, state_of
+from d2l_autorec.fast.products import by_columns
 from d2l_autorec.loop import Losses, Step, train_epochs
 from d2l_autorec.training import MaskedRMSELoss
 
@@ -250,6 +251,15 @@ def test_what_is_forgotten_is_that_array_alone():
     assert (memory[:1000] == 1).all()
     assert (memory[9000:] == 1).all()
     assert (memory[3000:7000] == 0).all()
+
+
+def test_what_lies_behind_a_batchs_ratings_is_no_rating():
+    batch = ratings()
+    longer = batch.copy()
+    longer.data = onp.append(longer.data, onp.float32(9))
+    longer.indices = onp.append(longer.indices, onp.int32(0))
+    for found, expected in zip(by_columns(longer), by_columns(batch)):
+        onp.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("shape", [(3, 700), (700, 3), (300, 300), (5, 2**18), (1, 1)])

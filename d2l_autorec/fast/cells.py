@@ -142,7 +142,7 @@ def backward_at_some(
         The losses.
     """
     layer, device = net.encoder, inputs.ctx
-    initialized(layer, inputs.shape[1], inputs.ctx)
+    initialized(layer, inputs.shape[1], device)
     weight, bias = layer.weight.data(device), layer.bias.data(device)
     with autograd.record():
         own = npx.fully_connected(

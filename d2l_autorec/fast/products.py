@@ -74,12 +74,15 @@ def by_columns(rows: sp.csr_matrix) -> Cells:
     """
     if getattr(rows, "format", None) != "csr":
         raise DataError(f"a sparse matrix in CSR format is needed, not {type(rows)}")
-    # A batch is small, and SciPy's own checks take longer.
-    size, (num_rows, num_columns) = rows.indices.size, rows.shape
+    (num_rows, num_columns), starts = rows.shape, rows.indptr
     ends = np.zeros(num_columns + 2, np.int32)
-    found = np.empty(size, np.int32), np.empty(size, np.float32)
     ratings = rows.data.astype(np.float32, copy=False)
-    if not call(_sort, rows.indptr, rows.indices, ratings, ends, *found):
+    # A batch is small, and SciPy's own checks take longer.
+    fits = starts.size == num_rows + 1
+    fits = fits and 0 <= starts[-1] <= min(rows.indices.size, ratings.size)
+    size = starts[-1] if fits else 0
+    found = np.empty(size, np.int32), np.empty(size, np.float32)
+    if not fits or not call(_sort, starts, rows.indices, ratings, ends, *found):
         raise DataError(
             f"not a matrix of shape {rows.shape}: indices or indptr lead outside it"
         )
@@ -115,14 +118,13 @@ def _shared_out(
 @compiled()
 def _sort(starts, columns, ratings, ends, rows, found):  # type: ignore[no-untyped-def]
     # It returns no array: Numba calls Python for one, where Ctrl-C is a SystemError.
-    size = starts[-1]
-    if starts[0] or not size <= min(columns.size, ratings.size):
+    if starts[0] != 0:
         return False
     for row in range(starts.size - 1):
         if starts[row] > starts[row + 1]:
             return False
     # Of each column: where the one before ends, and then, as it fills, where it does.
-    for column in columns[:size]:
+    for column in columns[: rows.size]:
         if not 0 <= column < ends.size - 2:
             return False
         ends[column + 2] += 1

@@ -4,8 +4,8 @@ All have one thread each, train by the book's recipe on generated ratings of a r
 set's shape, and take turns, an epoch each, so that what else the machine does falls on
 both sides. Prints seconds an epoch, peak memory, and the bytes that went over an
 interface for a step and worker, in units of batch_size x num_hidden x 4, as the
-kernel's counter has them. The times are those of the fastest epoch, which other
-programs disturbed least; beside them stands the processor's time.
+kernel's counter has them. Times and ratios are medians over the turns; beside a time
+stands the processor's.
 
 ``--apart`` has the workers train on a share of the users each, and tell each other
 nothing: what is left of one process's time then is the machine's.
@@ -145,7 +145,7 @@ def sent(interface: str, host: str | None) -> int:
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
-    """Let both sides take turns; return the least that an epoch took of each."""
+    """Let both sides take turns; return the medians."""
     size = len(args.hosts or []) or args.workers
     hosts = args.hosts or [None]
     alone_args = argparse.Namespace(**{**vars(args), "hosts": None})
@@ -170,13 +170,16 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     finally:
         for side in sides:
             side.close()
-    least = {name: min(values) for name, values in found.items()}
+    # What else the machine does changes more slowly than the turns do.
+    for ratio, over, under in (
+        ("ratio", "several", "one"),
+        ("cpu_ratio", "cpu_several", "cpu_one"),
+    ):
+        found[ratio] = [a / b for a, b in zip(found[over], found[under])]
     return {
         "shape": args.shape,
         "workers": size,
-        **least,
-        "ratio": least["several"] / least["one"],
-        "cpu_ratio": least["cpu_several"] / least["cpu_one"],
+        **{name: statistics.median(values) for name, values in found.items()},
         "bytes": statistics.mean(found["bytes"]),
         "peak_one": one[0]["peak"] / 1e9,
         "peak_several": max(x["peak"] for x in several) / 1e9,

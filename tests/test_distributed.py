@@ -27,7 +27,7 @@ import pytest
 import scipy.sparse as sp
 
 from d2l_autorec import AutoRec, seed_everything
-from d2l_autorec.cluster import Team, check_environment, portion, processes
+from d2l_autorec.cluster import Team, check_environment, links, portion, processes
 from d2l_autorec.cluster.links import Links, meet
 from d2l_autorec.cluster.portion import Portion
 from d2l_autorec.commands.train import main as train_command
@@ -321,8 +321,10 @@ def at_once(function, *arguments):
         return list(threads.map(function, *arguments, timeout=LIMIT))
 
 
+@pytest.mark.parametrize("awake", [0, LIMIT])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_workers_add_up_arrays_of_any_size_alike(connect, size):
+def test_workers_add_up_arrays_of_any_size_alike(connect, monkeypatch, size, awake):
+    monkeypatch.setattr(links, "_AWAKE", awake)
     rng = onp.random.default_rng(0)
     # Fewer numbers than workers, and more than a connection takes at a time.
     shapes = [(1,), (2, 1), (3,), (0,), (700, 1000), (17, 5)]
@@ -332,9 +334,9 @@ def test_workers_add_up_arrays_of_any_size_alike(connect, size):
     ]
     expected = [sum(arrays) for arrays in zip(*given)]
 
-    def add_up(links, arrays):
+    def add_up(own, arrays):
         # The next sum begins while the last one is on its way.
-        ends = [links.start(array) for array in arrays]
+        ends = [own.start(array) for array in arrays]
         for end in ends:
             end()
 
@@ -506,7 +508,7 @@ def test_workers_draw_the_weights_of_one_process_piece_by_piece(monkeypatch, blo
 class Alone(Team):
     """A worker who has nobody to add up with."""
 
-    rank, size, is_far = 0, 1, False
+    rank, size = 0, 1
 
     def __init__(self):
         pass

@@ -6,9 +6,11 @@ and is copied several times on its way.
 
 from __future__ import annotations
 
+import os
 import secrets
 import select
 import socket
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -17,6 +19,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 _TOKEN, _RANK = 16, 4  # bytes
+# Seconds for which a worker looks out for the others before it sleeps, as who sleeps is
+# woken up late. Whoever shares its core goes first meanwhile.
+_AWAKE = 0.02
 
 
 class Links:
@@ -36,8 +41,6 @@ class Links:
     rank : int
     size : int
         Number of workers.
-    is_far : bool
-        Whether one of them is on another machine.
     """
 
     def __init__(
@@ -47,9 +50,6 @@ class Links:
         lose: Callable[[int], NoReturn],
     ) -> None:
         self.rank, self.size, self._lose = rank, len(peers) + 1, lose
-        self.is_far = any(
-            peer.getpeername()[:1] != peer.getsockname()[:1] for peer in peers.values()
-        )
         self._links = {one: _Link(one, peers[one]) for one in sorted(peers)}
         self._rooms: defaultdict[int, list[np.ndarray]] = defaultdict(list)
 
@@ -110,8 +110,12 @@ class Links:
             pass
 
         def finish() -> None:
+            sleeps = time.monotonic() + _AWAKE
             while any(piece.rest for piece in pieces):
-                self._advance(None)
+                if time.monotonic() >= sleeps:
+                    self._advance(None)
+                elif not self._advance(0):
+                    os.sched_yield()
 
         return finish
 

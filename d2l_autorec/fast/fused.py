@@ -93,13 +93,9 @@ class FusedStep(SparseStep):
     share : callable or None
         Begins to add up an array over workers who have some of the users each; what it
         returns waits for the sum, and writes it there.
-    puts_off : bool
-        Whether the decoder's weights are updated while a sum is on its way, which
-        takes longer than when what that takes is at hand, but less than a network.
     """
 
     share: Callable[[np.ndarray], Callable[[], None]] | None = None
-    puts_off = False
 
     @staticmethod
     def fits(
@@ -212,12 +208,9 @@ class Learner:
         else:
             total, errors = self._losses(cells, hidden[:, : layers.num_units])
         parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
-        arrays = cells, errors, hidden, decoder, rates
-        modes = parts, is_squared, not step.puts_off
-        total += float(sum(in_shares(_train_decoder, num_shares, *arrays, *modes)))
+        arrays = cells, errors, hidden, decoder, rates, parts, is_squared
+        total += float(sum(in_shares(_train_decoder, num_shares, *arrays)))
         sums = begin_sums(parts, step)
-        if step.puts_off:
-            in_shares(_update_decoder, num_shares, *arrays)
 
         def end() -> None:
             d_sums = layers.backward(sums())
@@ -328,7 +321,7 @@ def train_bias(share, size, d_sums, bias, rates):  # type: ignore[no-untyped-def
 
 @product
 def _train_decoder(  # type: ignore[no-untyped-def]
-    share, cells, errors, hidden, decoder, rates, d_hidden, is_squared, at_once
+    share, cells, errors, hidden, decoder, rates, d_hidden, is_squared
 ):
     weight, bias = decoder
     # As long as a row of `hidden`, so that no part of a row is left over.
@@ -347,26 +340,10 @@ def _train_decoder(  # type: ignore[no-untyped-def]
             error += bias.weight[column] - cells.ratings[its]
             loss += (error * error).sum() / 2
         add_to_rows(d_hidden[share], rows, error, vector)
-        if at_once:
-            d_bias[column - first] = error.sum()
-            _learn(weight, column, hidden, rows, error, gradient, rates.weight)
-    if at_once:
-        update_part(bias, first, stop, d_bias, rates.bias)
-    return loss
-
-
-@product
-def _update_decoder(share, cells, errors, hidden, decoder, rates):  # type: ignore[no-untyped-def]
-    weight, bias = decoder
-    gradient = np.empty(hidden.shape[1], np.float32)
-    first, stop = cells.bounds[share], cells.bounds[share + 1]
-    d_bias = np.empty(stop - first, np.float32)
-    for column in range(first, stop):
-        its = slice(cells.starts[column], cells.starts[column + 1])
-        rows, error = cells.rows[its], errors[its]
         d_bias[column - first] = error.sum()
         _learn(weight, column, hidden, rows, error, gradient, rates.weight)
     update_part(bias, first, stop, d_bias, rates.bias)
+    return loss
 
 
 @part

@@ -81,7 +81,7 @@ class MXNetFinder:
                     load(module)
                 warnings.filterwarnings("ignore", module=r"mxnet\.")
                 _mend_split(module)
-                if "DMLC_ROLE" not in os.environ and not _has_cuda(module):
+                if not _has_cuda(module):
                     _start_engine(module)
 
         spec.loader.exec_module = load_ready  # type: ignore[method-assign]

@@ -100,11 +100,11 @@ def prepare() -> None:
         If a scheduler or server is not told who takes part, and where; or if a
         scheduler cannot have its ports.
     """
-    # A process that started this one may have chosen the other engine for itself.
-    os.environ.pop("MXNET_ENGINE_TYPE", None)
     role = os.environ["DMLC_ROLE"]
     if role == "worker":
         return
+    # A process that started this one may have chosen the other engine for itself.
+    os.environ.pop("MXNET_ENGINE_TYPE", None)
     check_environment()
     watch = Watch()
     if role == "scheduler":

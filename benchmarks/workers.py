@@ -171,11 +171,9 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         for side in sides:
             side.close()
     # What else the machine does changes more slowly than the turns do.
-    for ratio, over, under in (
-        ("ratio", "several", "one"),
-        ("cpu_ratio", "cpu_several", "cpu_one"),
-    ):
-        found[ratio] = [a / b for a, b in zip(found[over], found[under])]
+    for kind in ("", "cpu_"):
+        pairs = zip(found[f"{kind}several"], found[f"{kind}one"])
+        found[f"{kind}ratio"] = [several_s / one_s for several_s, one_s in pairs]
     return {
         "shape": args.shape,
         "workers": size,

@@ -78,8 +78,8 @@ def by_columns(rows: sp.csr_matrix) -> Cells:
     ends = np.zeros(num_columns + 2, np.int32)
     ratings = rows.data.astype(np.float32, copy=False)
     # A batch is small, and SciPy's own checks take longer.
-    fits = starts.size == num_rows + 1
-    fits = fits and 0 <= starts[-1] <= min(rows.indices.size, ratings.size)
+    stored = min(rows.indices.size, ratings.size)
+    fits = starts.size == num_rows + 1 and 0 <= starts[-1] <= stored
     size = starts[-1] if fits else 0
     found = np.empty(size, np.int32), np.empty(size, np.float32)
     if not fits or not call(_sort, starts, rows.indices, ratings, ends, *found):

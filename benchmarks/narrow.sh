@@ -7,7 +7,7 @@
 # again.
 set -eu
 rate=${RATE:-1gbit} delay=${DELAY:-0.0005} python=${PYTHON:-python}
-a=autorec-a-$$ b=autorec-b-$$ here=$(dirname "$0") wire=
+a=autorec-a-$$ b=autorec-b-$$ here=$(dirname "$0") holder=
 
 skip() {
     echo "skipped: $1"
@@ -17,18 +17,14 @@ skip() {
 for tool in ip tc; do
     command -v $tool > /dev/null || skip "there is no $tool (iproute2)"
 done
-[ -c /dev/net/tun ] || skip "there is no /dev/net/tun"
-trap '[ -z "$wire" ] || kill $wire || :; ip netns del $a 2> /dev/null || :
+trap '[ -z "$holder" ] || kill $holder || :; ip netns del $a 2> /dev/null || :
     ip netns del $b 2> /dev/null || :' EXIT
 trap 'exit 1' INT TERM HUP
 ip netns add "$a" 2> /dev/null || skip "network namespaces are not allowed here"
 ip netns add "$b"
-"$python" "$here/wire.py" "$a" "$b" "$delay" &
-wire=$!
-until ip -n "$b" link show eth0 > /dev/null 2>&1; do
-    kill -0 $wire 2> /dev/null || skip "virtual interfaces are not allowed here"
-    sleep 0.1
-done
+ip link add eth0 netns "$a" type veth peer name eth0 netns "$b" 2> /dev/null ||
+    skip "virtual interfaces are not allowed here"
+holder=$("$python" "$here/delay.py" "$delay" "$a" "$b") || skip "packets cannot be delayed"
 for host in "$a 1" "$b 2"; do
     name=${host% *}
     ip -n "$name" link set lo up

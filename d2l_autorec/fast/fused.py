@@ -92,7 +92,8 @@ class FusedStep(SparseStep):
     ----------
     share : callable or None
         Begins to add up an array over workers who have some of the users each; what it
-        returns waits for the sum, and writes it there.
+        returns waits for the sum, and writes it there. The decoder's weights are
+        updated meanwhile.
     """
 
     share: Callable[[np.ndarray], Callable[[], None]] | None = None
@@ -209,8 +210,12 @@ class Learner:
             total, errors = self._losses(cells, hidden[:, : layers.num_units])
         parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
         arrays = cells, errors, hidden, decoder, rates, parts, is_squared
-        total += float(sum(in_shares(_train_decoder, num_shares, *arrays)))
+        at_once = not step.share
+        losses = in_shares(_train_decoder, num_shares, *arrays, True, at_once)
+        total += float(sum(losses))
         sums = begin_sums(parts, step)
+        if not at_once:
+            in_shares(_train_decoder, num_shares, *arrays, False, True)
 
         def end() -> None:
             d_sums = layers.backward(sums())
@@ -321,8 +326,9 @@ def train_bias(share, size, d_sums, bias, rates):  # type: ignore[no-untyped-def
 
 @product
 def _train_decoder(  # type: ignore[no-untyped-def]
-    share, cells, errors, hidden, decoder, rates, d_hidden, is_squared
+    share, cells, errors, hidden, decoder, rates, d_hidden, is_squared, finds, learns
 ):
+    # Finds the errors and the gradient of `hidden`; learns from them.
     weight, bias = decoder
     # As long as a row of `hidden`, so that no part of a row is left over.
     vector = np.zeros(hidden.shape[1], np.float32)
@@ -330,19 +336,23 @@ def _train_decoder(  # type: ignore[no-untyped-def]
     first, stop = cells.bounds[share], cells.bounds[share + 1]
     d_bias = np.empty(stop - first, np.float32)
     loss = 0.0
-    d_hidden[share] = 0
+    if finds:
+        d_hidden[share] = 0
     for column in range(first, stop):
         its = slice(cells.starts[column], cells.starts[column + 1])
         rows, error = cells.rows[its], errors[its]
-        vector[: weight.weight.shape[1]] = weight.weight[column]
-        if is_squared:
-            dot_rows(hidden, rows, vector, error)
-            error += bias.weight[column] - cells.ratings[its]
-            loss += (error * error).sum() / 2
-        add_to_rows(d_hidden[share], rows, error, vector)
-        d_bias[column - first] = error.sum()
-        _learn(weight, column, hidden, rows, error, gradient, rates.weight)
-    update_part(bias, first, stop, d_bias, rates.bias)
+        if finds:
+            vector[: weight.weight.shape[1]] = weight.weight[column]
+            if is_squared:
+                dot_rows(hidden, rows, vector, error)
+                error += bias.weight[column] - cells.ratings[its]
+                loss += (error * error).sum() / 2
+            add_to_rows(d_hidden[share], rows, error, vector)
+        if learns:
+            d_bias[column - first] = error.sum()
+            _learn(weight, column, hidden, rows, error, gradient, rates.weight)
+    if learns:
+        update_part(bias, first, stop, d_bias, rates.bias)
     return loss
 
 

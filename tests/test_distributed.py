@@ -62,7 +62,7 @@ class Cluster:
         self._alarm = threading.Timer(LIMIT, self.kill)
         self._alarm.start()
 
-    def start(self, name, *command):
+    def start(self, name, *command, **settings):
         """Start the process of a name that begins with its role."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("DMLC_")}
         environment |= {
@@ -74,6 +74,7 @@ class Cluster:
             "DMLC_NUM_SERVER": "1",
             "DMLC_NUM_WORKER": "2",
             **self.settings,
+            **settings,
         }
         self.processes[name] = subprocess.Popen(
             [sys.executable, *command],
@@ -178,19 +179,24 @@ MANY = {
 
 
 @pytest.mark.parametrize(
-    ("num_workers", "recipes"),
+    ("num_workers", "recipes", "far"),
     [
-        (2, FEW),
-        *(pytest.param(n, MANY, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
+        (2, FEW, False),
+        (2, {"book": {}}, True),
+        *(pytest.param(n, MANY, False, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
+        pytest.param(2, MANY, True, marks=pytest.mark.slow),
     ],
 )
 def test_workers_do_what_one_process_does(
-    make_cluster, short_pretraining, num_workers, recipes
+    make_cluster, short_pretraining, num_workers, recipes, far
 ):
+    if far and sys.platform != "linux":
+        pytest.skip("asks for several addresses of this machine, which Linux has")
     cluster = make_cluster(DMLC_NUM_WORKER=str(num_workers))
     workers = [f"worker {i}" for i in range(num_workers)]
-    for name in ("scheduler", "server", *workers):
-        cluster.start(name, *TRAINING, json.dumps([*recipes.values()]))
+    for number, name in enumerate(("scheduler", "server", *workers)):
+        own = {"DMLC_NODE_HOST": f"127.0.0.{1 + number}"} if far else {}
+        cluster.start(name, *TRAINING, json.dumps([*recipes.values()]), **own)
     from distributed_training import train  # meanwhile
 
     alone = [train(recipe) for recipe in recipes.values()]
@@ -508,7 +514,7 @@ def test_workers_draw_the_weights_of_one_process_piece_by_piece(monkeypatch, blo
 class Alone(Team):
     """A worker who has nobody to add up with."""
 
-    rank, size = 0, 1
+    rank, size, is_far = 0, 1, False
 
     def __init__(self):
         pass

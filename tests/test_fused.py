@@ -146,8 +146,10 @@ def test_any_loss_will_do(loss):
     assert_same(found, train(SparseStep, average, **settings))
 
 
-class Shared(FusedStep):
-    """The step of a worker who has all the users, and whose sums take their time."""
+class PutOff(FusedStep):
+    """The step of a worker who has all the users, and whose sums travel far."""
+
+    puts_off = True
 
     @staticmethod
     def share(array):
@@ -158,7 +160,7 @@ class Shared(FusedStep):
 @pytest.mark.parametrize("loss", [None, gluon.loss.L1Loss()])
 @pytest.mark.parametrize("make", [book, average])
 def test_what_is_done_while_a_sum_travels_comes_to_the_same(make, loss):
-    assert_same(train(Shared, make, loss), train(FusedStep, make, loss))
+    assert_same(train(PutOff, make, loss), train(FusedStep, make, loss))
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

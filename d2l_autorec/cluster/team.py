@@ -37,12 +37,14 @@ class Team:
         Of this worker, from 0.
     size : int
         Number of workers.
+    is_far : bool
+        Whether one of them is on another machine.
     """
 
     def __init__(self, links: Links, watch: Watch) -> None:
         self._links, self._watch = links, watch
         self._interrupted = False
-        self.rank, self.size = links.rank, links.size
+        self.rank, self.size, self.is_far = links.rank, links.size, links.is_far
 
     def share_out(self, rows: sp.csr_matrix, num_steps: float) -> Portion:
         """Share columns out over the workers.

@@ -92,11 +92,14 @@ class FusedStep(SparseStep):
     ----------
     share : callable or None
         Begins to add up an array over workers who have some of the users each; what it
-        returns waits for the sum, and writes it there. The decoder's weights are
-        updated meanwhile.
+        returns waits for the sum, and writes it there.
+    puts_off : bool
+        Whether the decoder's weights are updated while a sum is on its way. That takes
+        longer than when what it takes is at hand, but less than a network does.
     """
 
     share: Callable[[np.ndarray], Callable[[], None]] | None = None
+    puts_off = False
 
     @staticmethod
     def fits(
@@ -210,11 +213,10 @@ class Learner:
             total, errors = self._losses(cells, hidden[:, : layers.num_units])
         parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
         arrays = cells, errors, hidden, decoder, rates, parts, is_squared
-        at_once = not step.share
-        losses = in_shares(_train_decoder, num_shares, *arrays, True, at_once)
+        losses = in_shares(_train_decoder, num_shares, *arrays, True, not step.puts_off)
         total += float(sum(losses))
         sums = begin_sums(parts, step)
-        if not at_once:
+        if step.puts_off:
             in_shares(_train_decoder, num_shares, *arrays, False, True)
 
         def end() -> None:

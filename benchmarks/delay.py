@@ -24,10 +24,11 @@ import numpy as np
 
 # Of Linux: linux/netfilter/nfnetlink_queue.h, linux/netfilter_ipv4/ip_tables.h
 NETFILTER, PACKET, VERDICT, CONFIG = 12, 0x300, 0x301, 0x302
+REQUEST, ACKNOWLEDGE = 1, 4
 COMMAND, PARAMETERS, LENGTH, MASK, FLAGS = 1, 2, 3, 4, 5  # of a CONFIG
 TABLE, BEFORE_ROUTING, OUT = 64, 0, 3
 WAIT_NOT, TIMER_SLACK = 0x40, 29
-AT_ONCE = 2**16  # packets that may wait
+AT_ONCE = 2**14  # packets that may wait in a namespace
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 _address, _int = ctypes.c_size_t, ctypes.c_int
@@ -45,13 +46,20 @@ send = _function("send", _int, _address, ctypes.c_size_t, _int)
 read_clock = _function("clock_gettime", _int, _address)
 
 
-def message(kind: int, *attributes: tuple[int, bytes]) -> bytes:
+def message(kind: int, flags: int, *attributes: tuple[int, bytes]) -> bytes:
     """Make a message for the queue of packets."""
     body = bytes(4)
     for number, value in attributes:
         body += struct.pack("=HH", 4 + len(value), number) + value
         body += bytes(-len(body) % 4)
-    return struct.pack("=IHHII", 16 + len(body), kind, 1, 0, 0) + body
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body
+
+
+def configure(queue: socket.socket, *attributes: tuple[int, bytes]) -> None:
+    """Set a queue up."""
+    queue.send(message(CONFIG, REQUEST | ACKNOWLEDGE, *attributes))
+    if error := -struct.unpack_from("=i", queue.recv(2**12), 16)[0]:
+        raise OSError(error, os.strerror(error))
 
 
 def queue_up() -> None:
@@ -62,13 +70,14 @@ def queue_up() -> None:
         match = struct.pack("=16x16s16x16s16x4x", interface.encode(), mask)
         return struct.pack("=84s4xHH4x16x", match, 112, 112 + len(target)) + target
 
+    wait = entry("eth0", struct.pack("=H29sBH6x", 40, b"NFQUEUE", 0, 0))
     accept = entry("", struct.pack("=H29sBi4x", 40, b"", 0, -2))
-    rules = entry("eth0", struct.pack("=H29sBH6x", 40, b"NFQUEUE", 0, 0)) + accept
-    ends = 0, len(rules) - len(accept), len(rules), len(rules) + len(accept)
-    rules += accept + entry("", struct.pack("=H29sB30s2x", 64, b"ERROR", 0, b"ERROR"))
-    chains = 1 << BEFORE_ROUTING | 1 << OUT
-    first, last = (ends[0], 0, 0, ends[2], 0), (ends[1], 0, 0, ends[2], 0)
+    end = entry("", struct.pack("=H29sB30s2x", 64, b"ERROR", 0, b"ERROR"))
+    # Two chains, before routing and on the way out, each with what holds for the rest.
+    rules, out = wait + accept + accept + end, len(wait) + len(accept)
+    first, last = (0, 0, 0, out, 0), (len(wait), 0, 0, out, 0)
     counters = ctypes.create_string_buffer(16 * 3)  # of the rules until now
+    chains = 1 << BEFORE_ROUTING | 1 << OUT
     head = struct.pack("=32sIII", b"raw", chains, 4, len(rules))
     head += struct.pack("=10II", *first, *last, 3)
     table = head + struct.pack("P", ctypes.addressof(counters)) + rules
@@ -83,11 +92,11 @@ def enter(namespace: str) -> socket.socket:
             raise OSError(ctypes.get_errno(), namespace)
     queue = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
     queue.bind((0, 0))
-    queue.send(message(CONFIG, (COMMAND, struct.pack(">BBH", 1, 0, 0))))
+    configure(queue, (COMMAND, struct.pack(">BBH", 1, 0, 0)))
     # Tell of each packet, as large as it is, without what is in it.
     numbers = ((LENGTH, AT_ONCE), (MASK, 4), (FLAGS, 4))
     values = ((number, struct.pack(">I", value)) for number, value in numbers)
-    queue.send(message(CONFIG, (PARAMETERS, struct.pack(">IB", 0, 1)), *values))
+    configure(queue, (PARAMETERS, struct.pack(">IB", 0, 1)), *values)
     queue_up()
     return queue
 
@@ -103,26 +112,26 @@ def now(time):  # type: ignore[no-untyped-def]
 def answer(queues, delay, verdict):  # type: ignore[no-untyped-def]
     """Let each packet go when its time has come."""
     # Of packets: when it goes, where, and its number there.
-    waiting = np.zeros((AT_ONCE, 3), np.int64)
-    first = stop = 0
+    waiting = np.zeros((AT_ONCE * len(queues), 3), np.int64)
+    first, stop, size = 0, 0, len(waiting)
     asked = np.zeros((len(queues), 2), np.int32)  # descriptor, events
     asked[:, 0], asked[:, 1] = queues, 1
     told, time = np.zeros(2**12, np.int32), np.zeros(2, np.int64)
     while True:
         time[0], time[1] = 3600, 0
         if first < stop:
-            rest = max(0, waiting[first % AT_ONCE, 0] - now(time))
+            rest = max(0, waiting[first % size, 0] - now(time))
             time[0], time[1] = rest // 1_000_000_000, rest % 1_000_000_000
         poll(asked.ctypes.data, len(queues), time.ctypes.data, 0)
         for queue in queues:
             while receive(queue, told.ctypes.data, told.nbytes, WAIT_NOT) > 0:
                 if told[1] & 0xFFFF == PACKET:
-                    place = stop % AT_ONCE
+                    place = stop % size
                     waiting[place, 0] = now(time) + delay
                     waiting[place, 1], waiting[place, 2] = queue, told[6]
                     stop += 1
-        while first < stop and waiting[first % AT_ONCE, 0] <= now(time):
-            place = first % AT_ONCE
+        while first < stop and waiting[first % size, 0] <= now(time):
+            place = first % size
             verdict[-1] = waiting[place, 2]
             send(waiting[place, 1], verdict.ctypes.data, verdict.nbytes, 0)
             first += 1
@@ -133,7 +142,7 @@ def main() -> None:
     delay = int(float(sys.argv[1]) * 1e9)
     queues = [enter(namespace) for namespace in sys.argv[2:]]
     descriptors = np.array([queue.fileno() for queue in queues], np.int32)
-    accept = message(VERDICT, (2, struct.pack(">II", 1, 0)))
+    accept = message(VERDICT, REQUEST, (2, struct.pack(">II", 1, 0)))
     verdict = np.frombuffer(accept, np.int32).copy()
     answer.compile((numba.typeof(descriptors), numba.int64, numba.typeof(verdict)))
     if number := os.fork():

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import socket
 import struct
 import sys
+import time
 from contextlib import suppress
+from ctypes import c_int, c_size_t
 
 import numba
 import numpy as np
@@ -26,12 +29,12 @@ import numpy as np
 NETFILTER, PACKET, VERDICT, CONFIG = 12, 0x300, 0x301, 0x302
 REQUEST, ACKNOWLEDGE = 1, 4
 COMMAND, PARAMETERS, LENGTH, MASK, FLAGS = 1, 2, 3, 4, 5  # of a CONFIG
+WHOLE = 4  # of the FLAGS: a packet is not cut up to be told of
 TABLE, BEFORE_ROUTING, OUT = 64, 0, 3
-WAIT_NOT, TIMER_SLACK = 0x40, 29
+TIMER_SLACK = 29
+NOW, INCOMING, CLOCK = int(socket.MSG_DONTWAIT), select.POLLIN, time.CLOCK_MONOTONIC
 AT_ONCE = 2**14  # packets that may wait in a namespace
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-_address, _int = ctypes.c_size_t, ctypes.c_int
 
 
 def _function(name: str, *types: type) -> object:
@@ -40,10 +43,11 @@ def _function(name: str, *types: type) -> object:
     return function
 
 
-poll = _function("ppoll", _address, ctypes.c_size_t, _address, _address)
-receive = _function("recv", _int, _address, ctypes.c_size_t, _int)
-send = _function("send", _int, _address, ctypes.c_size_t, _int)
-read_clock = _function("clock_gettime", _int, _address)
+# An address is a number here.
+poll = _function("ppoll", c_size_t, c_size_t, c_size_t, c_size_t)
+receive = _function("recv", c_int, c_size_t, c_size_t, c_int)
+send = _function("send", c_int, c_size_t, c_size_t, c_int)
+read_clock = _function("clock_gettime", c_int, c_size_t)
 
 
 def message(kind: int, flags: int, *attributes: tuple[int, bytes]) -> bytes:
@@ -93,8 +97,8 @@ def enter(namespace: str) -> socket.socket:
     queue = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
     queue.bind((0, 0))
     configure(queue, (COMMAND, struct.pack(">BBH", 1, 0, 0)))
-    # Tell of each packet, as large as it is, without what is in it.
-    numbers = ((LENGTH, AT_ONCE), (MASK, 4), (FLAGS, 4))
+    # Tell of each packet, without what is in it.
+    numbers = ((LENGTH, AT_ONCE), (MASK, WHOLE), (FLAGS, WHOLE))
     values = ((number, struct.pack(">I", value)) for number, value in numbers)
     configure(queue, (PARAMETERS, struct.pack(">IB", 0, 1)), *values)
     queue_up()
@@ -102,10 +106,10 @@ def enter(namespace: str) -> socket.socket:
 
 
 @numba.njit
-def now(time):  # type: ignore[no-untyped-def]
+def now(moment):  # type: ignore[no-untyped-def]
     """Read the clock: nanoseconds."""
-    read_clock(1, time.ctypes.data)
-    return time[0] * 1_000_000_000 + time[1]
+    read_clock(CLOCK, moment.ctypes.data)
+    return moment[0] * 1_000_000_000 + moment[1]
 
 
 @numba.njit
@@ -115,22 +119,22 @@ def answer(queues, delay, verdict):  # type: ignore[no-untyped-def]
     waiting = np.zeros((AT_ONCE * len(queues), 3), np.int64)
     first, stop, size = 0, 0, len(waiting)
     asked = np.zeros((len(queues), 2), np.int32)  # descriptor, events
-    asked[:, 0], asked[:, 1] = queues, 1
-    told, time = np.zeros(2**12, np.int32), np.zeros(2, np.int64)
+    asked[:, 0], asked[:, 1] = queues, INCOMING
+    told, moment = np.zeros(2**12, np.int32), np.zeros(2, np.int64)
     while True:
-        time[0], time[1] = 3600, 0
+        moment[0], moment[1] = 3600, 0
         if first < stop:
-            rest = max(0, waiting[first % size, 0] - now(time))
-            time[0], time[1] = rest // 1_000_000_000, rest % 1_000_000_000
-        poll(asked.ctypes.data, len(queues), time.ctypes.data, 0)
+            rest = max(0, waiting[first % size, 0] - now(moment))
+            moment[0], moment[1] = rest // 1_000_000_000, rest % 1_000_000_000
+        poll(asked.ctypes.data, len(queues), moment.ctypes.data, 0)
         for queue in queues:
-            while receive(queue, told.ctypes.data, told.nbytes, WAIT_NOT) > 0:
+            while receive(queue, told.ctypes.data, told.nbytes, NOW) > 0:
                 if told[1] & 0xFFFF == PACKET:
                     place = stop % size
-                    waiting[place, 0] = now(time) + delay
+                    waiting[place, 0] = now(moment) + delay
                     waiting[place, 1], waiting[place, 2] = queue, told[6]
                     stop += 1
-        while first < stop and waiting[first % size, 0] <= now(time):
+        while first < stop and waiting[first % size, 0] <= now(moment):
             place = first % size
             verdict[-1] = waiting[place, 2]
             send(waiting[place, 1], verdict.ctypes.data, verdict.nbytes, 0)

@@ -146,10 +146,8 @@ def test_any_loss_will_do(loss):
     assert_same(found, train(SparseStep, average, **settings))
 
 
-class PutOff(FusedStep):
-    """The step of a worker who has all the users, and whose sums travel far."""
-
-    puts_off = True
+class Shared(FusedStep):
+    """The step of a worker who has all the users, and whose sums take their time."""
 
     @staticmethod
     def share(array):
@@ -157,10 +155,17 @@ class PutOff(FusedStep):
         return lambda: onp.testing.assert_array_equal(array, on_its_way)
 
 
+class PutOff(Shared):
+    """The step of one whose sums travel far."""
+
+    puts_off = True
+
+
+@pytest.mark.parametrize("step", [Shared, PutOff])
 @pytest.mark.parametrize("loss", [None, gluon.loss.L1Loss()])
 @pytest.mark.parametrize("make", [book, average])
-def test_what_is_done_while_a_sum_travels_comes_to_the_same(make, loss):
-    assert_same(train(PutOff, make, loss), train(FusedStep, make, loss))
+def test_what_is_done_while_a_sum_travels_comes_to_the_same(make, loss, step):
+    assert_same(train(step, make, loss), train(FusedStep, make, loss))
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

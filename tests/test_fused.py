@@ -67,6 +67,18 @@ def average():
     return Average([book(), deep()])
 
 
+def wide():
+    return AutoRec(200, NUM_USERS, 0.5)
+
+
+def wide_average():
+    return Average([wide(), wide()])
+
+
+def mixed_average():
+    return Average([wide(), DeepAutoRec((200, 3, 200), NUM_USERS, 0.5, "tanh")])
+
+
 class OnOthers(SparseStep):
     """The book's step on rows of a rating each, which lack this very rating."""
 
@@ -107,7 +119,8 @@ def train(kind, make, loss=None, optimizer="fusedadam", cells_per_row=None, empt
     step = kind(net, loss or gluon.loss.L2Loss(), trainer, CPU, *extra)
     batches = row_batches(ratings(empty), 5, sparse=True)
     losses = []
-    for _ in range(3):
+    for epoch in range(3):
+        getattr(step, "seed", seed_everything)(epoch)
         for batch in batches:
             step(batch)
         losses.append(step.finish())
@@ -126,11 +139,33 @@ def assert_same(found, expected):
         onp.testing.assert_allclose(array, reference, atol=1e-4 * size + 1e-9)
 
 
-@pytest.mark.parametrize("make", [book, balanced, all_kept, deep, bounded, average])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(book, balanced, all_kept, deep, bounded, average),
+        *(wide, wide_average, mixed_average),
+    ],
+)
 def test_it_learns_what_the_sparse_step_learns(make):
     found, expected = train(FusedStep, make), train(SparseStep, make)
     assert FusedStep.fits(*found[:2], CPU)
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "draws"),
+    # Three epochs of five steps.
+    [(wide, 3), (wide_average, 3), (book, 3 * 5), (mixed_average, 3 * 5 * (1 + 3))],
+)
+def test_mxnet_draws_once_an_epoch_if_only_for_dropout(make, draws, monkeypatch):
+    calls, forward = [], gluon.nn.Dropout.hybrid_forward
+    monkeypatch.setattr(
+        gluon.nn.Dropout,
+        "hybrid_forward",
+        lambda *args: calls.append(args) or forward(*args),
+    )
+    train(FusedStep, make)
+    assert len(calls) == draws
 
 
 def test_it_learns_what_the_books_step_learns():

@@ -1,8 +1,8 @@
 """What is between an encoder's sums and the last hidden layer, forward and backward.
 
 MXNet computes it, but for one layer of sigmoid units, which is the book's: there loops
-take a quarter of the time. The units that dropout keeps are drawn by MXNet in any case,
-so that a seed means the same.
+take a quarter of the time. The units that dropout keeps are those that MXNet draws in
+any case, so that a seed means the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .._mxnet import autograd, gluon, mx
 from ..model import AutoRec
 from .arrays import aligned, dense, on_device, view
 from .compiled import compiled, in_shares, num_threads
+from .draws import Draws
 from .products import by_columns
 from .rows import (
     balanced,
@@ -60,8 +61,14 @@ class Between:
         self.net, self.num_rows, self.num_units = net, num_rows, num_sums
         self.d_sums, self.hidden = aligned(num_rows, num_sums), aligned(0, 0)
 
-    def prepare(self) -> None:
-        """Do what does not depend on the sums, which may be on their way."""
+    def prepare(self, draws: Draws) -> None:
+        """Do what does not depend on the sums, which may be on their way.
+
+        Parameters
+        ----------
+        draws : Draws
+            Of the training.
+        """
 
     def forward(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Compute the last hidden layer, when it is prepared.
@@ -124,7 +131,7 @@ class OneSigmoid(Between):
 
     def __init__(self, net: AutoRec, num_rows: int, num_sums: int) -> None:
         super().__init__(net, num_rows, num_sums)
-        self.kept = self.all_kept = mx.np.ones((num_rows, num_sums))
+        self.kept = np.ones((num_rows, num_sums), np.float32)
         self.hidden = aligned(num_rows, num_sums)
         # Before another thread wakes up, a small one is done.
         self.num_shares = num_threads() if num_rows * num_sums > 2**17 else 1
@@ -140,15 +147,14 @@ class OneSigmoid(Between):
             and not len(getattr(net, "deeper", ()))
         )
 
-    def prepare(self) -> None:
+    def prepare(self, draws: Draws) -> None:
         """Draw the units to keep, as `Between.prepare`."""
         if self.net.dropout._rate:
-            with autograd.train_mode():
-                self.kept = self.net.dropout(self.all_kept)
+            draws.keep(self.net.dropout, self.kept)
 
     def forward(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Compute the hidden layer, as `Between.forward`."""
-        arrays = parts, bias, view(self.kept), self.hidden
+        arrays = parts, bias, self.kept, self.hidden
         in_shares(_activate, self.num_shares, self.num_shares, *arrays)
         return self.hidden
 
@@ -161,7 +167,7 @@ class OneSigmoid(Between):
 
     def predict(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Compute the hidden layer with all units, as `Between.predict`."""
-        self.kept = self.all_kept
+        self.kept[...] = 1
         return self.forward(parts, bias)[:, : bias.size]
 
 

@@ -18,9 +18,10 @@ from .._mxnet import gluon, mx, one_at_a_time
 from ..model import AutoRec
 from .adam import FusedAdam, Rates, adam
 from .arrays import aligned, forget, state_of, view
-from .between import Between, between
+from .between import Between, OneSigmoid, between
 from .cells import is_known, losses_at, members
 from .compiled import in_shares
+from .draws import Draws
 from .products import (
     Cells,
     add_rows,
@@ -96,6 +97,8 @@ class FusedStep(SparseStep):
     puts_off : bool
         Whether the decoder's weights are updated while a sum is on its way. That takes
         longer than when what it takes is at hand, but less than a network does.
+    draws : Draws
+        For all its networks.
     """
 
     share: Callable[[np.ndarray], Callable[[], None]] | None = None
@@ -129,10 +132,18 @@ class FusedStep(SparseStep):
         super().__init__(*args)
         self._learners = [self.learner(net) for net in members(self.net)]
         self._divisor = 0.0  # of the last batch's gradients, until its step ends
+        self.draws = Draws()
 
     def learner(self, net: AutoRec) -> Learner:
         """Make what trains a network."""
         return Learner(net, self)
+
+    def seed(self, seed: int) -> None:
+        """Begin an epoch's draws, as `SparseStep.seed`."""
+        super().seed(seed)
+        # Other networks have MXNet draw between two of these draws.
+        drawn = all(map(OneSigmoid.fits, members(self.net)))
+        self.draws.begin(seed if drawn else None)
 
     @one_at_a_time
     def __call__(self, batch: sp.csr_matrix) -> None:
@@ -201,7 +212,7 @@ class Learner:
         multiply(inputs, encoder.weight.weight, parts)
         bias = encoder.bias.weight
         sums = begin_sums(parts, step)
-        layers.prepare()
+        layers.prepare(step.draws)
         hidden = layers.forward(sums(), bias)
         # Its weights are drawn after what dropout draws, as in a forward pass.
         decoder = self._layer(net.decoder, layers.num_units)

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
 from ..data import checked
-from ..loop import Losses, Step
+from ..loop import Losses, Step, seed_everything
 from .arrays import dense, row_bounds
 from .cells import backward_at, members
 
@@ -42,6 +42,16 @@ class SparseStep(Step):
     ) -> None:
         super().__init__(net, loss, trainer, devices)
         self.cells_per_row = cells_per_row
+
+    def seed(self, seed: int) -> None:
+        """Begin an epoch's draws.
+
+        Parameters
+        ----------
+        seed : int
+            As for `seed_everything`.
+        """
+        seed_everything(seed)
 
     def backward(self, batch: sp.csr_matrix) -> Losses:
         """Compute the losses of a batch's ratings, and the gradients on each device."""

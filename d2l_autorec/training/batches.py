@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ class SeededBatches:
         Of the training; None lets the generators just run on.
     trained : int
         Epochs that an earlier training did, with the same seed.
+    begin : callable
+        Given an epoch's seed.
     """
 
     def __init__(
@@ -32,8 +34,9 @@ class SeededBatches:
         loader: gluon.data.DataLoader,
         seed: int | None,
         trained: int = 0,
+        begin: Callable[[int], object] = seed_everything,
     ) -> None:
-        self.loader, self.seed = loader, seed
+        self.loader, self.seed, self.begin = loader, seed, begin
         self.epoch, self.trained = 0, trained
 
     def __iter__(self) -> Iterator[Any]:
@@ -51,4 +54,4 @@ class SeededBatches:
         if self.seed is None:
             return
         sequence = np.random.SeedSequence([self.seed, self.epoch])
-        seed_everything(int(sequence.generate_state(1)[0] >> 1))
+        self.begin(int(sequence.generate_state(1)[0] >> 1))

@@ -340,9 +340,8 @@ class Training:
             self.devices,
             None if recipe.loss == "book" else rows.nnz / rows.shape[0],
         )
-        self.batches = SeededBatches(
-            row_batches(own, batch_size, shuffle=True, sparse=True), seed, trained
-        )
+        loader = row_batches(own, batch_size, shuffle=True, sparse=True)
+        self.batches = SeededBatches(loader, seed, trained, self.step.seed)
         if self.portion:
             # The weights, which the first step makes, have the room of all this then.
             if recipe.cold == "biases":

@@ -67,6 +67,11 @@ def test_mxnet_draws_the_first_ones_and_no_others():
     dropout, draws = gluon.nn.Dropout(0.5), begun(3)
     _, second, _ = (by(draws, dropout) for _ in range(3))
     onp.testing.assert_array_equal(by_mxnet(dropout), second)
+    mx.random.seed(4)
+    draws.begin(4)
+    first, second = (by(draws, dropout) for _ in range(2))
+    onp.testing.assert_array_equal(by_mxnet(dropout), first)
+    onp.testing.assert_array_equal(by_mxnet(dropout), second)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +100,8 @@ def test_mxnet_draws_all_where_the_first_are_too_few_to_tell():
 
 
 def test_without_a_seed_mxnet_draws_all():
-    dropout, draws = gluon.nn.Dropout(0.5), begun(3)
-    draws.begin(None)
+    dropout, draws = gluon.nn.Dropout(0.5), Draws()
+    mx.random.seed(3)
     found = [by(draws, dropout) for _ in range(2)]
     mx.random.seed(3)
     for kept in found:

@@ -28,21 +28,24 @@ _EVIDENCE = 64
 class Draws:
     """Units that dropout keeps.
 
-    MXNet draws them, until a seed is known from which these are the same: the first
-    ones are drawn twice and compared. From then on its own generator stays where it is,
-    until it is seeded again.
+    MXNet draws them until these are known to be the same: the first ones after a seed
+    are drawn twice, and compared. From then on MXNet's own generator stays where the
+    seeds leave it.
     """
 
     def __init__(self) -> None:
-        self._seed: int | None = None
-        self._twisters: _Twisters | None = None
+        self._twisters = _Twisters()
+        self._seed: int | None = None  # that MXNet was just given
+        self._are_known = False
 
-    def begin(self, seed: int | None) -> None:
-        """Expect to draw what comes next of a seed, if any, that MXNet was given.
+    def begin(self, seed: int) -> None:
+        """Draw what follows a seed that MXNet was given, in the same way each time.
 
-        Nobody else may draw until the next seed, once these are what is drawn first.
+        Once the units drawn first are known, nobody may draw before or between them.
         """
-        self._seed, self._twisters = seed, None
+        self._seed = seed
+        if self._are_known:
+            self._twisters.seed(seed)
 
     def keep(self, dropout: gluon.nn.Dropout, kept: np.ndarray) -> None:
         """Draw which units to keep.
@@ -55,25 +58,30 @@ class Draws:
             What the layer makes of ones in training is written there.
         """
         rate = np.float32(dropout._rate)
-        if self._twisters:
+        if self._are_known:
             self._twisters.keep(rate, kept)
             return
         with autograd.train_mode():
             kept[...] = view(dropout(mx.np.ones(kept.shape)))
         seed, self._seed = self._seed, None
         if seed is not None and kept.size * rate * (1 - rate) >= _EVIDENCE:
-            twisters, same = _Twisters(seed), np.empty_like(kept)
-            twisters.keep(rate, same)
-            self._twisters = twisters if np.array_equal(same, kept) else None
+            same = np.empty_like(kept)
+            self._twisters.seed(seed)
+            self._twisters.keep(rate, same)
+            self._are_known = np.array_equal(same, kept)
 
 
 class _Twisters:
-    """MXNet's on a CPU, after it was seeded."""
+    """MXNet's on a CPU, once they are seeded."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self) -> None:
         self.states = np.empty((_TWISTERS, _LENGTH), np.uint32)
-        self.used = np.full(_TWISTERS, _LENGTH)  # numbers of each state
+        self.used = np.empty(_TWISTERS, int)  # numbers of each state
+
+    def seed(self, seed: int) -> None:
+        """Seed all, as MXNet does."""
         in_shares(_seed, 1, np.uint32(seed * _SEEDS % 2**32), self.states)
+        self.used[:] = _LENGTH
 
     def keep(self, rate: np.float32, kept: np.ndarray) -> None:
         """Draw which units to keep at a rate of those to drop."""
@@ -88,12 +96,15 @@ class _Twisters:
 
 @compiled()
 def _seed(_, seed, states):  # type: ignore[no-untyped-def]
-    for i in range(len(states)):
-        state = states[i]
-        state[0] = seed + np.uint32(i)
+    # Each number takes long to make of the one before, so those of eight at once.
+    for first in range(0, len(states), 8):
+        some = states[first : first + 8]
+        for i in range(8):
+            some[i, 0] = seed + np.uint32(first + i)
         for k in range(1, _LENGTH):
-            last = state[k - 1] ^ (state[k - 1] >> np.uint32(30))
-            state[k] = np.uint32(1812433253) * last + np.uint32(k)
+            for i in range(8):
+                last = some[i, k - 1] ^ (some[i, k - 1] >> np.uint32(30))
+                some[i, k] = np.uint32(1812433253) * last + np.uint32(k)
 
 
 @compiled()

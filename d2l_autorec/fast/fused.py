@@ -142,8 +142,8 @@ class FusedStep(SparseStep):
         """Begin an epoch's draws, as `SparseStep.seed`."""
         super().seed(seed)
         # Other networks have MXNet draw between two of these draws.
-        drawn = all(map(OneSigmoid.fits, members(self.net)))
-        self.draws.begin(seed if drawn else None)
+        if all(map(OneSigmoid.fits, members(self.net))):
+            self.draws.begin(seed)
 
     @one_at_a_time
     def __call__(self, batch: sp.csr_matrix) -> None:

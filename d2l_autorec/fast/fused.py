@@ -26,6 +26,7 @@ from .products import (
     Cells,
     add_rows,
     add_to_rows,
+    ask_for,
     by_columns,
     check_fit,
     dot_rows,
@@ -322,6 +323,7 @@ def _train_encoder(share, cells, d_sums, encoder, rates):  # type: ignore[no-unt
     for column in range(cells.bounds[share], cells.bounds[share + 1]):
         its = slice(cells.starts[column], cells.starts[column + 1])
         rows, ratings = cells.rows[its], cells.ratings[its]
+        ask_for(encoder.weight.weight, column + 1)
         _learn(encoder.weight, column, d_sums, rows, ratings, gradient, rates.weight)
     train_bias(share, len(cells.bounds) - 1, d_sums, encoder.bias, rates.bias)
 
@@ -354,6 +356,7 @@ def _train_decoder(  # type: ignore[no-untyped-def]
     for column in range(first, stop):
         its = slice(cells.starts[column], cells.starts[column + 1])
         rows, error = cells.rows[its], errors[its]
+        ask_for(weight.weight, column + 1)
         if finds:
             vector[: weight.weight.shape[1]] = weight.weight[column]
             if is_squared:
@@ -372,6 +375,8 @@ def _train_decoder(  # type: ignore[no-untyped-def]
 @part
 def _learn(moments, column, matrix, rows, factors, gradient, rates):  # type: ignore[no-untyped-def]
     weight, mean, var = moments
+    ask_for(mean, column + 1)
+    ask_for(var, column + 1)
     gradient[:] = 0
     add_rows(matrix, rows, factors, gradient)
     adam(weight[column], gradient, mean[column], var[column], rates)

@@ -13,6 +13,9 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import scipy.sparse as sp
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from ..errors import DataError
 from .compiled import call, compiled, num_threads
@@ -25,6 +28,7 @@ part = numba.njit(**_OPTIONS)  # of a product
 # What a column costs besides its cells: an update of its weights takes about as long as
 # five cells do.
 _COLUMN = 5
+_LINE = 64  # bytes of the cache
 
 
 class Cells(NamedTuple):
@@ -149,6 +153,35 @@ def check_fit(cells: Cells, num_rows: int, num_columns: int) -> None:
     shape = cells.num_rows, len(cells.starts) - 1
     if shape != (num_rows, num_columns):
         raise DataError(f"ratings of {shape} for cells of {(num_rows, num_columns)}")
+
+
+@intrinsic
+def _prefetch(_, address):  # type: ignore[no-untyped-def]
+    """Ask for the line of memory at an address: to be read, into the second cache."""
+
+    def generate(context, builder, _, args):  # type: ignore[no-untyped-def]
+        byte = context.get_value_type(types.voidptr)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        ask = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        reads, cache, data = 0, 2, 1
+        numbers = map(number, (reads, cache, data))
+        builder.call(ask, [builder.inttoptr(args[0], byte), *numbers])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
+@part
+def ask_for(matrix, row):  # type: ignore[no-untyped-def]
+    """Have a row of a matrix, if there is one, on its way from memory.
+
+    A row is over before the processor sees where the next one is.
+    """
+    if row < len(matrix):
+        first = np.intp(matrix[row].ctypes.data)
+        for line in range(first, first + matrix.shape[1] * matrix.itemsize, _LINE):
+            _prefetch(line)
 
 
 @part

@@ -15,7 +15,7 @@ from .._mxnet import autograd, gluon, mx
 from ..model import AutoRec
 from .arrays import row_bounds
 from .compiled import in_shares, num_threads
-from .products import Cells, add_to_rows, check_fit, product
+from .products import Cells, add_to_rows, ask_for, check_fit, product
 
 # Vectors transposed at a time, which fit into the second cache.
 _BLOCK = 256
@@ -180,5 +180,6 @@ def _multiply(share, cells, weight, parts):  # type: ignore[no-untyped-def]
     vector = np.zeros(parts.shape[2], np.float32)
     for column in range(cells.bounds[share], cells.bounds[share + 1]):
         its = slice(cells.starts[column], cells.starts[column + 1])
+        ask_for(weight, column + 1)
         vector[: weight.shape[1]] = weight[column]
         add_to_rows(parts[share], cells.rows[its], cells.ratings[its], vector)

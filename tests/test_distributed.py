@@ -152,6 +152,7 @@ DEEP = {
 }
 FEW = {
     "book": {},
+    "wide": {"num_hidden": 200, "dropout": 0.5},
     "paper, user-based": {**PAPER, "kind": "user"},
     "deep": DEEP,
     "sgd": {"optimizer": "sgd", "residual": True},
@@ -182,7 +183,7 @@ MANY = {
     ("num_workers", "recipes", "far"),
     [
         (2, FEW, False),
-        (2, {"book": {}}, True),
+        (2, {name: FEW[name] for name in ("book", "wide")}, True),
         *(pytest.param(n, MANY, False, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
         pytest.param(2, MANY, True, marks=pytest.mark.slow),
     ],

@@ -75,6 +75,10 @@ def wide_average():
     return Average([wide(), wide()])
 
 
+def wide_dropped():
+    return DeepAutoRec(200, NUM_USERS, 0.5, input_dropout=0.3)
+
+
 def mixed_average():
     return Average([wide(), DeepAutoRec((200, 3, 200), NUM_USERS, 0.5, "tanh")])
 
@@ -154,8 +158,14 @@ def test_it_learns_what_the_sparse_step_learns(make):
 
 @pytest.mark.parametrize(
     ("make", "draws"),
-    # In three epochs of five steps.
-    [(wide, 1), (wide_average, 1), (book, 3 * 5), (mixed_average, 3 * 5 * (1 + 3))],
+    # In three epochs of five steps, the first of which has no inputs to drop.
+    [
+        (wide, 1),
+        (wide_average, 1),
+        (book, 3 * 5),
+        (wide_dropped, 3 * (5 + 4)),
+        (mixed_average, 3 * 5 * (1 + 3)),
+    ],
 )
 def test_mxnet_draws_once_if_only_for_dropout(make, draws, monkeypatch):
     calls, forward = [], gluon.nn.Dropout.hybrid_forward
@@ -164,7 +174,7 @@ def test_mxnet_draws_once_if_only_for_dropout(make, draws, monkeypatch):
         "hybrid_forward",
         lambda *args: calls.append(args) or forward(*args),
     )
-    train(FusedStep, make)
+    train(FusedStep, make, empty=6)
     assert len(calls) == draws
 
 

@@ -142,8 +142,11 @@ class FusedStep(SparseStep):
     def seed(self, seed: int) -> None:
         """Begin an epoch's draws, as `SparseStep.seed`."""
         super().seed(seed)
-        # Other networks have MXNet draw between two of these draws.
-        if all(map(OneSigmoid.fits, members(self.net))):
+        # For others, MXNet draws between two of these draws.
+        if all(
+            OneSigmoid.fits(net) and getattr(net, "corruption", None) is None
+            for net in members(self.net)
+        ):
             self.draws.begin(seed)
 
     @one_at_a_time

@@ -25,8 +25,8 @@ class SeededBatches:
         Of the training; None lets the generators just run on.
     trained : int
         Epochs that an earlier training did, with the same seed.
-    begin : callable
-        Given an epoch's seed.
+    seed_all : callable
+        Seeds the generators.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class SeededBatches:
         loader: gluon.data.DataLoader,
         seed: int | None,
         trained: int = 0,
-        begin: Callable[[int], object] = seed_everything,
+        seed_all: Callable[[int], object] = seed_everything,
     ) -> None:
-        self.loader, self.seed, self.begin = loader, seed, begin
+        self.loader, self.seed, self.seed_all = loader, seed, seed_all
         self.epoch, self.trained = 0, trained
 
     def __iter__(self) -> Iterator[Any]:
@@ -54,4 +54,4 @@ class SeededBatches:
         if self.seed is None:
             return
         sequence = np.random.SeedSequence([self.seed, self.epoch])
-        self.begin(int(sequence.generate_state(1)[0] >> 1))
+        self.seed_all(int(sequence.generate_state(1)[0] >> 1))

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._mxnet import mx
 from .arrays import view
-from .compiled import compiled, in_shares, num_threads
+from .compiled import compiled, in_shares, num_threads_for
 
 
 class Rates(NamedTuple):
@@ -62,8 +62,7 @@ class FusedAdam(mx.optimizer.Adam):
         if {array.shape for array in (grad, *state)} != {weight.shape}:
             raise ValueError(f"gradient and state are not shaped like {weight.shape}")
         arrays = (view(a).ravel() for a in (weight, grad, *state))
-        # Before another thread wakes up, a small one is done.
-        size = num_threads() if weight.size > 2**14 else 1
+        size = num_threads_for(weight.size, 2**14)
         bounds = np.arange(size + 1) * weight.size // size
         in_shares(_update, size, bounds, *arrays, self.rates(index))
 

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from .._mxnet import autograd, gluon, mx
 from ..model import AutoRec
 from .arrays import aligned, dense, on_device, view
-from .compiled import compiled, in_shares, num_threads
+from .compiled import compiled, in_shares, num_threads_for
 from .draws import Draws
 from .products import by_columns
 from .rows import (
@@ -131,10 +131,10 @@ class OneSigmoid(Between):
 
     def __init__(self, net: AutoRec, num_rows: int, num_sums: int) -> None:
         super().__init__(net, num_rows, num_sums)
-        self.kept = np.ones((num_rows, num_sums), np.float32)
+        self.kept = self.all_kept = np.ones((num_rows, num_sums), np.float32)
+        self.drawn = np.empty_like(self.all_kept)
         self.hidden = aligned(num_rows, num_sums)
-        # Before another thread wakes up, a small one is done.
-        self.num_shares = num_threads() if num_rows * num_sums > 2**17 else 1
+        self.num_shares = num_threads_for(num_rows * num_sums, 2**17)
 
     @staticmethod
     def fits(net: AutoRec) -> bool:
@@ -150,7 +150,8 @@ class OneSigmoid(Between):
     def prepare(self, draws: Draws) -> None:
         """Draw the units to keep, as `Between.prepare`."""
         if self.net.dropout._rate:
-            draws.keep(self.net.dropout, self.kept)
+            draws.keep(self.net.dropout, self.drawn)
+            self.kept = self.drawn
 
     def forward(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Compute the hidden layer, as `Between.forward`."""
@@ -167,7 +168,7 @@ class OneSigmoid(Between):
 
     def predict(self, parts: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Compute the hidden layer with all units, as `Between.predict`."""
-        self.kept[...] = 1
+        self.kept = self.all_kept
         return self.forward(parts, bias)[:, : bias.size]
 
 

@@ -89,6 +89,23 @@ def num_threads() -> int:
     return int(min(num_cores(), openmp("omp_get_max_threads", num_cores)()))
 
 
+def num_threads_for(size: int, small: int) -> int:
+    """Return how many threads a loop over an array gets.
+
+    Parameters
+    ----------
+    size : int
+        Of the array.
+    small : int
+        Up to this size the loop is done before another thread wakes up.
+
+    Returns
+    -------
+    int
+    """
+    return num_threads() if size > small else 1
+
+
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(num_cores(), "d2l_autorec")

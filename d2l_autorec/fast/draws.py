@@ -15,7 +15,7 @@ import numpy as np
 
 from .._mxnet import autograd, gluon, mx
 from .arrays import view
-from .compiled import compiled, in_shares, num_threads
+from .compiled import compiled, in_shares, num_threads_for
 
 # MXNet's: how many twisters, numbers that one draws at least, and what a seed is
 # multiplied by.
@@ -88,8 +88,7 @@ class _Twisters:
         num_runs = min(_TWISTERS, -(-kept.size // _RUN))
         length = -(-kept.size // num_runs)
         limit = np.float32(1) - rate
-        # Before another thread wakes up, a small one is done.
-        size = num_threads() if kept.size > 2**17 else 1
+        size = num_threads_for(kept.size, 2**17)
         arrays = self.states, self.used, length, limit, kept.ravel()
         in_shares(_keep, size, size, *arrays)
 

@@ -14,7 +14,7 @@ import numpy as np
 from .._mxnet import autograd, gluon, mx
 from ..model import AutoRec
 from .arrays import row_bounds
-from .compiled import in_shares, num_threads
+from .compiled import in_shares, num_threads_for
 from .products import Cells, add_to_rows, ask_for, check_fit, product
 
 # Vectors transposed at a time, which fit into the second cache.
@@ -130,8 +130,7 @@ def transposed(matrix: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """
     out = np.empty_like(matrix) if out is None else out
     out = out.reshape(matrix.shape[::-1])
-    # Before another thread wakes up, a small one is done.
-    size = num_threads() if out.size > 2**20 else 1
+    size = num_threads_for(out.size, 2**20)
     in_shares(_transpose, size, row_bounds(max(out.shape), size), matrix, out)
     return out
 

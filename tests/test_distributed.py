@@ -32,6 +32,7 @@ from d2l_autorec.cluster.links import Links, meet
 from d2l_autorec.cluster.portion import Portion
 from d2l_autorec.commands.train import main as train_command
 from d2l_autorec.errors import ClusterError
+from d2l_autorec.fast import Parcel, RoundedParcel
 from d2l_autorec.serving import Checkpoint
 from d2l_autorec.training import PRESETS, Parts, Recipe, Training
 
@@ -328,9 +329,12 @@ def at_once(function, *arguments):
         return list(threads.map(function, *arguments, timeout=LIMIT))
 
 
+@pytest.mark.parametrize(("kind", "atol"), [(Parcel, 1e-5), (RoundedParcel, 1e-3)])
 @pytest.mark.parametrize("awake", [0, LIMIT])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_workers_add_up_arrays_of_any_size_alike(connect, monkeypatch, size, awake):
+def test_workers_add_up_arrays_of_any_size_alike(
+    connect, monkeypatch, size, awake, kind, atol
+):
     monkeypatch.setattr(links, "_AWAKE", awake)
     rng = onp.random.default_rng(0)
     # Fewer numbers than workers, and more than a connection takes at a time.
@@ -343,14 +347,14 @@ def test_workers_add_up_arrays_of_any_size_alike(connect, monkeypatch, size, awa
 
     def add_up(own, arrays):
         # The next sum begins while the last one is on its way.
-        ends = [own.start(array) for array in arrays]
+        ends = [own.start(array, kind) for array in arrays]
         for end in ends:
             end()
 
     at_once(add_up, connect(size), given)
     for arrays, total in zip(zip(*given), expected):
         for array in arrays:
-            onp.testing.assert_allclose(array, total, atol=1e-5)
+            onp.testing.assert_allclose(array, total, atol=atol)
             onp.testing.assert_array_equal(array, arrays[0])
 
 
@@ -520,7 +524,7 @@ class Alone(Team):
     def __init__(self):
         pass
 
-    def start(self, array):
+    def _start(self, array, kind):
         return lambda: None
 
 

@@ -12,11 +12,13 @@ import select
 import socket
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
 import numpy as np
+
+from ..fast import Parcel, row_bounds
 
 _TOKEN, _RANK = 16, 4  # bytes
 # Seconds for which a worker looks out for the others before it sleeps, as who sleeps is
@@ -56,9 +58,12 @@ class Links:
             peer.getpeername()[:1] != peer.getsockname()[:1] for peer in peers.values()
         )
         self._links = {one: _Link(one, peers[one]) for one in sorted(peers)}
-        self._rooms: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+        self._spare: defaultdict[tuple[type[Parcel], int], list[Parcel]]
+        self._spare = defaultdict(list)
 
-    def start(self, array: np.ndarray) -> Callable[[], None]:
+    def start(
+        self, array: np.ndarray, kind: type[Parcel] = Parcel
+    ) -> Callable[[], None]:
         """Begin to replace an array by the sum of what all workers have of it.
 
         Parameters
@@ -66,6 +71,8 @@ class Links:
         array : numpy.ndarray of float32, contiguous
             Every worker begins, and ends, sums of arrays of the same sizes in the same
             order. It is to be left alone until the end.
+        kind : type
+            Of what the numbers are sent in, the same for all workers.
 
         Returns
         -------
@@ -79,37 +86,54 @@ class Links:
         if self.size == 2:
             slices = [values, values]
         else:
-            ends = [len(values) * i // self.size for i in range(self.size + 1)]
-            slices = [values[i:j] for i, j in zip(ends, ends[1:])]
+            slices = [values[i:j] for i, j in row_bounds(len(values), self.size)]
         own = slices[self.rank]
-        # New memory would take as long as the sum.
-        rooms = self._rooms[own.size]
-        found = {
-            rank: rooms.pop() if rooms else np.empty_like(own) for rank in self._links
-        }
-        wait = self._exchange(slices.__getitem__, found.__getitem__)
+        out = {rank: self._parcel(kind, slices[rank].size) for rank in self._links}
+        into = {rank: self._parcel(kind, own.size) for rank in self._links}
+        for rank in out:
+            out[rank].put(slices[rank])
+        wait = self._exchange(out, into)
 
         def finish() -> None:
             wait()
-            for rank in found:
-                np.add(own, found[rank], out=own)
-            rooms.extend(found.values())
+            for parcel in into.values():
+                parcel.add_to(own)
+            self._put_away(*out.values(), *into.values())
             if self.size > 2:
-                self._exchange(lambda _: own, slices.__getitem__)()
+                self._tell(kind, own, slices)
 
         return finish
 
+    def _tell(
+        self, kind: type[Parcel], own: np.ndarray, slices: Sequence[np.ndarray]
+    ) -> None:
+        """Let all others know this worker's slice, and find out what theirs are."""
+        parcel = self._parcel(kind, own.size)
+        parcel.put(own)
+        into = {rank: self._parcel(kind, slices[rank].size) for rank in self._links}
+        self._exchange(dict.fromkeys(into, parcel), into)()
+        for rank in into:
+            into[rank].copy_to(slices[rank])
+        self._put_away(parcel, *into.values())
+
+    def _parcel(self, kind: type[Parcel], size: int) -> Parcel:
+        """Find or make a parcel: new memory would take as long as the sum."""
+        spare = self._spare[kind, size]
+        return spare.pop() if spare else kind(size)
+
+    def _put_away(self, *parcels: Parcel) -> None:
+        for parcel in parcels:
+            self._spare[type(parcel), parcel.size].append(parcel)
+
     def _exchange(
-        self,
-        gives: Callable[[int], np.ndarray],
-        takes: Callable[[int], np.ndarray],
+        self, out: Mapping[int, Parcel], into: Mapping[int, Parcel]
     ) -> Callable[[], None]:
-        """Begin to send an array to each of the others, and to receive one."""
+        """Begin to send each of the others a parcel, and to receive one."""
         pieces: list[_Piece] = []
         for rank, link in self._links.items():
-            for queue, array in ((link.out, gives(rank)), (link.into, takes(rank))):
-                if array.size:
-                    pieces.append(_Piece(array))
+            for queue, parcel in ((link.out, out[rank]), (link.into, into[rank])):
+                if parcel.memory.size:
+                    pieces.append(_Piece(parcel.memory))
                     queue.append(pieces[-1])
         while self._advance(0):
             pass
@@ -154,10 +178,10 @@ class Links:
 
 
 class _Piece:
-    """An array on its way: the bytes that are left of it."""
+    """Memory on its way: the bytes that are left of it."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.rest = array.data.cast("B")
+    def __init__(self, memory: np.ndarray) -> None:
+        self.rest = memory.data.cast("B")
 
 
 class _Link:

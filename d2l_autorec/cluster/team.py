@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from .._mxnet import mx
 from ..errors import ClusterError
+from ..fast import Parcel, RoundedParcel
 from .links import Links, meet
 from .portion import Portion
 from .processes import Deadline, Watch, address, check_environment, enter, gone, part
@@ -76,10 +77,13 @@ class Team:
         KeyboardInterrupt
             After `interrupt`.
         """
-        self.start(array)()
+        self._start(array, Parcel)()
 
     def start(self, array: np.ndarray) -> Callable[[], None]:
-        """Begin to do so, as `Links.start` does.
+        """Begin to do so with numbers that may be rounded.
+
+        They are where a worker is on another machine, as in `RoundedParcel`: a network
+        takes longer for them than rounding does, and memory does not.
 
         Parameters
         ----------
@@ -91,9 +95,12 @@ class Team:
         callable
             Waits for the sum.
         """
+        return self._start(array, RoundedParcel if self.is_far else Parcel)
+
+    def _start(self, array: np.ndarray, kind: type[Parcel]) -> Callable[[], None]:
         if self._interrupted:
             raise KeyboardInterrupt
-        return self._links.start(array)
+        return self._links.start(array, kind)
 
     def interrupt(self) -> None:
         """Have the next sum fail, as all after it, which the others then wait for."""

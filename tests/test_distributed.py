@@ -516,18 +516,6 @@ def test_workers_draw_the_weights_of_one_process_piece_by_piece(monkeypatch, blo
         onp.testing.assert_array_equal(found[2], later)
 
 
-class Alone(Team):
-    """A worker who has nobody to add up with."""
-
-    rank, size, is_far = 0, 1, False
-
-    def __init__(self):
-        pass
-
-    def _start(self, array, kind):
-        return lambda: None
-
-
 @pytest.mark.parametrize("has_room", [True, False])
 @pytest.mark.parametrize("cold", ["mean", "biases"])
 def test_a_worker_keeps_the_ratings_of_all_in_a_file(monkeypatch, has_room, cold):
@@ -549,7 +537,7 @@ def test_a_worker_keeps_the_ratings_of_all_in_a_file(monkeypatch, has_room, cold
         return parts.train_mat, training.predict(cells)[0]
 
     kept, expected = predicted(None)
-    aside, found = predicted(Alone())
+    aside, found = predicted(Team(Links(0, {}, lose), None))
     onp.testing.assert_allclose(found, expected, rtol=1e-5)
     for name in ("data", "indices", "indptr"):
         onp.testing.assert_array_equal(getattr(aside, name), getattr(kept, name))

@@ -200,17 +200,10 @@ class Shared(FusedStep):
         return lambda: onp.testing.assert_array_equal(array, on_its_way)
 
 
-class PutOff(Shared):
-    """The step of one whose sums travel far."""
-
-    puts_off = True
-
-
-@pytest.mark.parametrize("step", [Shared, PutOff])
 @pytest.mark.parametrize("loss", [None, gluon.loss.L1Loss()])
 @pytest.mark.parametrize("make", [book, average])
-def test_what_is_done_while_a_sum_travels_comes_to_the_same(make, loss, step):
-    assert_same(train(step, make, loss), train(FusedStep, make, loss))
+def test_what_is_done_while_a_sum_travels_comes_to_the_same(make, loss):
+    assert_same(train(Shared, make, loss), train(FusedStep, make, loss))
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

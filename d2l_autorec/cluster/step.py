@@ -76,7 +76,7 @@ class SharedFusedStep(_Shared, FusedStep):
 
     def __init__(self, portion: Portion, *args: Any) -> None:
         super().__init__(portion, *args)
-        self.share, self.puts_off = portion.team.start, portion.team.is_far
+        self.share = portion.team.start
 
 
 class SharedLeaveOneOutStep(SharedFusedStep, LeaveOneOutStep):

@@ -38,14 +38,12 @@ class Team:
         Of this worker, from 0.
     size : int
         Number of workers.
-    is_far : bool
-        Whether one of them is on another machine.
     """
 
     def __init__(self, links: Links, watch: Watch) -> None:
         self._links, self._watch = links, watch
         self._interrupted = False
-        self.rank, self.size, self.is_far = links.rank, links.size, links.is_far
+        self.rank, self.size = links.rank, links.size
 
     def share_out(self, rows: sp.csr_matrix, num_steps: float) -> Portion:
         """Share columns out over the workers.
@@ -95,7 +93,7 @@ class Team:
         callable
             Waits for the sum.
         """
-        return self._start(array, RoundedParcel if self.is_far else Parcel)
+        return self._start(array, RoundedParcel if self._links.is_far else Parcel)
 
     def _start(self, array: np.ndarray, kind: type[Parcel]) -> Callable[[], None]:
         if self._interrupted:

@@ -95,15 +95,11 @@ class FusedStep(SparseStep):
     share : callable or None
         Begins to add up an array over workers who have some of the users each; what it
         returns waits for the sum, and writes it there.
-    puts_off : bool
-        Whether the decoder's weights are updated while a sum is on its way. That takes
-        longer than when what it takes is at hand, but less than a network does.
     draws : Draws
         For all its networks.
     """
 
     share: Callable[[np.ndarray], Callable[[], None]] | None = None
-    puts_off = False
 
     @staticmethod
     def fits(
@@ -228,11 +224,8 @@ class Learner:
             total, errors = self._losses(cells, hidden[:, : layers.num_units])
         parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
         arrays = cells, errors, hidden, decoder, rates, parts, is_squared
-        losses = in_shares(_train_decoder, num_shares, *arrays, True, not step.puts_off)
-        total += float(sum(losses))
+        total += float(sum(in_shares(_train_decoder, num_shares, *arrays)))
         sums = begin_sums(parts, step)
-        if step.puts_off:
-            in_shares(_train_decoder, num_shares, *arrays, False, True)
 
         def end() -> None:
             d_sums = layers.backward(sums())
@@ -344,9 +337,8 @@ def train_bias(share, size, d_sums, bias, rates):  # type: ignore[no-untyped-def
 
 @product
 def _train_decoder(  # type: ignore[no-untyped-def]
-    share, cells, errors, hidden, decoder, rates, d_hidden, is_squared, finds, learns
+    share, cells, errors, hidden, decoder, rates, d_hidden, is_squared
 ):
-    # Finds the errors and the gradient of `hidden`; learns from them.
     weight, bias = decoder
     # As long as a row of `hidden`, so that no part of a row is left over.
     vector = np.zeros(hidden.shape[1], np.float32)
@@ -354,24 +346,20 @@ def _train_decoder(  # type: ignore[no-untyped-def]
     first, stop = cells.bounds[share], cells.bounds[share + 1]
     d_bias = np.empty(stop - first, np.float32)
     loss = 0.0
-    if finds:
-        d_hidden[share] = 0
+    d_hidden[share] = 0
     for column in range(first, stop):
         its = slice(cells.starts[column], cells.starts[column + 1])
         rows, error = cells.rows[its], errors[its]
         ask_for(weight.weight, column + 1)
-        if finds:
-            vector[: weight.weight.shape[1]] = weight.weight[column]
-            if is_squared:
-                dot_rows(hidden, rows, vector, error)
-                error += bias.weight[column] - cells.ratings[its]
-                loss += (error * error).sum() / 2
-            add_to_rows(d_hidden[share], rows, error, vector)
-        if learns:
-            d_bias[column - first] = error.sum()
-            _learn(weight, column, hidden, rows, error, gradient, rates.weight)
-    if learns:
-        update_part(bias, first, stop, d_bias, rates.bias)
+        vector[: weight.weight.shape[1]] = weight.weight[column]
+        if is_squared:
+            dot_rows(hidden, rows, vector, error)
+            error += bias.weight[column] - cells.ratings[its]
+            loss += (error * error).sum() / 2
+        add_to_rows(d_hidden[share], rows, error, vector)
+        d_bias[column - first] = error.sum()
+        _learn(weight, column, hidden, rows, error, gradient, rates.weight)
+    update_part(bias, first, stop, d_bias, rates.bias)
     return loss
 
 

@@ -37,8 +37,7 @@ class LeaveOneOutStep(FusedStep):
     """A `FusedStep` in which each rating is predicted from the others of its row.
 
     It is for networks of one sigmoid layer without hidden dropout, a linear output and
-    half the squared error. All weights are updated at once, ``puts_off`` or not: an
-    error is made of units that are gone with the next one.
+    half the squared error.
     """
 
     def learner(self, net: AutoRec) -> Learner:

@@ -181,24 +181,19 @@ MANY = {
 
 
 @pytest.mark.parametrize(
-    ("num_workers", "recipes", "far"),
+    ("num_workers", "recipes"),
     [
-        (2, FEW, False),
-        (2, {name: FEW[name] for name in ("book", "wide")}, True),
-        *(pytest.param(n, MANY, False, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
-        pytest.param(2, MANY, True, marks=pytest.mark.slow),
+        (2, FEW),
+        *(pytest.param(n, MANY, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
     ],
 )
 def test_workers_do_what_one_process_does(
-    make_cluster, short_pretraining, num_workers, recipes, far
+    make_cluster, short_pretraining, num_workers, recipes
 ):
-    if far and sys.platform != "linux":
-        pytest.skip("asks for several addresses of this machine, which Linux has")
     cluster = make_cluster(DMLC_NUM_WORKER=str(num_workers))
     workers = [f"worker {i}" for i in range(num_workers)]
-    for number, name in enumerate(("scheduler", "server", *workers)):
-        own = {"DMLC_NODE_HOST": f"127.0.0.{1 + number}"} if far else {}
-        cluster.start(name, *TRAINING, json.dumps([*recipes.values()]), **own)
+    for name in ("scheduler", "server", *workers):
+        cluster.start(name, *TRAINING, json.dumps([*recipes.values()]))
     from distributed_training import train  # meanwhile
 
     alone = [train(recipe) for recipe in recipes.values()]
@@ -329,7 +324,7 @@ def at_once(function, *arguments):
         return list(threads.map(function, *arguments, timeout=LIMIT))
 
 
-@pytest.mark.parametrize(("kind", "atol"), [(Parcel, 1e-5), (RoundedParcel, 1e-3)])
+@pytest.mark.parametrize(("kind", "atol"), [(Parcel, 1e-5), (RoundedParcel, 1e-4)])
 @pytest.mark.parametrize("awake", [0, LIMIT])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_workers_add_up_arrays_of_any_size_alike(

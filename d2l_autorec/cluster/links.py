@@ -43,8 +43,6 @@ class Links:
     rank : int
     size : int
         Number of workers.
-    is_far : bool
-        Whether one of them is on another machine.
     """
 
     def __init__(
@@ -54,9 +52,6 @@ class Links:
         lose: Callable[[int], NoReturn],
     ) -> None:
         self.rank, self.size, self._lose = rank, len(peers) + 1, lose
-        self.is_far = any(
-            peer.getpeername()[:1] != peer.getsockname()[:1] for peer in peers.values()
-        )
         self._links = {one: _Link(one, peers[one]) for one in sorted(peers)}
         self._spare: defaultdict[tuple[type[Parcel], int], list[Parcel]]
         self._spare = defaultdict(list)

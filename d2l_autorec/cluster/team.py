@@ -78,10 +78,7 @@ class Team:
         self._start(array, Parcel)()
 
     def start(self, array: np.ndarray) -> Callable[[], None]:
-        """Begin to do so with numbers that may be rounded.
-
-        They are where a worker is on another machine, as in `RoundedParcel`: a network
-        takes longer for them than rounding does, and memory does not.
+        """Begin to do so with numbers that may be rounded, as in a `RoundedParcel`.
 
         Parameters
         ----------
@@ -93,7 +90,7 @@ class Team:
         callable
             Waits for the sum.
         """
-        return self._start(array, RoundedParcel if self._links.is_far else Parcel)
+        return self._start(array, RoundedParcel)
 
     def _start(self, array: np.ndarray, kind: type[Parcel]) -> Callable[[], None]:
         if self._interrupted:

@@ -6,10 +6,11 @@ import numpy as np
 
 from .compiled import call, compiled
 
-# Numbers that are rounded by the largest one of them, and how finely: a whole number of
-# 16 bits says which share of it each is. What is smaller than a gradient can count for,
-# and has no inverse, is 0.
-_BLOCK, _FINEST, _TINY = 128, np.float32(2**15 - 1), np.float32(1e-30)
+# Of so many neighbours, each is rounded to a share of the largest, in 20 bits. The last
+# four go in one byte with those of the number that is half a block further on. What is
+# too small to have an inverse, or to count for anything, is 0.
+_BLOCK, _BITS, _TINY = 256, 4, np.float32(1e-30)
+_FINEST = np.float32(2 ** (15 + _BITS) - 1)
 
 
 class Parcel:
@@ -53,25 +54,26 @@ class Parcel:
 
 
 class RoundedParcel(Parcel):
-    """A parcel of half the bytes, whose numbers are rounded.
+    """A parcel of five eighths of the bytes, whose numbers are rounded.
 
-    Each is off by up to 1/65534 of the largest one among its neighbours; where one is
-    not finite, none of them is.
+    Each is off by up to a millionth of the largest one among its neighbours; where one
+    is not finite, none of them is.
     """
 
     def __init__(self, size: int) -> None:
         self.size, num_blocks = size, -(-size // _BLOCK)
-        self.memory = np.empty(4 * num_blocks + 2 * size, np.uint8)
-        self._units = self.memory[: 4 * num_blocks].view(np.float32)
-        self._numbers = self.memory[4 * num_blocks :].view(np.int16)
+        ends = num_blocks * np.array([4, 2 * _BLOCK, _BLOCK // 2]).cumsum()
+        self.memory = np.zeros(ends[-1], np.uint8)
+        units, high, low = np.split(self.memory, ends[:-1])
+        self._arrays = units.view(np.float32), high.view(np.int16), low
 
     def put(self, values: np.ndarray) -> None:
         """Put numbers in, as `Parcel.put`."""
-        call(_round, values, self._units, self._numbers)
+        call(_round, values, *self._arrays)
 
     def add_to(self, values: np.ndarray) -> None:
         """Add the numbers to others, as `Parcel.add_to`."""
-        call(_add, self._units, self._numbers, values)
+        call(_add, values, *self._arrays)
 
     def copy_to(self, values: np.ndarray) -> None:
         """Replace other numbers, as `Parcel.copy_to`."""
@@ -80,11 +82,12 @@ class RoundedParcel(Parcel):
 
 
 @compiled(error_model="numpy")
-def _round(values, units, numbers):  # type: ignore[no-untyped-def]
-    found = np.zeros(1, np.float32)
+def _round(values, units, high, low):  # type: ignore[no-untyped-def]
+    found, numbers = np.zeros(1, np.float32), np.zeros(_BLOCK, np.int32)
     for block in range(units.size):
-        its = slice(block * _BLOCK, (block + 1) * _BLOCK)
-        own, rounded = values[its], numbers[its]
+        start, half = block * _BLOCK, _BLOCK // 2
+        own = values[start : start + _BLOCK]
+        first, rest = high[start : start + _BLOCK], low[start // 2 : start // 2 + half]
         # As whole numbers, the bits of floats without their signs have the same order,
         # but for NaN, which is the largest of all.
         bits, most = own.view(np.int32), np.int32(0)
@@ -98,15 +101,23 @@ def _round(values, units, numbers):  # type: ignore[no-untyped-def]
             unit, inverse = largest / _FINEST, _FINEST / largest
         units[block] = unit
         for i in range(own.size):
-            rounded[i] = np.int16(np.rint(own[i] * inverse))
-            own[i] = unit * rounded[i]
+            numbers[i] = np.int32(np.rint(own[i] * inverse))
+            own[i] = unit * np.float32(numbers[i])
+            first[i] = np.int16(numbers[i] >> _BITS)
+        for i in range(half):
+            rest[i] = (numbers[i] & 15) | (numbers[i + half] & 15) << _BITS
 
 
 # Workers have to find the same: no product may go into a sum without being rounded.
 @compiled(error_model="numpy")
-def _add(units, numbers, values):  # type: ignore[no-untyped-def]
+def _add(values, units, high, low):  # type: ignore[no-untyped-def]
+    numbers = np.empty(_BLOCK, np.int32)
     for block in range(units.size):
-        its = slice(block * _BLOCK, (block + 1) * _BLOCK)
-        own, rounded, unit = values[its], numbers[its], units[block]
+        start, half = block * _BLOCK, _BLOCK // 2
+        own, unit = values[start : start + _BLOCK], units[block]
+        first, rest = high[start : start + _BLOCK], low[start // 2 : start // 2 + half]
+        for i in range(half):
+            numbers[i] = np.int32(first[i]) << _BITS | (rest[i] & 15)
+            numbers[i + half] = np.int32(first[i + half]) << _BITS | rest[i] >> _BITS
         for i in range(own.size):
-            own[i] += unit * rounded[i]
+            own[i] += unit * np.float32(numbers[i])

@@ -32,7 +32,7 @@ from d2l_autorec.cluster.links import Links, meet
 from d2l_autorec.cluster.portion import Portion
 from d2l_autorec.commands.train import main as train_command
 from d2l_autorec.errors import ClusterError
-from d2l_autorec.fast import Parcel, RoundedParcel
+from d2l_autorec.fast.parcels import FineParcel, Parcel, RoundedParcel
 from d2l_autorec.serving import Checkpoint
 from d2l_autorec.training import PRESETS, Parts, Recipe, Training
 
@@ -324,7 +324,9 @@ def at_once(function, *arguments):
         return list(threads.map(function, *arguments, timeout=LIMIT))
 
 
-@pytest.mark.parametrize(("kind", "atol"), [(Parcel, 1e-5), (RoundedParcel, 1e-4)])
+@pytest.mark.parametrize(
+    ("kind", "atol"), [(Parcel, 1e-5), (FineParcel, 1e-5), (RoundedParcel, 1e-3)]
+)
 @pytest.mark.parametrize("awake", [0, LIMIT])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_workers_add_up_arrays_of_any_size_alike(
@@ -376,10 +378,12 @@ def test_a_worker_that_dies_in_a_sum_is_lost_to_the_others(connect, size):
 
     def add_up(links):
         with pytest.raises(Lost, match=f"^{dead.rank}$"):
-            links.start(onp.ones((700, 1000), onp.float32))()
+            links.start(onp.ones((700, 1000), onp.float32), Parcel)()
 
     def die():
-        dead.start(onp.ones(1, onp.float32))  # a part of what the others wait for
+        dead.start(
+            onp.ones(1, onp.float32), Parcel
+        )  # a part of what the others wait for
         for link in dead._links.values():
             link.peer.close()
 

@@ -597,7 +597,7 @@ def test_a_worker_that_is_not_the_first_says_and_writes_nothing(
             pass
 
         def share_out(self, rows, num_steps):
-            alone = {"add_up": len, "start": lambda array: list}
+            alone = {"add_up": len, "start": lambda array, kind: list}
             return Portion(SimpleNamespace(rank=0, size=1, **alone), rows)
 
     monkeypatch.setattr("d2l_autorec.commands.workers.enter", lambda: None)

@@ -56,9 +56,7 @@ class Links:
         self._spare: defaultdict[tuple[type[Parcel], int], list[Parcel]]
         self._spare = defaultdict(list)
 
-    def start(
-        self, array: np.ndarray, kind: type[Parcel] = Parcel
-    ) -> Callable[[], None]:
+    def start(self, array: np.ndarray, kind: type[Parcel]) -> Callable[[], None]:
         """Begin to replace an array by the sum of what all workers have of it.
 
         Parameters

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from .._mxnet import mx
 from ..errors import ClusterError
-from ..fast import Parcel, RoundedParcel
+from ..fast import Parcel
 from .links import Links, meet
 from .portion import Portion
 from .processes import Deadline, Watch, address, check_environment, enter, gone, part
@@ -75,24 +75,23 @@ class Team:
         KeyboardInterrupt
             After `interrupt`.
         """
-        self._start(array, Parcel)()
+        self.start(array, Parcel)()
 
-    def start(self, array: np.ndarray) -> Callable[[], None]:
-        """Begin to do so with numbers that may be rounded, as in a `RoundedParcel`.
+    def start(self, array: np.ndarray, kind: type[Parcel]) -> Callable[[], None]:
+        """Begin to do so, as `Links.start` does.
 
         Parameters
         ----------
         array : numpy.ndarray of float32, contiguous
             As for `add_up`; to be left alone until the end.
+        kind : type
+            Of what the numbers are sent in.
 
         Returns
         -------
         callable
             Waits for the sum.
         """
-        return self._start(array, RoundedParcel)
-
-    def _start(self, array: np.ndarray, kind: type[Parcel]) -> Callable[[], None]:
         if self._interrupted:
             raise KeyboardInterrupt
         return self._links.start(array, kind)

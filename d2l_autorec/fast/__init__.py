@@ -7,7 +7,7 @@ from .cells import backward_at_some, members, predict_cells, reconstruction
 from .factors import Factors
 from .fused import FusedStep
 from .left_out import LeaveOneOutStep
-from .parcels import Parcel, RoundedParcel
+from .parcels import Parcel
 from .products import Cells, in_columns
 from .rows import balanced, corrupted, deepen, layerwise, row_factors
 from .step import SparseStep
@@ -19,7 +19,6 @@ __all__ = [
     "Factors",
     "LeaveOneOutStep",
     "Parcel",
-    "RoundedParcel",
     "SparseStep",
     "backward_at_some",
     "balanced",

@@ -22,6 +22,7 @@ from .between import Between, OneSigmoid, between
 from .cells import is_known, losses_at, members
 from .compiled import in_shares
 from .draws import Draws
+from .parcels import FineParcel, Parcel, RoundedParcel
 from .products import (
     Cells,
     add_rows,
@@ -93,13 +94,13 @@ class FusedStep(SparseStep):
     Attributes
     ----------
     share : callable or None
-        Begins to add up an array over workers who have some of the users each; what it
-        returns waits for the sum, and writes it there.
+        Begins to add up an array over workers who have some of the users each, in
+        parcels of a kind; what it returns waits for the sum, and writes it there.
     draws : Draws
         For all its networks.
     """
 
-    share: Callable[[np.ndarray], Callable[[], None]] | None = None
+    share: Callable[[np.ndarray, type[Parcel]], Callable[[], None]] | None = None
 
     @staticmethod
     def fits(
@@ -211,7 +212,7 @@ class Learner:
         parts = self._parts(num_shares, layers.d_sums)
         multiply(inputs, encoder.weight.weight, parts)
         bias = encoder.bias.weight
-        sums = begin_sums(parts, step)
+        sums = begin_sums(parts, step, RoundedParcel)
         layers.prepare(step.draws)
         hidden = layers.forward(sums(), bias)
         # Its weights are drawn after what dropout draws, as in a forward pass.
@@ -225,7 +226,7 @@ class Learner:
         parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
         arrays = cells, errors, hidden, decoder, rates, parts, is_squared
         total += float(sum(in_shares(_train_decoder, num_shares, *arrays)))
-        sums = begin_sums(parts, step)
+        sums = begin_sums(parts, step, FineParcel)
 
         def end() -> None:
             d_sums = layers.backward(sums())
@@ -294,7 +295,9 @@ class Learner:
         return float(losses.asnumpy().sum(dtype=float)), view(grad)
 
 
-def begin_sums(parts: np.ndarray, step: FusedStep) -> Callable[[], np.ndarray]:
+def begin_sums(
+    parts: np.ndarray, step: FusedStep, kind: type[Parcel]
+) -> Callable[[], np.ndarray]:
     """Begin to add up what all workers found, where there are several; say how to end.
 
     What comes of it adds up to the sums.
@@ -304,7 +307,7 @@ def begin_sums(parts: np.ndarray, step: FusedStep) -> Callable[[], np.ndarray]:
     total = parts[0]
     for other in parts[1:]:
         total += other
-    wait = step.share(total)
+    wait = step.share(total, kind)
 
     def finish() -> np.ndarray:
         wait()

@@ -29,6 +29,7 @@ from .arrays import aligned, view
 from .between import sigmoid
 from .compiled import in_shares
 from .fused import FusedStep, Learner, begin_sums, train_bias, update_part
+from .parcels import FineParcel, RoundedParcel
 from .products import Cells, add_rows, check_fit, product
 from .rows import multiply
 
@@ -63,7 +64,7 @@ class _LeaveOneOut(Learner):
         sums = self.sums
         parts = self._parts(num_shares, sums)
         multiply(inputs, weight, parts)
-        begin_sums(parts, step)().sum(axis=0, out=sums)
+        begin_sums(parts, step, RoundedParcel)().sum(axis=0, out=sums)
         sums[:, : bias.size] += bias
         decoder = self._layer(net.decoder, bias.size)
         check_fit(cells, len(sums), len(decoder.weight.weight))
@@ -72,7 +73,7 @@ class _LeaveOneOut(Learner):
         own = view(net.encoder.weight.grad(self.device)).reshape(weight.shape)
         arrays = cells, inputs.ratings, sums, weight, decoder, self._rates(net.decoder)
         losses = in_shares(_train_decoder, num_shares, *arrays, parts, own)
-        finish = begin_sums(parts, step)
+        finish = begin_sums(parts, step, FineParcel)
 
         def end() -> None:
             d_sums, rates = finish().sum(axis=0), self._rates(net.encoder)

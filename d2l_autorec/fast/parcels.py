@@ -6,11 +6,9 @@ import numpy as np
 
 from .compiled import call, compiled
 
-# Of so many neighbours, each is rounded to a share of the largest, in 20 bits. The last
-# four go in one byte with those of the number that is half a block further on. What is
-# too small to have an inverse, or to count for anything, is 0.
-_BLOCK, _BITS, _TINY = 256, 4, np.float32(1e-30)
-_FINEST = np.float32(2 ** (15 + _BITS) - 1)
+# Of so many neighbours, each is rounded to a share of the largest. What is too small to
+# have an inverse, or to count for anything, is 0.
+_BLOCK, _TINY = 256, np.float32(1e-30)
 
 
 class Parcel:
@@ -54,16 +52,18 @@ class Parcel:
 
 
 class RoundedParcel(Parcel):
-    """A parcel of five eighths of the bytes, whose numbers are rounded.
+    """A parcel of half of the bytes, whose numbers are rounded.
 
-    Each is off by up to a millionth of the largest one among its neighbours; where one
-    is not finite, none of them is.
+    Each is off by up to 1/65534 of the largest one among its neighbours; where one is
+    not finite, none of them is.
     """
+
+    bytes_more = 0  # of a number, beyond two
 
     def __init__(self, size: int) -> None:
         self.size, num_blocks = size, -(-size // _BLOCK)
-        ends = num_blocks * np.array([4, 2 * _BLOCK, _BLOCK // 2]).cumsum()
-        self.memory = np.zeros(ends[-1], np.uint8)
+        ends = np.array([4 * num_blocks, 2 * size, self.bytes_more * size]).cumsum()
+        self.memory = np.empty(ends[-1], np.uint8)
         units, high, low = np.split(self.memory, ends[:-1])
         self._arrays = units.view(np.float32), high.view(np.int16), low
 
@@ -81,13 +81,23 @@ class RoundedParcel(Parcel):
         self.add_to(values)
 
 
+class FineParcel(RoundedParcel):
+    """A parcel of three quarters of the bytes, whose numbers are rounded less.
+
+    Each is off by up to a three-millionth of the largest one among its neighbours.
+    """
+
+    bytes_more = 1
+
+
 @compiled(error_model="numpy")
 def _round(values, units, high, low):  # type: ignore[no-untyped-def]
-    found, numbers = np.zeros(1, np.float32), np.zeros(_BLOCK, np.int32)
+    found, numbers = np.zeros(1, np.float32), np.empty(_BLOCK, np.int32)
+    shift = 8 if low.size else 0
+    finest = np.float32((2**15 - 1) << shift)
     for block in range(units.size):
-        start, half = block * _BLOCK, _BLOCK // 2
-        own = values[start : start + _BLOCK]
-        first, rest = high[start : start + _BLOCK], low[start // 2 : start // 2 + half]
+        its = slice(block * _BLOCK, (block + 1) * _BLOCK)
+        own, first, rest = values[its], high[its], low[its]
         # As whole numbers, the bits of floats without their signs have the same order,
         # but for NaN, which is the largest of all.
         bits, most = own.view(np.int32), np.int32(0)
@@ -98,26 +108,25 @@ def _round(values, units, high, low):  # type: ignore[no-untyped-def]
         if largest < _TINY:
             unit = inverse = np.float32(0)
         else:
-            unit, inverse = largest / _FINEST, _FINEST / largest
+            unit, inverse = largest / finest, finest / largest
         units[block] = unit
         for i in range(own.size):
             numbers[i] = np.int32(np.rint(own[i] * inverse))
             own[i] = unit * np.float32(numbers[i])
-            first[i] = np.int16(numbers[i] >> _BITS)
-        for i in range(half):
-            rest[i] = (numbers[i] & 15) | (numbers[i + half] & 15) << _BITS
+            first[i] = np.int16(numbers[i] >> shift)
+        for i in range(rest.size):
+            rest[i] = np.uint8(numbers[i])
 
 
 # Workers have to find the same: no product may go into a sum without being rounded.
 @compiled(error_model="numpy")
 def _add(values, units, high, low):  # type: ignore[no-untyped-def]
-    numbers = np.empty(_BLOCK, np.int32)
     for block in range(units.size):
-        start, half = block * _BLOCK, _BLOCK // 2
-        own, unit = values[start : start + _BLOCK], units[block]
-        first, rest = high[start : start + _BLOCK], low[start // 2 : start // 2 + half]
-        for i in range(half):
-            numbers[i] = np.int32(first[i]) << _BITS | (rest[i] & 15)
-            numbers[i + half] = np.int32(first[i + half]) << _BITS | rest[i] >> _BITS
-        for i in range(own.size):
-            own[i] += unit * np.float32(numbers[i])
+        its = slice(block * _BLOCK, (block + 1) * _BLOCK)
+        own, first, rest, unit = values[its], high[its], low[its], units[block]
+        if rest.size:
+            for i in range(own.size):
+                own[i] += unit * np.float32(np.int32(first[i]) << 8 | rest[i])
+        else:
+            for i in range(own.size):
+                own[i] += unit * np.float32(first[i])

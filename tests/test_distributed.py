@@ -381,9 +381,8 @@ def test_a_worker_that_dies_in_a_sum_is_lost_to_the_others(connect, size):
             links.start(onp.ones((700, 1000), onp.float32), Parcel)()
 
     def die():
-        dead.start(
-            onp.ones(1, onp.float32), Parcel
-        )  # a part of what the others wait for
+        # A part of what the others wait for.
+        dead.start(onp.ones(1, onp.float32), Parcel)
         for link in dead._links.values():
             link.peer.close()
 

@@ -26,9 +26,9 @@ def sent(kind, values):
 
 @given(numbers)
 def test_a_parcel_keeps_numbers_as_they_are(values):
-    given = values.copy()
-    onp.testing.assert_array_equal(sent(Parcel, values), given)
-    onp.testing.assert_array_equal(values, given)
+    before = values.copy()
+    onp.testing.assert_array_equal(sent(Parcel, values), before)
+    onp.testing.assert_array_equal(values, before)
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,15 @@ def test_a_parcel_keeps_numbers_as_they_are(values):
 def test_rounded_numbers_are_off_by_a_share_of_the_largest_neighbour(
     kind, share, values
 ):
-    given = values.astype(float)
+    before = values.astype(float)
     found = sent(kind, values)
     # Who sends goes on with what others get.
     onp.testing.assert_array_equal(values, found)
-    for first in range(0, given.size, 256):
+    for first in range(0, before.size, 256):
         its = slice(first, first + 256)
-        largest = abs(given[its]).max()
+        largest = abs(before[its]).max()
         allowed = largest if largest < 1e-30 else largest * share * 1.01
-        assert (abs(found[its] - given[its]) <= allowed).all()
+        assert (abs(found[its] - before[its]) <= allowed).all()
 
 
 @pytest.mark.parametrize("kind", [Parcel, RoundedParcel, FineParcel])

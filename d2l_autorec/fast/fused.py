@@ -226,6 +226,7 @@ class Learner:
         parts, rates = self._parts(num_shares, hidden), self._rates(net.decoder)
         arrays = cells, errors, hidden, decoder, rates, parts, is_squared
         total += float(sum(in_shares(_train_decoder, num_shares, *arrays)))
+        # Adam makes as much of a small gradient as of a large one.
         sums = begin_sums(parts, step, FineParcel)
 
         def end() -> None:

@@ -17,8 +17,7 @@ numbers = (
 def sent(kind, values):
     """Put numbers in a parcel; return what comes out of one with the same bytes."""
     there, here = kind(values.size), kind(values.size)
-    there.put(values)
-    here.memory[:] = there.memory
+    here.memory[:] = there.pack(values)
     found = onp.full_like(values, 7)
     here.copy_to(found)
     return found
@@ -54,7 +53,7 @@ def test_rounded_numbers_are_off_by_a_share_of_the_largest_neighbour(
 def test_what_is_in_a_parcel_is_added_to_numbers(kind):
     first, second = onp.random.default_rng(0).normal(size=(2, 1200)).astype(onp.float32)
     parcel = kind(1200)
-    parcel.put(first)
+    parcel.memory[:] = parcel.pack(first)
     expected = first + second
     parcel.add_to(second)
     onp.testing.assert_array_equal(second, expected)

@@ -83,9 +83,8 @@ class Links:
         own = slices[self.rank]
         out = {rank: self._parcel(kind, slices[rank].size) for rank in self._links}
         into = {rank: self._parcel(kind, own.size) for rank in self._links}
-        for rank in out:
-            out[rank].put(slices[rank])
-        wait = self._exchange(out, into)
+        packed = {rank: out[rank].pack(slices[rank]) for rank in out}
+        wait = self._exchange(packed, into)
 
         def finish() -> None:
             wait()
@@ -102,9 +101,9 @@ class Links:
     ) -> None:
         """Let all others know this worker's slice, and find out what theirs are."""
         parcel = self._parcel(kind, own.size)
-        parcel.put(own)
+        packed = parcel.pack(own)
         into = {rank: self._parcel(kind, slices[rank].size) for rank in self._links}
-        self._exchange(dict.fromkeys(into, parcel), into)()
+        self._exchange(dict.fromkeys(into, packed), into)()
         for rank in into:
             into[rank].copy_to(slices[rank])
         self._put_away(parcel, *into.values())
@@ -119,14 +118,15 @@ class Links:
             self._spare[type(parcel), parcel.size].append(parcel)
 
     def _exchange(
-        self, out: Mapping[int, Parcel], into: Mapping[int, Parcel]
+        self, out: Mapping[int, np.ndarray], into: Mapping[int, Parcel]
     ) -> Callable[[], None]:
-        """Begin to send each of the others a parcel, and to receive one."""
+        """Begin to send each of the others what is packed, and to receive a parcel."""
         pieces: list[_Piece] = []
         for rank, link in self._links.items():
-            for queue, parcel in ((link.out, out[rank]), (link.into, into[rank])):
-                if parcel.memory.size:
-                    pieces.append(_Piece(parcel.memory))
+            ways = (link.out, out[rank]), (link.into, into[rank].memory)
+            for queue, memory in ways:
+                if memory.size:
+                    pieces.append(_Piece(memory))
                     queue.append(pieces[-1])
         while self._advance(0):
             pass

@@ -23,7 +23,7 @@ class Parcel:
     ----------
     size : int
     memory : numpy.ndarray
-        What is sent, contiguous.
+        Where what was packed is received; contiguous.
     """
 
     memory: np.ndarray
@@ -32,15 +32,20 @@ class Parcel:
         self.size = size
         self.memory = np.empty(size, np.float32)
 
-    def put(self, values: np.ndarray) -> None:
-        """Put numbers in.
+    def pack(self, values: np.ndarray) -> np.ndarray:
+        """Pack numbers.
 
         Parameters
         ----------
-        values : numpy.ndarray of float32, shape (size,)
+        values : numpy.ndarray of float32, shape (size,), contiguous
             They become what comes out.
+
+        Returns
+        -------
+        numpy.ndarray
+            What to send: here, the numbers themselves.
         """
-        self.memory[:] = values
+        return values
 
     def add_to(self, values: np.ndarray) -> None:
         """Add the numbers to others."""
@@ -67,9 +72,10 @@ class RoundedParcel(Parcel):
         units, high, low = np.split(self.memory, ends[:-1])
         self._arrays = units.view(np.float32), high.view(np.int16), low
 
-    def put(self, values: np.ndarray) -> None:
-        """Put numbers in, as `Parcel.put`."""
+    def pack(self, values: np.ndarray) -> np.ndarray:
+        """Pack numbers, as `Parcel.pack`, into its own memory."""
         call(_round, values, *self._arrays)
+        return self.memory
 
     def add_to(self, values: np.ndarray) -> None:
         """Add the numbers to others, as `Parcel.add_to`."""

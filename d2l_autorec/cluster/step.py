@@ -17,6 +17,7 @@ from ..fast import (
     balanced,
     corrupted,
     dense,
+    drops_inputs,
     in_columns,
     members,
 )
@@ -57,7 +58,7 @@ class _Shared(SparseStep):
         """Make of ratings, column by column, the inputs that one process would."""
         team = self.portion.team
         ratings = balanced(net, cells, team.add_up)
-        if getattr(net, "corruption", None) is None:
+        if not drops_inputs(net):
             return ratings
         # All draw for all, whose columns follow on one another. A float32 counts
         # exactly up to 2**24.

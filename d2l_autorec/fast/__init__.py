@@ -9,7 +9,7 @@ from .fused import FusedStep
 from .left_out import LeaveOneOutStep
 from .parcels import Parcel
 from .products import Cells, in_columns
-from .rows import balanced, corrupted, deepen, layerwise, row_factors
+from .rows import balanced, corrupted, deepen, drops_inputs, layerwise, row_factors
 from .step import SparseStep
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "corrupted",
     "deepen",
     "dense",
+    "drops_inputs",
     "encoding",
     "in_columns",
     "layerwise",

@@ -37,6 +37,7 @@ from .products import (
 from .rows import (
     balanced,
     corrupted,
+    drops_inputs,
     initialized,
     is_layerwise,
     multiply,
@@ -141,8 +142,7 @@ class FusedStep(SparseStep):
         super().seed(seed)
         # For others, MXNet draws between two of these draws.
         if all(
-            OneSigmoid.fits(net) and getattr(net, "corruption", None) is None
-            for net in members(self.net)
+            OneSigmoid.fits(net) and not drops_inputs(net) for net in members(self.net)
         ):
             self.draws.begin(seed)
 

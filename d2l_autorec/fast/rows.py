@@ -86,9 +86,14 @@ def balanced(
     return given
 
 
+def drops_inputs(net: AutoRec) -> bool:
+    """Tell whether a network drops a share of its inputs in training."""
+    return getattr(net, "corruption", None) is not None
+
+
 def corrupted(net: AutoRec, ratings: np.ndarray) -> np.ndarray:
     """Drop a share of the inputs, as a network may ask for in training."""
-    if getattr(net, "corruption", None) and ratings.size:
+    if drops_inputs(net) and ratings.size:
         with autograd.train_mode():
             ratings = net.corruption(mx.np.array(ratings)).asnumpy()
     return ratings

@@ -181,19 +181,23 @@ MANY = {
 
 
 @pytest.mark.parametrize(
-    ("num_workers", "recipes"),
+    ("num_workers", "recipes", "far"),
     [
-        (2, FEW),
-        *(pytest.param(n, MANY, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
+        (2, FEW, False),
+        (2, {"book": {}}, True),
+        *(pytest.param(n, MANY, False, marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
     ],
 )
 def test_workers_do_what_one_process_does(
-    make_cluster, short_pretraining, num_workers, recipes
+    make_cluster, short_pretraining, num_workers, recipes, far
 ):
+    if far and sys.platform != "linux":
+        pytest.skip("asks for several addresses of this machine, which Linux has")
     cluster = make_cluster(DMLC_NUM_WORKER=str(num_workers))
     workers = [f"worker {i}" for i in range(num_workers)]
-    for name in ("scheduler", "server", *workers):
-        cluster.start(name, *TRAINING, json.dumps([*recipes.values()]))
+    for number, name in enumerate(("scheduler", "server", *workers)):
+        own = {"DMLC_NODE_HOST": f"127.0.0.{1 + number}"} if far else {}
+        cluster.start(name, *TRAINING, json.dumps([*recipes.values()]), **own)
     from distributed_training import train  # meanwhile
 
     alone = [train(recipe) for recipe in recipes.values()]

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from .._mxnet import gluon, mx
 from ..errors import ClusterError
 from ..fast import (
+    COLUMN_COST,
     SparseStep,
     encoding,
     members,
@@ -30,9 +31,6 @@ from .step import SHARED
 if TYPE_CHECKING:
     from .team import Team
 
-# What a column costs besides its ratings: an update of its weights, in each step, takes
-# about as long as five of these do.
-_COLUMN = 5
 # Numbers sent, and drawn, at a time, where many are.
 _BLOCK, _DRAWN = 2**20, 2**16
 
@@ -72,7 +70,7 @@ class Portion:
                 "workers"
             )
         ratings = np.bincount(rows.indices, minlength=self.num_columns)
-        cost = np.concatenate([[0], (ratings + _COLUMN * num_steps).cumsum()])
+        cost = np.concatenate([[0], (ratings + COLUMN_COST * num_steps).cumsum()])
         number = np.arange(team.size + 1)
         bounds = cost.searchsorted(number * cost[-1] / team.size)
         # Each has at least one.

@@ -8,11 +8,12 @@ from .factors import Factors
 from .fused import FusedStep
 from .left_out import LeaveOneOutStep
 from .parcels import Parcel
-from .products import Cells, in_columns
+from .products import COLUMN_COST, Cells, in_columns
 from .rows import balanced, corrupted, deepen, drops_inputs, layerwise, row_factors
 from .step import SparseStep
 
 __all__ = [
+    "COLUMN_COST",
     "Cells",
     "FASTER",
     "FusedStep",

@@ -25,9 +25,9 @@ _OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}}
 product = compiled(**_OPTIONS)
 part = numba.njit(**_OPTIONS)  # of a product
 
-# What a column costs besides its cells: an update of its weights takes about as long as
-# five cells do.
-_COLUMN = 5
+# What a column costs in a step besides its cells: an update of its weights takes about
+# as long as five of these do.
+COLUMN_COST = 5
 _LINE = 64  # bytes of the cache
 
 
@@ -113,7 +113,7 @@ def _shared_out(
     starts: np.ndarray, rows: np.ndarray, ratings: np.ndarray, num_rows: int
 ) -> Cells:
     size = num_threads()
-    cost = starts + _COLUMN * np.arange(len(starts))
+    cost = starts + COLUMN_COST * np.arange(len(starts))
     bounds = cost.searchsorted(np.arange(size + 1) * cost[-1] // size)
     bounds[0], bounds[-1] = 0, len(starts) - 1
     return Cells(starts, rows, ratings, bounds, num_rows)

@@ -6,11 +6,10 @@ forked processes need besides is here, too.
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from .errors import MXNetMissing
 
@@ -43,24 +42,25 @@ class _InEveryThread(threading.local):
 mx.util.set_np_shape(2)
 mx.util._NumpyArrayScope._current = _InEveryThread()
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 _lock = threading.RLock()
 
 
-def one_at_a_time(function: _Function) -> _Function:
-    """Let threads call a function, and all others with this decorator, in turn.
+class _OneAtATime(contextlib.ContextDecorator):
+    """Lets threads do what is decorated, or under ``with``, in turn.
 
     Two at once do not get on: MXNet's matrix products (OpenBLAS), if its operators are
     computed in the thread that calls them, wait for each other for ever. Each uses all
     cores anyway.
     """
 
-    @functools.wraps(function)
-    def alone(*args: Any, **kwargs: Any) -> Any:
-        with _lock:
-            return function(*args, **kwargs)
+    def __enter__(self) -> None:
+        _lock.acquire()
 
-    return alone  # type: ignore[return-value]
+    def __exit__(self, *_: object) -> None:
+        _lock.release()
+
+
+one_at_a_time = _OneAtATime()
 
 
 def openmp(name: str, default: Any) -> Any:

@@ -11,7 +11,7 @@ import io
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from tqdm import tqdm
 
@@ -66,7 +66,8 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     """
     if history[-1].valid_rmse is None:
         return history[-1]
-    return min(history, key=lambda epoch: epoch.valid_rmse or 0.0)
+    scored = [epoch for epoch in history if epoch.valid_rmse is not None]
+    return min(scored, key=lambda epoch: epoch.valid_rmse)
 
 
 def examples_per_second(history: Sequence[Epoch]) -> float:
@@ -93,10 +94,60 @@ def watch(
     Epoch
         The same ones.
     """
-    if _in_notebook():
-        yield from _live_plot(epochs, num_epochs, yardstick)
-    else:
-        yield from _progress_bar(epochs, num_epochs)
+    with Progress(num_epochs, yardstick) as progress:
+        for epoch in epochs:
+            progress.show(epoch)
+            yield epoch
+
+
+class Progress:
+    """Shows epochs: a live plot in a notebook, else a progress bar.
+
+    Parameters
+    ----------
+    num_epochs, yardstick
+        As for `watch`.
+    """
+
+    def __init__(self, num_epochs: int, yardstick: float | None = None) -> None:
+        self.num_epochs, self.yardstick = num_epochs, yardstick
+        self._history: list[Epoch] = []
+        self._bar: Any = None
+        self._handle: Any = None
+        self._drawn = 0.0
+
+    def __enter__(self) -> Self:
+        if not _in_notebook():
+            self._bar = tqdm(total=self.num_epochs, unit="epoch", file=sys.stderr)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, epoch: Epoch) -> None:
+        """Show an epoch."""
+        self._history.append(epoch)
+        if self._bar is not None:
+            self._bar.set_postfix_str(epoch.summary())
+            self._bar.update()
+        # Drawing takes longer than a small epoch.
+        elif time.monotonic() - self._drawn > 1 or epoch.epoch == self.num_epochs:
+            self._draw()
+            self._drawn = time.monotonic()
+
+    def _draw(self) -> None:
+        # Sent as a picture, a plot needs no inline backend to have been set up.
+        from IPython.display import Image, display
+
+        picture = io.BytesIO()
+        figure = learning_curve(self._history, self.num_epochs, self.yardstick)
+        figure.savefig(picture, dpi=100)
+        image = Image(picture.getvalue())
+        if self._handle is None:
+            self._handle = display(image, display_id=True)
+        else:
+            self._handle.update(image)
 
 
 def learning_curve(
@@ -140,39 +191,6 @@ def learning_curve(
         grid[1].axhline(yardstick, linestyle="--", color="gray", label="biases")
         grid[1].legend()
     return figure
-
-
-def _progress_bar(epochs: Iterable[Epoch], num_epochs: int) -> Iterator[Epoch]:
-    with tqdm(total=num_epochs, unit="epoch", file=sys.stderr) as bar:
-        for epoch in epochs:
-            bar.set_postfix_str(epoch.summary())
-            bar.update()
-            yield epoch
-
-
-def _live_plot(
-    epochs: Iterable[Epoch], num_epochs: int, yardstick: float | None
-) -> Iterator[Epoch]:
-    # Sent as a picture, a plot needs no inline backend to have been set up.
-    from IPython.display import Image, display
-
-    history: list[Epoch] = []
-    handle: Any = None
-    drawn = 0.0
-    for epoch in epochs:
-        history.append(epoch)
-        # Drawing takes longer than a small epoch.
-        if time.monotonic() - drawn > 1 or epoch.epoch == num_epochs:
-            picture = io.BytesIO()
-            figure = learning_curve(history, num_epochs, yardstick)
-            figure.savefig(picture, dpi=100)
-            image = Image(picture.getvalue())
-            if handle is None:
-                handle = display(image, display_id=True)
-            else:
-                handle.update(image)
-            drawn = time.monotonic()
-        yield epoch
 
 
 def _in_notebook() -> bool:

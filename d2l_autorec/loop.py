@@ -19,8 +19,9 @@ import scipy.sparse as sp
 
 from ._mxnet import autograd, gluon, mx, np, npx, one_at_a_time
 from .curve import Epoch, best_epoch, examples_per_second, watch
-from .data import dense
+from .data import checked
 from .errors import TrainingDiverged
+from .model import AutoRec
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +84,10 @@ class Step:
         Holds the parameters of `net`.
     devices : sequence of mxnet.Context
         A batch is shared out over them; they need not divide it.
+    mean_over : float, optional
+        What the sum of a row's losses is divided by, where batches are sparse. By
+        default that is the length of the row, as in the book, where the unobserved
+        cells count as predicted right.
     """
 
     def __init__(
@@ -91,8 +96,9 @@ class Step:
         loss: Callable[[Any, Any], Any],
         trainer: gluon.Trainer,
         devices: Sequence[mx.Context],
+        mean_over: float | None = None,
     ) -> None:
-        self.net, self.loss = net, loss
+        self.net, self.loss, self.mean_over = net, loss, mean_over
         self.trainer, self.devices = trainer, list(devices)
         self._begin()
 
@@ -112,10 +118,14 @@ class Step:
         self._read()
         self._pending = losses
 
+    def seed(self, seed: Sequence[int]) -> None:
+        """Seed the dropout of the next batch."""
+        mx.random.seed(int(onp.random.SeedSequence(seed).generate_state(1)[0] >> 1))
+
     def backward(self, batch: Any) -> Losses:
         """Compute the losses of a batch, and the gradients on each device."""
         if sp.issparse(batch):
-            batch = dense(batch)
+            return self._backward_observed(checked(batch))
         values = batch if isinstance(batch, list) else [batch]
         samples = len(values[0])
         length = values[0].size // samples
@@ -139,6 +149,26 @@ class Step:
         autograd.backward(parts)
         return Losses(parts, samples, length)
 
+    def _backward_observed(self, rows: sp.csr_matrix) -> Losses:
+        """Do so at the cells that a sparse matrix stores: the mask is explicit."""
+        own = isinstance(self.net, AutoRec) and type(self.net).forward is AutoRec.forward
+        # The book's forward would mask by the sign of the inputs.
+        reconstruct = self.net.reconstruct if own else self.net
+        samples, length = rows.shape
+        parts, bounds = [], onp.linspace(0, samples, len(self.devices) + 1).astype(int)
+        with autograd.record():
+            for device, start, stop in zip(self.devices, bounds, bounds[1:]):
+                share, weight = rows[start:stop].tocoo(), 1
+                if not share.nnz:  # as in `backward`: a made-up rating at no weight
+                    share, weight = sp.coo_matrix(([1.0], ([0], [0])), (1, length)), 0
+                cells = np.array([share.row, share.col], onp.int32, device)
+                ratings = np.array(share.data, onp.float32, device)
+                inputs = np.array(share.toarray(), onp.float32, device)
+                outputs = npx.gather_nd(reconstruct(inputs), cells)
+                parts.append(self.loss(outputs, ratings) * weight)
+        autograd.backward(parts)
+        return Losses(parts, samples, length, self.mean_over or length)
+
     def finish(self) -> tuple[float, int]:
         """End an epoch, when its last step is done.
 
@@ -151,15 +181,10 @@ class Step:
         """
         self._read()
         mx.nd.waitall()  # for the last update
-        mean, examples = math.nan, self._examples
-        if self._samples:
-            mean = self.add_up(self._total) / self._samples
+        mean = self._total / self._samples if self._samples else math.nan
+        examples = self._examples
         self._begin()
         return mean, examples
-
-    def add_up(self, total: float) -> float:
-        """Add up the losses of all who take part; here there is nobody else."""
-        return total
 
     def _begin(self) -> None:
         self._pending = Losses([], 0, 0)

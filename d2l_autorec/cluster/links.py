@@ -11,14 +11,12 @@ import secrets
 import select
 import socket
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
 import numpy as np
-
-from ..fast import Parcel, row_bounds
 
 _TOKEN, _RANK = 16, 4  # bytes
 # Seconds for which a worker looks out for the others before it sleeps, as who sleeps is
@@ -53,93 +51,40 @@ class Links:
     ) -> None:
         self.rank, self.size, self._lose = rank, len(peers) + 1, lose
         self._links = {one: _Link(one, peers[one]) for one in sorted(peers)}
-        self._spare: defaultdict[tuple[type[Parcel], int], list[Parcel]]
-        self._spare = defaultdict(list)
 
-    def start(self, array: np.ndarray, kind: type[Parcel]) -> Callable[[], None]:
-        """Begin to replace an array by the sum of what all workers have of it.
+    def sum(self, array: np.ndarray) -> None:
+        """Replace a contiguous float32 array by the sum over all workers.
 
-        Parameters
-        ----------
-        array : numpy.ndarray of float32, contiguous
-            Every worker begins, and ends, sums of arrays of the same sizes in the same
-            order. It is to be left alone until the end.
-        kind : type
-            Of what the numbers are sent in, the same for all workers.
-
-        Returns
-        -------
-        callable
-            Waits for the sum. All workers get the same one, to the bit.
+        Each adds up a slice of it, in the workers' order, and tells the others: all get
+        the same bits.
         """
-        # Its memory, which has no gaps.
         values: np.ndarray = np.ndarray(array.size, np.float32, array)
-        # Two tell each other everything. Of several each adds up a slice, and tells the
-        # others what it came to, so that no number has to go to everybody.
-        if self.size == 2:
-            slices = [values, values]
-        else:
-            slices = [values[i:j] for i, j in row_bounds(len(values), self.size)]
+        slices = np.array_split(values, self.size)
         own = slices[self.rank]
-        out = {rank: self._parcel(kind, slices[rank].size) for rank in self._links}
-        into = {rank: self._parcel(kind, own.size) for rank in self._links}
-        packed = {rank: out[rank].pack(slices[rank]) for rank in out}
-        wait = self._exchange(packed, into)
-
-        def finish() -> None:
-            wait()
-            for parcel in into.values():
-                parcel.add_to(own)
-            self._put_away(*out.values(), *into.values())
-            if self.size > 2:
-                self._tell(kind, own, slices)
-
-        return finish
-
-    def _tell(
-        self, kind: type[Parcel], own: np.ndarray, slices: Sequence[np.ndarray]
-    ) -> None:
-        """Let all others know this worker's slice, and find out what theirs are."""
-        parcel = self._parcel(kind, own.size)
-        packed = parcel.pack(own)
-        into = {rank: self._parcel(kind, slices[rank].size) for rank in self._links}
-        self._exchange(dict.fromkeys(into, packed), into)()
-        for rank in into:
-            into[rank].copy_to(slices[rank])
-        self._put_away(parcel, *into.values())
-
-    def _parcel(self, kind: type[Parcel], size: int) -> Parcel:
-        """Find or make a parcel: new memory would take as long as the sum."""
-        spare = self._spare[kind, size]
-        return spare.pop() if spare else kind(size)
-
-    def _put_away(self, *parcels: Parcel) -> None:
-        for parcel in parcels:
-            self._spare[type(parcel), parcel.size].append(parcel)
+        into = {rank: np.empty_like(own) for rank in self._links}
+        self._exchange({rank: slices[rank] for rank in into}, into)
+        into[self.rank] = own.copy()
+        own[:] = sum(into[rank] for rank in range(self.size))
+        self._exchange(
+            dict.fromkeys(self._links, own), {rank: slices[rank] for rank in self._links}
+        )
 
     def _exchange(
-        self, out: Mapping[int, np.ndarray], into: Mapping[int, Parcel]
-    ) -> Callable[[], None]:
-        """Begin to send each of the others what is packed, and to receive a parcel."""
+        self, out: Mapping[int, np.ndarray], into: Mapping[int, np.ndarray]
+    ) -> None:
+        """Send an array to each of the others, and receive one from each."""
         pieces: list[_Piece] = []
         for rank, link in self._links.items():
-            ways = (link.out, out[rank]), (link.into, into[rank].memory)
-            for queue, memory in ways:
+            for queue, memory in ((link.out, out[rank]), (link.into, into[rank])):
                 if memory.size:
                     pieces.append(_Piece(memory))
                     queue.append(pieces[-1])
-        while self._advance(0):
-            pass
-
-        def finish() -> None:
-            sleeps = time.monotonic() + _AWAKE
-            while any(piece.rest for piece in pieces):
-                if time.monotonic() >= sleeps:
-                    self._advance(None)
-                elif not self._advance(0):
-                    os.sched_yield()
-
-        return finish
+        sleeps = time.monotonic() + _AWAKE
+        while any(piece.rest for piece in pieces):
+            if time.monotonic() >= sleeps:
+                self._advance(None)
+            elif not self._advance(0):
+                os.sched_yield()
 
     def _advance(self, seconds: float | None) -> bool:
         """Send and receive what can be at once; say whether there was anything."""

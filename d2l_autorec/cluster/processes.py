@@ -37,8 +37,6 @@ _SILENCE, _MEETING = "PS_HEARTBEAT_TIMEOUT", "D2L_AUTOREC_MEETING_TIMEOUT"
 _SECONDS = {_SILENCE: "60", _MEETING: "600"}
 _GET_ADDRESS = 0x8915  # Linux's SIOCGIFADDR
 _LAST_PORT = 65534  # the scheduler takes the next one, too
-# Optimizers whose step depends on a weight as a whole, or that draw one at random.
-_NOT_IN_PARTS = ("lamb", "lars", "lbsgd", "sgld")
 
 
 def check_environment() -> None:
@@ -84,10 +82,10 @@ def check_recipe(recipe: Any) -> None:
                 "worker has but some of them: it is for one process (for several: "
                 "--loss paper)"
             )
-        if one.optimizer.lower() in _NOT_IN_PARTS:
+        if one.optimizer != "adam":
             raise ClusterError(
-                f"{one.optimizer} needs weights as a whole, and a worker has but some "
-                "of them: it is for one process (for several: --optimizer adam)"
+                f"several workers train by adam, not {one.optimizer}, which is for one "
+                "process"
             )
 
 

@@ -14,9 +14,8 @@ import scipy.sparse as sp
 
 from .._mxnet import mx
 from ..errors import ClusterError
-from ..fast import Parcel
 from .links import Links, meet
-from .portion import Portion
+from .shard import Shard
 from .processes import Deadline, Watch, address, check_environment, enter, gone, part
 
 _ROOM = 2**13  # bytes, for what a worker tells the others
@@ -45,7 +44,7 @@ class Team:
         self._interrupted = False
         self.rank, self.size = links.rank, links.size
 
-    def share_out(self, rows: sp.csr_matrix, num_steps: float) -> Portion:
+    def share_out(self, rows: sp.csr_matrix, num_steps: float) -> Shard:
         """Share columns out over the workers.
 
         Parameters
@@ -57,12 +56,12 @@ class Team:
 
         Returns
         -------
-        Portion
+        Shard
             This worker's.
         """
-        return Portion(self, rows, num_steps)
+        return Shard(self, rows, num_steps)
 
-    def add_up(self, array: np.ndarray) -> None:
+    def sum(self, array: np.ndarray) -> None:
         """Replace an array by the sum of what all workers have of it.
 
         Parameters
@@ -75,26 +74,18 @@ class Team:
         KeyboardInterrupt
             After `interrupt`.
         """
-        self.start(array, Parcel)()
-
-    def start(self, array: np.ndarray, kind: type[Parcel]) -> Callable[[], None]:
-        """Begin to do so, as `Links.start` does.
-
-        Parameters
-        ----------
-        array : numpy.ndarray of float32, contiguous
-            As for `add_up`; to be left alone until the end.
-        kind : type
-            Of what the numbers are sent in.
-
-        Returns
-        -------
-        callable
-            Waits for the sum.
-        """
         if self._interrupted:
             raise KeyboardInterrupt
-        return self._links.start(array, kind)
+        self._links.sum(array)
+
+    def span(self, size: int) -> tuple[int, int]:
+        """Return how many of a batch's ratings come before this worker's, and all."""
+        # A float32 counts exactly up to 2**24.
+        counts = np.zeros((self.size, 2), np.float32)
+        counts[self.rank] = divmod(size, 2**20)
+        self.sum(counts)
+        ends = (counts @ [2**20, 1]).cumsum().astype(int)
+        return int(ends[self.rank]) - size, int(ends[-1])
 
     def interrupt(self) -> None:
         """Have the next sum fail, as all after it, which the others then wait for."""
@@ -113,7 +104,7 @@ class Team:
             text = str(value)
             short = len(text) <= 32
             own[name] = text if short else sha256(text.encode()).hexdigest()[:12]
-        first, *others = _told(own, self.rank, self.size, self.add_up)
+        first, *others = _told(own, self.rank, self.size, self.sum)
         for rank, other in enumerate(others, 1):
             for name in {**first, **other}:
                 if name != "host" and first.get(name) != other.get(name):

@@ -1,42 +1,21 @@
-"""What makes it fast: compiled loops, shared memory, and MXNet's private corners."""
+"""One step of training on sparse rows, by compiled loops and memory shared with MXNet."""
 
-from .adam import FASTER
-from .arrays import dense, on_device, put_aside, row_bounds, state_of, view
-from .between import encoding
-from .cells import backward_at_some, members, predict_cells, reconstruction
+from .arrays import dense, on_device, view
 from .factors import Factors
-from .fused import FusedStep
-from .left_out import LeaveOneOutStep
-from .parcels import Parcel
-from .products import COLUMN_COST, Cells, in_columns
-from .rows import balanced, corrupted, deepen, drops_inputs, layerwise, row_factors
-from .step import SparseStep
+from .network import SparseNetwork, Workers, is_known, known, predict_cells
+from .products import COLUMN_COST
+from .step import FastStep
 
 __all__ = [
     "COLUMN_COST",
-    "Cells",
-    "FASTER",
-    "FusedStep",
+    "FastStep",
     "Factors",
-    "LeaveOneOutStep",
-    "Parcel",
-    "SparseStep",
-    "backward_at_some",
-    "balanced",
-    "corrupted",
-    "deepen",
+    "SparseNetwork",
+    "Workers",
     "dense",
-    "drops_inputs",
-    "encoding",
-    "in_columns",
-    "layerwise",
-    "members",
+    "is_known",
+    "known",
     "on_device",
     "predict_cells",
-    "put_aside",
-    "reconstruction",
-    "row_bounds",
-    "row_factors",
-    "state_of",
     "view",
 ]

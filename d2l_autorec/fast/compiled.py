@@ -1,7 +1,5 @@
 """Loops that Numba compiles when they are first called, and threads to run them in."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import os
@@ -16,34 +14,19 @@ from .._mxnet import openmp
 from .._ready import num_cores
 
 _log = logging.getLogger(__name__)
+# Sums may be taken in any order, as in a matrix product.
+_OPTIONS = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}}
+inlined = numba.njit(**_OPTIONS)  # a part of a compiled loop
 
 
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a loop when it is first called, which `call` and `in_shares` do.
-
-    The machine code is kept for other processes, where there is a folder to write to;
-    what the loop itself calls, for which `numba.njit` will do, is kept with it.
-
-    Parameters
-    ----------
-    **options
-        As for `numba.njit`.
-
-    Returns
-    -------
-    callable
-        A decorator.
-    """
-
-    def decorate(loop: Callable[..., Any]) -> Callable[..., Any]:
-        found: Callable[..., Any]
-        try:
-            found = numba.njit(nogil=True, cache=True, **options)(loop)
-        except RuntimeError:  # no folder
-            found = numba.njit(nogil=True, **options)(loop)
-        return found
-
-    return decorate
+def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a loop when it is first called; the machine code is kept in a cache."""
+    found: Callable[..., Any]
+    try:
+        found = numba.njit(nogil=True, cache=True, **_OPTIONS)(loop)
+    except RuntimeError:  # no folder for a cache
+        found = numba.njit(nogil=True, **_OPTIONS)(loop)
+    return found
 
 
 def in_shares(loop: Callable[..., Any], num_shares: int, *args: Any) -> list[Any]:
@@ -52,7 +35,7 @@ def in_shares(loop: Callable[..., Any], num_shares: int, *args: Any) -> list[Any
     Parameters
     ----------
     loop : callable
-        ``loop(share, *args)``, `compiled` or NumPy's, so that others run meanwhile.
+        ``loop(share, *args)``, `compiled`, so that others run meanwhile.
     num_shares : int
         How many: `num_threads`, as a rule.
     *args
@@ -87,23 +70,6 @@ def call(loop: Callable[..., Any], *args: Any) -> Any:
 def num_threads() -> int:
     """Return how many threads a loop gets: MXNet's number, but one a core at most."""
     return int(min(num_cores(), openmp("omp_get_max_threads", num_cores)()))
-
-
-def num_threads_for(size: int, small: int) -> int:
-    """Return how many threads a loop over an array gets.
-
-    Parameters
-    ----------
-    size : int
-        Of the array.
-    small : int
-        Up to this size the loop is done before another thread wakes up.
-
-    Returns
-    -------
-    int
-    """
-    return num_threads() if size > small else 1
 
 
 @functools.cache

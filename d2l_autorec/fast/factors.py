@@ -118,11 +118,9 @@ class Factors:
         return predictions
 
 
-# Sums may be taken in any order, as in a matrix product.
-_OPTIONS = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 
 
-@compiled(**_OPTIONS)
+@compiled
 def _descend(  # type: ignore[no-untyped-def]
     share, num_shares, users, items, ratings, arrays, lr, user_wd, item_wd
 ):
@@ -147,7 +145,7 @@ def _descend(  # type: ignore[no-untyped-def]
                 q[m, item, k] += step * (error * before - wd_i * q[m, item, k])
 
 
-@compiled(**_OPTIONS)
+@compiled
 def _predict(  # type: ignore[no-untyped-def]
     users, items, arrays, predictions
 ):

@@ -38,7 +38,7 @@ def evaluate(
         If a predictor meets an id that it does not know.
     """
     if isinstance(model, Training):
-        return accuracy(*model.predict(data))
+        return accuracy(model.predict(data), data.data)
     offset = 0.0
     if isinstance(data, Ratings):
         data, offset = data.data, data.rating_offset

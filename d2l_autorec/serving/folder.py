@@ -26,15 +26,15 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
-from ..curve import Epoch
+from ..curve import Epoch, best_epoch
 from ..errors import ModelError
 from ..fast import dense
 from ..loop import check_finite
 from ..training import (
     Blend,
+    Parts,
     Run,
     Training,
-    best_epoch,
     check_ids,
     check_ratings,
     network,
@@ -44,6 +44,7 @@ from .manifest import (
     KINDS,
     MANIFEST,
     OF_A_RUN,
+    OF_PARTS,
     check_ours,
     manifest_text,
     read_manifest,
@@ -56,8 +57,6 @@ _OURS = re.compile(
     + re.escape(_UNFINISHED)
 )
 _PARTS = ("data", "indices", "indptr")  # of a matrix
-# What changes of an optimizer's numbers, besides num_update; the recipe says the rest.
-_MOVING = ("rescale_grad", "m_schedule", "cur_lr", "last_lr")
 
 
 def make_folder(directory: str | Path, overwrite: bool = False) -> None:
@@ -213,34 +212,49 @@ class Checkpoint:
         ModelError
             If the parameters do not have the shapes that the recipe asks for.
         """
-        net = network(self.run.recipe, self.run.train_mat)
-        for one in self._networks(net):
-            one.initialize(mx.init.Zero(), list(devices))
-        self._load_parameters(net, "best", devices)
-        return net
+        recipe, train_mat = self.run.recipe, self.run.parts.train_mat
+        nets = [network(one, train_mat) for one in recipe.recipes]
+        found = self._parameters("best")
+        for number, (one, net) in enumerate(zip(recipe.recipes, nets)):
+            net.initialize(mx.init.Zero(), list(devices))
+            for device in devices:
+                net(dense(one.rows(train_mat)[:1], device)).wait_to_read()
+            prefix = f"{number}." if isinstance(recipe, Blend) else ""
+            for name, parameter in net._collect_params_with_prefix().items():
+                parameter.set_data(mx.np.array(found[prefix + name]))
+        if not isinstance(recipe, Blend):
+            return nets[0]
+        whole = gluon.nn.Sequential()
+        whole.add(*nets)
+        return whole
 
-    def restore(self, training: Training, devices: Sequence[mx.Context]) -> None:
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Read those of the best epoch; see `Training.load`."""
+        return self._parameters("best")
+
+    def restore(self, training: Training) -> None:
         """Put a training back to where the last save left it.
 
         Parameters
         ----------
         training : Training
             Of `run`, with ``trained=len(history)``, not begun.
-        devices : sequence of mxnet.Context
-            That it is on.
 
         Raises
         ------
         ModelError
-            If parameters or optimizer state do not have the shapes they should.
+            If the optimizer's state is not of this recipe.
         """
-        whole = training.whole
-        self._load_parameters(whole.net, "last", devices)
         state = self._optimizer_state()
+        most_steps = len(self.history) * max(self.run.parts.train_mat.shape)
         with blaming(self._path("optimizer")):
-            most_steps = len(self.history) * max(self.run.train_mat.shape)
-            _restore_optimizers(whole.trainers, state, most_steps)
-        training.scatter()
+            for name, array in state.items():
+                is_count = name.endswith("num_updates")
+                if not np.isfinite(array).all() or is_count and not (
+                    array.shape == () and 0 <= array <= most_steps
+                ):
+                    raise ValueError(f"{name} is not of this training")
+            training.load(self._parameters("last"), state)
 
     def saving(
         self, training: Training, epochs: Iterable[Epoch], locked: bool = False
@@ -271,9 +285,7 @@ class Checkpoint:
             if self._found != _files(self.directory):
                 raise ModelError(f"{self.directory}: another training has saved to it")
             for epoch in epochs:
-                whole = training.gathered()
-                assert whole is not None
-                self.save(whole, epoch)
+                self.save(training, epoch)
                 yield epoch
 
     def save(self, training: Training, epoch: Epoch) -> None:
@@ -294,8 +306,9 @@ class Checkpoint:
             If the folder cannot be written, or the disk is full; the model that was
             there is left as it was.
         """
-        state = _optimizer_states(training.trainers)
-        for name, array in (_parameters(training.net) | state).items():
+        parameters, state = training.parameters(), training.state()
+        assert parameters is not None and state is not None
+        for name, array in (parameters | state).items():
             check_finite(
                 f"largest of {name}", np.abs(array).max(initial=0), epoch.epoch
             )
@@ -310,7 +323,7 @@ class Checkpoint:
                     "ratings", lambda f: _write_arrays(f, ratings)
                 )
             digests["last"] = self._put(
-                "last", lambda f: _write_parameters(f, training.net)
+                "last", lambda f: _write_parameters(f, parameters)
             )
             digests["optimizer"] = self._put(
                 "optimizer", lambda f: _write_arrays(f, state)
@@ -352,29 +365,21 @@ class Checkpoint:
             unfinished.unlink(missing_ok=True)
         return digest
 
-    def _load_parameters(
-        self, net: Any, kind: str, devices: Sequence[mx.Context]
-    ) -> None:
-        found = self._parameters(kind)
-        for name, parameter in net._collect_params_with_prefix().items():
-            parameter.set_data(mx.np.array(found[name]))
-        for one, recipe in zip(self._networks(net), self.run.recipe.recipes):
-            row = recipe.rows(self.run.train_mat)[:1]
-            one(dense(row, devices[0])).wait_to_read()
-
-    def _networks(self, net: Any) -> list[gluon.Block]:
-        return [*net] if isinstance(self.run.recipe, Blend) else [net]
-
     def _parameters(self, kind: str) -> dict[str, np.ndarray]:
         """Read parameters whose names and shapes are those of the recipe."""
         run, file = self.run, self._path(kind)
         with blaming(file):
             found = parse_parameters(read_signed(file, self._digests[kind]))
             known = set()
-            for name, shape in parameter_shapes(run.recipe, run.train_mat.shape):
-                if name not in found or found[name].shape != shape:
-                    raise ValueError(f"{name} has not the shape of the recipe, {shape}")
-                known.add(name)
+            for number, recipe in enumerate(run.recipe.recipes):
+                prefix = f"{number}." if isinstance(run.recipe, Blend) else ""
+                for name, shape in parameter_shapes(recipe, run.parts.train_mat.shape):
+                    name = prefix + name
+                    if name not in found or found[name].shape != shape:
+                        raise ValueError(
+                            f"{name} has not the shape of the recipe, {shape}"
+                        )
+                    known.add(name)
             if unknown := found.keys() - known:
                 raise ValueError(f"{min(unknown)!r} is not in the recipe")
         return found
@@ -426,18 +431,19 @@ def _sync(path: Path) -> None:
 
 
 def _ids(run: Run) -> dict[str, list[Any]]:
-    items = run.item_ids.tolist()
+    parts = run.parts
+    items = parts.item_ids.tolist()
     return {
-        "users": run.user_ids.tolist(),
+        "users": parts.user_ids.tolist(),
         "items": items,
-        "titles": [run.titles.get(item_id) for item_id in items],
+        "titles": [parts.titles.get(item_id) for item_id in items],
     }
 
 
 def _rating_arrays(run: Run) -> dict[str, np.ndarray]:
     arrays = {}
     for name in ("train_mat", "test_mat", "valid_mat"):
-        if (matrix := getattr(run, name)) is not None:
+        if (matrix := getattr(run.parts, name)) is not None:
             for part in _PARTS:
                 arrays[f"{name}.{part}"] = getattr(matrix, part)
     return arrays
@@ -461,20 +467,20 @@ def _read_run(directory: Path, manifest: Mapping[str, Any]) -> Run:
         arrays = parse_npz(read_signed(path("ratings"), files["ratings"]))
         matrices = _matrices(arrays, (len(item_ids), len(user_ids)))
     with blaming(directory / MANIFEST):
-        return Run(
+        parts = Parts(
+            **matrices,
             user_ids=user_ids,
             item_ids=item_ids,
             titles=titles,
-            recipe=manifest["recipe"],
-            **{name: manifest[name] for name in OF_A_RUN},
-            **matrices,
+            **{name: manifest[name] for name in OF_PARTS},
         )
+        return Run(parts, **{name: manifest[name] for name in OF_A_RUN})
 
 
 def _check_scores(history: Sequence[Epoch], run: Run) -> None:
     """Check that each epoch has a score on the parts that there are, and no other."""
     for epoch in history:
-        for score, matrix in (("test", run.test_mat), ("valid", run.valid_mat)):
+        for score, matrix in (("test", run.parts.test_mat), ("valid", run.parts.valid_mat)):
             if (getattr(epoch, f"{score}_rmse") is None) != (matrix is None):
                 raise ValueError(f"history: epoch {epoch.epoch}: {score}_rmse")
 
@@ -520,130 +526,10 @@ def _write_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
     file.write_bytes(content.getbuffer())
 
 
-def _write_parameters(file: Path, net: gluon.Block) -> None:
+def _write_parameters(file: Path, parameters: Mapping[str, np.ndarray]) -> None:
     # MXNet says nothing when the last bytes of a file find no room.
     try:
-        net.save_parameters(str(file))
+        mx.npx.save(str(file), {n: mx.np.array(a) for n, a in parameters.items()})
         parse_parameters(file.read_bytes())
     except (mx.MXNetError, ValueError, struct.error) as error:
         raise OSError(errno.ENOSPC, "could not be written whole", str(file)) from error
-
-
-def _parameters(net: gluon.Block) -> dict[str, np.ndarray]:
-    found = net._collect_params_with_prefix().items()
-    return {name: parameter.list_data()[0].asnumpy() for name, parameter in found}
-
-
-def _updaters(trainer: gluon.Trainer) -> list[Any]:
-    """Return what holds a trainer's state: one for each device, or the store's."""
-    if not trainer._kv_initialized:
-        trainer._init_kvstore()
-    if trainer._params_to_init:
-        trainer._init_params()
-    if trainer._update_on_kvstore:
-        return [trainer._kvstore._updater]
-    return list(trainer._updaters)
-
-
-def _optimizer_states(trainers: Sequence[gluon.Trainer]) -> dict[str, np.ndarray]:
-    """Flatten the states of optimizers; of several, each name has a number before."""
-    if len(trainers) == 1:
-        return _optimizer_state(trainers[0])
-    return {
-        f"{number}.{name}": array
-        for number, trainer in enumerate(trainers)
-        for name, array in _optimizer_state(trainer).items()
-    }
-
-
-def _optimizer_state(trainer: gluon.Trainer) -> dict[str, np.ndarray]:
-    """Flatten an optimizer's state; MXNet's own way to save it is a pickle."""
-    updater = _updaters(trainer)[0]
-    arrays = {
-        f"state.{index}.{number}": leaf.asnumpy()
-        for index, state in sorted(updater.states.items())
-        for number, leaf in enumerate(_leaves(state))
-    }
-    numbers = _numbers(updater.optimizer).items()
-    return {**arrays, **{f"number.{name}": np.array(value) for name, value in numbers}}
-
-
-def _restore_optimizers(
-    trainers: Sequence[gluon.Trainer],
-    saved: Mapping[str, np.ndarray],
-    most_steps: int,
-) -> None:
-    states: dict[str, dict[str, np.ndarray]]
-    states = {str(number): {} for number in range(len(trainers))}
-    for name, array in saved.items():
-        number, rest = name.split(".", 1) if len(trainers) > 1 else ("0", name)
-        if number not in states:
-            raise ValueError(f"{name} is of no recipe")
-        states[number][rest] = array
-    for trainer, state in zip(trainers, states.values()):
-        _restore_optimizer(trainer, state, most_steps)
-
-
-def _restore_optimizer(
-    trainer: gluon.Trainer, saved: Mapping[str, np.ndarray], most_steps: int
-) -> None:
-    numbers = {
-        name.partition(".")[2]: array.item()
-        for name, array in saved.items()
-        if name.startswith("number.")
-    }
-    for updater, device in zip(_updaters(trainer), trainer._contexts):
-        optimizer = updater.optimizer
-        _check_numbers(optimizer, numbers, most_steps)
-        vars(optimizer).update(numbers)
-        # Each parameter's count of steps starts here.
-        optimizer.begin_num_update = optimizer.num_update
-        unused = saved.keys() - {f"number.{name}" for name in numbers}
-        for index, parameter in enumerate(trainer._params):
-            weight = parameter.data(device).as_nd_ndarray()  # as an updater has it
-            state = optimizer.create_state_multi_precision(index, weight)
-            for number, leaf in enumerate(_leaves(state)):
-                name = f"state.{index}.{number}"
-                if name not in unused or saved[name].shape != leaf.shape:
-                    raise ValueError(f"{name} has not the shape {leaf.shape}")
-                leaf[:] = saved[name]
-                unused.remove(name)
-            updater.states[index], updater.states_synced[index] = state, True
-        if unused:
-            raise ValueError(f"{min(unused)} is not of {type(optimizer).__name__}")
-
-
-def _check_numbers(optimizer: Any, saved: Mapping[str, Any], most_steps: int) -> None:
-    """Check the numbers of a state against those of an optimizer that is to have it."""
-    usual = _numbers(optimizer)
-    if missing := usual.keys() - saved.keys():
-        raise ValueError(f"number.{min(missing)} is missing")
-    for name, value in saved.items():
-        if name == "num_update":
-            fits = type(value) is int and 0 <= value <= most_steps
-        elif name in _MOVING:
-            fits = name in vars(optimizer) and value >= 0
-        else:
-            fits = name in usual and math.isclose(value, usual[name])
-        if not fits:
-            raise ValueError(
-                f"number.{name}={value!r} is not of {type(optimizer).__name__} as the "
-                "recipe sets it"
-            )
-
-
-def _numbers(optimizer: Any) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in vars(optimizer).items()
-        if isinstance(value, (int, float)) and name != "begin_num_update"
-    }
-
-
-def _leaves(state: Any) -> Iterator[Any]:
-    """Walk the arrays in an optimizer's state: None, an array, or a nest of them."""
-    if isinstance(state, (tuple, list)):
-        for part in state:
-            yield from _leaves(part)
-    elif state is not None:
-        yield state

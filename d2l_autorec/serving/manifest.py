@@ -32,9 +32,10 @@ KINDS = {
     "last": "parameters-{}.params",
     "best": "parameters-{}.params",
 }
-# `Run` checks these; without the other fields, too, it is no manifest.
-OF_A_RUN = ("name", "rating_offset", "split", "seed", "patience")
-_FIELDS = {"format", "versions", *OF_A_RUN, "recipe", "history", "files"}
+# `Parts` and `Run` check these; without the other fields, too, it is no manifest.
+OF_PARTS = ("name", "rating_offset", "split")
+OF_A_RUN = ("recipe", "seed", "patience")
+_FIELDS = {"format", "versions", *OF_PARTS, *OF_A_RUN, "history", "files"}
 _COUNT = Numbers(int, lambda n: 0 <= n < 2**63, "a whole number from 0")
 _MEASURE = Numbers(float, lambda n: 0 <= n < math.inf, "a number from 0")
 _EPOCH = {
@@ -79,9 +80,9 @@ def manifest_text(
                 "mxnet": mx.__version__,
                 "numpy": np.__version__,
             },
-            "name": run.name,
-            "rating_offset": run.rating_offset,
-            "split": dict(run.split),
+            "name": run.parts.name,
+            "rating_offset": run.parts.rating_offset,
+            "split": dict(run.parts.split),
             "seed": run.seed,
             "patience": run.patience,
             "recipe": asdict(run.recipe),

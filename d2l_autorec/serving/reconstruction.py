@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .._mxnet import autograd, gluon, one_at_a_time
+from .._mxnet import autograd, gluon
 from ..errors import ModelError
-from ..fast import deepen, members, on_device, row_factors
+from ..fast import SparseNetwork, on_device
 from ..model import AutoRec
-from ..training import Average, Biases, Blend, Mixture, Recipe, levels_of, range_of
+from ..training import Biases, Blend, Mixture, Recipe, normalizer_of, range_of
 
 
 class Reconstruction:
-    """What a recipe's network, or an average of several, makes of ratings.
+    """What a recipe's network makes of ratings.
 
     Parameters
     ----------
-    net : AutoRec or Average
+    net : AutoRec
         Trained, on one device.
     recipe : Recipe
         Of its training.
@@ -39,20 +39,22 @@ class Reconstruction:
 
     Notes
     -----
-    In each network, a prediction is the product of a user's and an item's vector
+    A prediction is the product of a user's and an item's vector
     (float32, num_hidden + 1), one of them a hidden layer, the other the decoder's.
     """
 
     def __init__(
         self,
-        net: AutoRec | Average,
+        net: AutoRec,
         recipe: Recipe,
         train_mat: sp.csr_matrix,
         biases: Biases | None = None,
     ) -> None:
-        self._nets, self._recipe, self._train_mat = members(net), recipe, train_mat
+        self._net, self._recipe, self._train_mat = net, recipe, train_mat
         self._by_user = recipe.kind == "user"
-        self._levels = levels_of(recipe, train_mat, biases)
+        self._normalizer = (
+            biases if recipe.residual and biases else normalizer_of(recipe, train_mat)
+        )
         self._range = range_of(train_mat)
 
     def of_users(self, users: np.ndarray) -> np.ndarray:
@@ -65,12 +67,10 @@ class Reconstruction:
 
         Returns
         -------
-        numpy.ndarray, shape (num_networks, num_users, num_items)
-            Of each network, not yet clipped.
+        numpy.ndarray, shape (num_users, num_items)
+            Not yet clipped.
         """
-        sums = [
-            vectors[users] @ items.T for vectors, items in zip(self._users, self._items)
-        ]
+        sums = self._users[users] @ self._items.T
         return self._ratings(sums, users[:, None], slice(None))
 
     def of_cells(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -83,13 +83,10 @@ class Reconstruction:
 
         Returns
         -------
-        numpy.ndarray, shape (num_networks, num_cells)
-            Of each network, not yet clipped.
+        numpy.ndarray, shape (num_cells,)
+            Not yet clipped.
         """
-        sums = [
-            np.einsum("ij,ij->i", of_items[items], of_users[users])
-            for of_users, of_items in zip(self._users, self._items)
-        ]
+        sums = np.einsum("ij,ij->i", self._items[items], self._users[users])
         return self._ratings(sums, users, items)
 
     def of_new_user(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
@@ -104,7 +101,7 @@ class Reconstruction:
 
         Returns
         -------
-        numpy.ndarray, shape (num_networks, num_items)
+        numpy.ndarray, shape (num_items,)
             Not yet clipped.
 
         Raises
@@ -124,26 +121,21 @@ class Reconstruction:
 
         .. math:: w = \mu + \Sigma H^T (H \Sigma H^T + s^2 I)^{-1} (r - H \mu),
 
-        where :math:`s^2` is the mean squared error on the training ratings. An average
-        of several networks is one such model, with their hidden layers side by side.
-        A model of residuals has *r* less a bias of the new user's, estimated as those
+        where :math:`s^2` is the mean squared error on the training ratings. A model of residuals has *r* less a bias of the new user's, estimated as those
         of the training are.
         """
         levels = None
-        if self._levels:
-            levels = self._levels.of_new_user(rated, given)
-            given = (given - levels[rated]) / self._levels.scale
+        if self._normalizer:
+            levels = self._normalizer.of_new_user(rated, given)
+            given = (given - levels[rated]) / self._normalizer.scale
         if self._by_user:
             row = sp.csr_matrix(
                 (given.astype(np.float32), rated, [0, len(rated)]),
                 (1, self._train_mat.shape[0]),
             )
-            sums = [
-                weights @ _encode(net, row)[0]
-                for net, weights in zip(self._nets, self._weights)
-            ]
+            sums = self._weights @ _encode(self._net, row)[0]
         elif self._recipe.output == "identity":
-            sums = [self._estimate(rated, given)]
+            sums = self._estimate(rated, given)
         else:
             raise ModelError(
                 "an item-based model serves new users only with an identity output, "
@@ -151,70 +143,63 @@ class Reconstruction:
                 "--output identity"
             )
         outputs = self._outputs(sums)
-        return self._levels.restore(outputs, levels) if self._levels else outputs
-
-    def score(self, found: np.ndarray) -> np.ndarray:
-        """Average over the networks, to rank by: clipping makes equal what is not."""
-        scores: np.ndarray = found.mean(axis=0)
-        return scores
+        return self._normalizer.restore(outputs, levels) if self._normalizer else outputs
 
     def rating(self, found: np.ndarray) -> np.ndarray:
-        """Average over the networks, clipped where the recipe says so."""
-        if getattr(self._nets[0].decoder.act, "rating_range", None):
+        """Clip predictions where the recipe says so: to rank by, they are not clipped."""
+        bounded = getattr(self._net.decoder.act, "rating_range", None)
+        if bounded or (self._normalizer and self._recipe.clip):
             found = found.clip(*self._range)
-        mean = self.score(found)
-        # What has levels is clipped as ratings, not network by network.
-        if self._levels and self._recipe.clip:
-            mean = mean.clip(*self._range)
-        return mean
+        return found
+
+    def score(self, found: np.ndarray) -> np.ndarray:
+        """Return what to rank by."""
+        return found
 
     @property
     def item_vectors(self) -> np.ndarray:
-        """What the networks know of each item, side by side: (num_items, size)."""
-        return np.hstack([vectors[:, :-1] for vectors in self._items])
+        """What the network knows of each item: (num_items, num_units)."""
+        return self._items[:, :-1]
 
     @property
-    def _users(self) -> list[np.ndarray]:
+    def _users(self) -> np.ndarray:
         return self._codes if self._by_user else self._weights
 
     @property
-    def _items(self) -> list[np.ndarray]:
+    def _items(self) -> np.ndarray:
         return self._weights if self._by_user else self._codes
 
     @cached_property
-    def _codes(self) -> list[np.ndarray]:
+    def _codes(self) -> np.ndarray:
         """Last hidden layers, each row with a 1 behind: the items', or the users'."""
         learned = self._train_mat
-        if self._levels:
-            learned = self._levels.learned(learned)
-        rows = self._recipe.rows(learned)
-        return [_encode(net, rows) for net in self._nets]
+        if self._normalizer:
+            learned = self._normalizer.learned(learned)
+        return _encode(self._net, self._recipe.rows(learned))
 
     @cached_property
-    def _weights(self) -> list[np.ndarray]:
-        """Decoders' weights, each row with its bias behind: users', or items'."""
-        layers = [net.decoder for net in self._nets]
-        return [
-            np.column_stack([d.weight.data().asnumpy(), d.bias.data().asnumpy()])
-            for d in layers
-        ]
+    def _weights(self) -> np.ndarray:
+        """The decoder's weights, each row with its bias behind: users', or items'."""
+        decoder = self._net.decoder
+        return np.column_stack(
+            [decoder.weight.data().asnumpy(), decoder.bias.data().asnumpy()]
+        )
 
     def _ratings(
-        self, sums: Sequence[np.ndarray], users: Any, items: Any
+        self, sums: np.ndarray, users: Any, items: Any
     ) -> np.ndarray:
         """Turn products of vectors into ratings, not yet clipped."""
         outputs = self._outputs(sums)
-        if self._levels:
-            return self._levels.restore(outputs, self._levels.at(users, items))
+        if self._normalizer:
+            return self._normalizer.restore(outputs, self._normalizer.at(users, items))
         return outputs
 
-    def _outputs(self, sums: Sequence[np.ndarray]) -> np.ndarray:
-        """Turn products of vectors into the networks' outputs."""
-        outputs: np.ndarray = np.stack(sums)
+    def _outputs(self, outputs: np.ndarray) -> np.ndarray:
+        """Turn products of vectors into the network's outputs."""
         if not np.isfinite(outputs).all():
             raise ModelError("the model predicts no finite numbers")
         if self._recipe.output != "identity":
-            decoder = self._nets[0].decoder
+            decoder = self._net.decoder
             device = decoder.weight.list_ctx()[0]
             with autograd.train_mode():  # not clipped
                 outputs = decoder.act(on_device(outputs, device)).asnumpy()
@@ -223,20 +208,16 @@ class Reconstruction:
     def _estimate(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
         """Compute the outputs for a new user, as `of_new_user` notes."""
         mean, rows = self._prior
-        hidden = np.hstack([codes[rated] for codes in self._codes])
+        hidden = self._codes[rated]
         spread = hidden @ rows.T  # (num_rated, num_users)
         gram = spread @ spread.T + self._noise * np.eye(len(rated))
         share = np.linalg.solve(gram, given - hidden @ mean) @ spread
-        row = (mean + share.astype(np.float32) @ rows).astype(np.float32)
-        parts = zip(self._codes, np.split(row, len(self._weights)))
-        outputs: np.ndarray = sum(codes @ part for codes, part in parts)
-        return outputs
+        return self._codes @ (mean + share.astype(np.float32) @ rows)
 
     @cached_property
     def _prior(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean of the users' rows, and a root of their covariance: (num_users, ...)."""
-        trained = np.unique(self._train_mat.indices)
-        rows = np.hstack(self._weights)[trained] / len(self._weights)
+        rows = self._weights[np.unique(self._train_mat.indices)]
         mean = rows.mean(axis=0)
         return mean, (rows - mean) / np.sqrt(np.float32(len(rows)))
 
@@ -246,7 +227,7 @@ class Reconstruction:
         cells = self._train_mat.tocoo()
         some = slice(None, None, cells.nnz // 100_000 + 1)
         predicted = rate_cells(self, cells.col[some], cells.row[some])
-        scale = self._levels.scale if self._levels else 1.0
+        scale = self._normalizer.scale if self._normalizer else 1.0
         return float(np.mean((predicted - cells.data[some]) ** 2) / scale**2)
 
 
@@ -349,13 +330,7 @@ def rate_cells(
     return predictions
 
 
-@one_at_a_time
 def _encode(net: AutoRec, rows: sp.csr_matrix) -> np.ndarray:
     """Compute the last hidden layer of rows of ratings, and put a 1 behind it."""
-    # Most of a row is unobserved: a sparse product is far faster than the layer.
-    encoder = net.encoder
-    sums = rows @ encoder.weight.data().asnumpy().T
-    sums *= row_factors(net, np.diff(rows.indptr))[:, np.newaxis]
-    sums += encoder.bias.data().asnumpy()
-    hidden = deepen(net, on_device(sums, encoder.weight.list_ctx()[0]))
-    return np.column_stack([hidden.asnumpy(), np.ones(len(sums), np.float32)])
+    hidden = SparseNetwork(net).encode(rows)
+    return np.column_stack([hidden, np.ones(len(hidden), np.float32)])

@@ -1,57 +1,59 @@
 """Mini-batches whose epochs can be drawn again."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import scipy.sparse as sp
 
-from .._mxnet import gluon
-from ..loop import seed_everything
+from ..loop import Step
 
 
 class SeededBatches:
-    """Batches whose epochs start from a seed of their own.
+    """Batches of rows in an order that follows from a seed and the epoch alone.
 
-    So an epoch's draws do not depend on the epochs before it, and a training that was
-    interrupted goes on as it would have.
+    So an epoch can be repeated, a training that was interrupted goes on as it would
+    have, and workers draw alike.
 
     Parameters
     ----------
-    loader : mxnet.gluon.data.DataLoader
-        Draws a new order for each epoch.
-    seed : int or None
-        Of the training; None lets the generators just run on.
+    rows : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
+        Ratings.
+    batch_size : int
+        Rows a mini-batch. As in the book, an incomplete batch waits for the next epoch.
+    seed : sequence of int
+        Of the training.
+    step : Step
+        Whose dropout is seeded for each batch.
     trained : int
-        Epochs that an earlier training did, with the same seed.
-    seed_all : callable
-        Seeds the generators.
+        Epochs that lie behind.
     """
 
     def __init__(
         self,
-        loader: gluon.data.DataLoader,
-        seed: int | None,
+        rows: sp.csr_matrix,
+        batch_size: int,
+        seed: Sequence[int],
+        step: Step,
         trained: int = 0,
-        seed_all: Callable[[int], object] = seed_everything,
     ) -> None:
-        self.loader, self.seed, self.seed_all = loader, seed, seed_all
-        self.epoch, self.trained = 0, trained
+        self.rows, self.batch_size, self.step = rows, batch_size, step
+        self.seed, self.epoch = list(seed), trained
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[sp.csr_matrix]:
         """Begin an epoch."""
-        while self.epoch < self.trained:
-            # The samples that an epoch leaves over come first in the next one.
-            self._begin()
-            for _ in self.loader._batch_sampler:
-                pass
-        self._begin()
-        yield from self.loader
-
-    def _begin(self) -> None:
         self.epoch += 1
-        if self.seed is None:
-            return
-        sequence = np.random.SeedSequence([self.seed, self.epoch])
-        self.seed_all(int(sequence.generate_state(1)[0] >> 1))
+        num_rows = self.rows.shape[0]
+        # The batches are cut from all epochs' orders one after the other: the rows that
+        # an epoch leaves over come first in the next one.
+        left_over = (self.epoch - 1) * num_rows % self.batch_size
+        order = self._order(self.epoch)
+        if left_over:
+            order = np.concatenate([self._order(self.epoch - 1)[-left_over:], order])
+        for number in range(len(order) // self.batch_size):
+            self.step.seed([*self.seed, self.epoch, number])
+            start = number * self.batch_size
+            yield self.rows[order[start : start + self.batch_size]]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([*self.seed, epoch])
+        return rng.permutation(self.rows.shape[0])

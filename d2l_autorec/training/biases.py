@@ -7,8 +7,6 @@ TKDD 4(1), 2010. N. Hug, "Surprise: A Python library for recommender systems", J
 5(52), 2020.
 """
 
-from __future__ import annotations
-
 from abc import ABC
 from typing import Any
 
@@ -16,13 +14,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..evaluators import Accuracy, accuracy
+from .settings import Recipe
 
 # Standardized ratings have this mean: about what MovieLens' mean is in units of its
 # standard deviation. An input of 0 is a rating that is missing, so theirs is not.
 SHIFT = 3.2
 
 
-class Levels(ABC):
+class Normalizer(ABC):
     """A level for each cell, from which a network learns how ratings differ.
 
     Attributes
@@ -111,7 +110,7 @@ class Levels(ABC):
         return np.asarray(self.mean + self.item_bias)
 
 
-class Standard(Levels):
+class Standardizer(Normalizer):
     """The same level for all cells, so that ratings have mean `SHIFT` and variance 1.
 
     Parameters
@@ -128,7 +127,7 @@ class Standard(Levels):
         self.mean = float(rating.mean()) - SHIFT * self.scale
 
 
-class Biases(Levels):
+class Biases(Normalizer):
     r"""The mean of the ratings, and a bias of each user and item, shrunk towards 0.
 
     Parameters
@@ -168,13 +167,13 @@ class Biases(Levels):
         self.scale = float(left.std()) or 1.0
 
     def of_new_user(self, items: np.ndarray, ratings: np.ndarray) -> np.ndarray:
-        """Add the bias that a user with these ratings has in training: see `Levels`."""
+        """Add the bias that a user with these ratings has in training: see `Normalizer`."""
         levels = super().of_new_user(items, ratings)
         left = (ratings - levels[items]).sum()
         return np.asarray(levels + left / (len(items) + self.user_reg))
 
 
-def yardstick(train_mat: sp.csr_matrix, held_out: sp.csr_matrix) -> dict[str, Accuracy]:
+def baselines(train_mat: sp.csr_matrix, held_out: sp.csr_matrix) -> dict[str, Accuracy]:
     """Score what any network has to beat.
 
     Parameters
@@ -193,3 +192,15 @@ def yardstick(train_mat: sp.csr_matrix, held_out: sp.csr_matrix) -> dict[str, Ac
         "global_mean": accuracy(mean, cells.data),
         "biases": accuracy(biases.at(cells.col, cells.row), cells.data),
     }
+
+
+def normalizer_of(recipe: Recipe, train_mat: sp.csr_matrix) -> Normalizer | None:
+    """Make what a recipe's network leaves out of what it learns, if it does."""
+    if recipe.residual:
+        return Biases(train_mat)
+    return Standardizer(train_mat) if recipe.standardize else None
+
+
+def range_of(train_mat: sp.csr_matrix) -> tuple[float, float]:
+    """Return the lowest and the highest rating."""
+    return float(train_mat.data.min()), float(train_mat.data.max())

@@ -1,32 +1,27 @@
-"""A run: ratings cut into parts, a recipe and a seed."""
-
-from __future__ import annotations
+"""What a training starts from: ratings cut into parts, a recipe and a seed."""
 
 import re
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
-from .._mxnet import mx
 from ..curve import Epoch
 from ..data import checked
 from ..errors import DataError
 from ..evaluators import Accuracy
 from ..ratings import Ratings
-from .biases import yardstick
-from .blend import make_training
+from .biases import baselines, range_of
 from .settings import FINITE, NON_NEGATIVE_INT, POSITIVE_INT, Blend, Recipe
-from .training import Parts, Team, Training, range_of
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which has no UTF-8
 
 
-class Yardstick(NamedTuple):
+class Baseline(NamedTuple):
     """What simple models have on the ratings that a network is judged by.
 
     Attributes
@@ -42,31 +37,26 @@ class Yardstick(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a training starts from: ratings cut into parts, a recipe and a seed.
+class Parts:
+    """Ratings cut into parts, as matrices of one shape, and where they came from.
 
     Parameters
     ----------
+    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        Ratings to learn from: finite, positive, in float32, each cell once, in order.
+    test_mat, valid_mat : scipy.sparse.csr_matrix, optional
+        Ratings held out to score, and to choose something on.
     name : str
         Of the data.
-    user_ids, item_ids : numpy.ndarray
-        Raw ids; a position is a ``user_index`` or an ``item_index``.
+    user_ids, item_ids : numpy.ndarray, optional
+        Raw ids; a position is a ``user_index`` or an ``item_index``. By default they
+        are the positions.
     titles : mapping
         Raw item id to title, for the items that have one.
-    train_mat, test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from, and held-out ratings, which may be None.
-    valid_mat : scipy.sparse.csr_matrix, shape (num_items, num_users), optional
-        Ratings held out to choose the best epoch on.
     rating_offset : float
         Was added to every rating.
-    recipe : Recipe or Blend
-        Settings of the training.
-    seed : int
-        Of the whole run.
     split : mapping
         How the parts were cut, for reports.
-    patience : int, optional
-        Epochs without a new best on `valid_mat` before the training stops.
 
     Raises
     ------
@@ -74,42 +64,35 @@ class Run:
         If one of them is not so, by its name; a `DataError` for the ids and matrices.
     """
 
-    name: str
-    user_ids: np.ndarray
-    item_ids: np.ndarray
-    titles: Mapping[Any, str]
     train_mat: sp.csr_matrix
-    test_mat: sp.csr_matrix | None
-    valid_mat: sp.csr_matrix | None
-    rating_offset: float
-    recipe: Recipe | Blend
-    seed: int
-    split: Mapping[str, Any]
-    patience: int | None = None
+    test_mat: sp.csr_matrix | None = None
+    valid_mat: sp.csr_matrix | None = None
+    name: str = "ratings"
+    user_ids: Any = None
+    item_ids: Any = None
+    titles: Mapping[Any, str] = field(default_factory=dict)
+    rating_offset: float = 0.0
+    split: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check each field: a run may come from a file that somebody forged."""
-        patient = self.patience is None or POSITIVE_INT.allow(self.patience)
+        """Check each field: they may come from a file that somebody forged."""
         for name, fits, wanted in (
             ("name", _is_text(self.name), "a text"),
             ("titles", _are_titles(self.titles), "a text for an item"),
             ("rating_offset", FINITE.allow(self.rating_offset), FINITE.wanted),
-            ("recipe", isinstance(self.recipe, (Recipe, Blend)), "a Recipe or a Blend"),
-            ("seed", NON_NEGATIVE_INT.allow(self.seed), NON_NEGATIVE_INT.wanted),
             ("split", _is_report(self.split), "words and numbers by name"),
-            ("patience", patient, f"{POSITIVE_INT.wanted} or None"),
         ):
-            if not fits:
-                value = reprlib.repr(getattr(self, name))
-                raise ValueError(f"{name}={value} is not {wanted}")
-        for name in ("user_ids", "item_ids"):
+            _check(self, name, fits, wanted)
+        shape = getattr(self.train_mat, "shape", (0, 0))
+        for name, size in zip(("item_ids", "user_ids"), shape):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.arange(size))
             check_ids(name, getattr(self, name))
         shape = len(self.item_ids), len(self.user_ids)
-        for name, matrix in self.parts._asdict().items():
+        for name in ("train_mat", "test_mat", "valid_mat"):
+            matrix = getattr(self, name)
             if matrix is not None or name == "train_mat":
                 check_ratings(name, matrix, shape)
-        if self.patience and self.valid_mat is None:
-            raise ValueError(f"patience={self.patience} needs a validation part")
 
     @classmethod
     def of(
@@ -118,12 +101,8 @@ class Run:
         train_data: Any,
         test_data: Any = None,
         valid_data: Any = None,
-        *,
-        recipe: Recipe | Blend,
-        seed: int,
-        split: Mapping[str, Any],
-        patience: int | None = None,
-    ) -> Run:
+        split: Mapping[str, Any] | None = None,
+    ) -> "Parts":
         """Lay the parts of a split out as matrices.
 
         Parameters
@@ -132,36 +111,25 @@ class Run:
             The whole.
         train_data, test_data, valid_data : pandas.DataFrame
             Its parts; the last two are optional.
-        recipe, seed, split, patience
+        split : mapping, optional
             As for the class.
 
         Returns
         -------
-        Run
+        Parts
         """
-        test_mat, valid_mat = (
-            None if part is None else ratings.matrix(part)
-            for part in (test_data, valid_data)
-        )
         return cls(
-            ratings.name,
-            ratings.user_ids,
-            ratings.item_ids,
-            ratings.titles,
-            ratings.matrix(train_data),
-            test_mat,
-            valid_mat,
-            ratings.rating_offset,
-            recipe,
-            seed,
-            split,
-            patience,
+            *(
+                None if part is None else ratings.matrix(part)
+                for part in (train_data, test_data, valid_data)
+            ),
+            name=ratings.name,
+            user_ids=ratings.user_ids,
+            item_ids=ratings.item_ids,
+            titles=ratings.titles,
+            rating_offset=ratings.rating_offset,
+            split=split or {},
         )
-
-    @property
-    def parts(self) -> Parts:
-        """The three matrices."""
-        return Parts(self.train_mat, self.test_mat, self.valid_mat)
 
     @property
     def rating_range(self) -> tuple[float, float]:
@@ -170,21 +138,60 @@ class Run:
         return low - self.rating_offset, high - self.rating_offset
 
     @cached_property
-    def yardstick(self) -> Yardstick | None:
+    def baseline(self) -> Baseline | None:
         """What simple models have; None if nothing is held out."""
         for part, held_out in (("test", self.test_mat), ("validation", self.valid_mat)):
             if held_out is not None:
-                return Yardstick(part, yardstick(self.train_mat, held_out))
+                return Baseline(part, baselines(self.train_mat, held_out))
         return None
 
-    def refit(self, recipe: Recipe | Blend, chosen: Epoch) -> Run:
+
+@dataclass(frozen=True)
+class Run:
+    """A training to do: ratings, settings and a seed.
+
+    Parameters
+    ----------
+    parts : Parts
+        The ratings.
+    recipe : Recipe or Blend
+        The settings.
+    seed : int
+        Of the whole run.
+    patience : int, optional
+        Epochs without a new best on the validation part before the training stops.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not so, by its name.
+    """
+
+    parts: Parts
+    recipe: Recipe | Blend
+    seed: int
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check each field."""
+        patient = self.patience is None or POSITIVE_INT.allow(self.patience)
+        for name, fits, wanted in (
+            ("recipe", isinstance(self.recipe, Recipe | Blend), "a Recipe or a Blend"),
+            ("seed", NON_NEGATIVE_INT.allow(self.seed), NON_NEGATIVE_INT.wanted),
+            ("patience", patient, f"{POSITIVE_INT.wanted} or None"),
+        ):
+            _check(self, name, fits, wanted)
+        if self.patience and self.parts.valid_mat is None:
+            raise ValueError(f"patience={self.patience} needs a validation part")
+
+    def refit(self, recipe: Recipe | Blend, chosen: Epoch) -> "Run":
         """Make the run that trains on the validation part as well.
 
         Parameters
         ----------
         recipe : Recipe or Blend
             That ends with the chosen epoch, where a cosine schedule ends, too; see
-            `Training.chosen`.
+            `Training.choose`.
         chosen : Epoch
             On the validation part.
 
@@ -193,37 +200,24 @@ class Run:
         Run
             Its split names the epoch and its validation RMSE.
         """
-        assert self.valid_mat is not None
+        parts = self.parts
         choice = {
             "chosen_epoch": chosen.epoch,
             "chosen_valid_rmse": chosen.valid_rmse,
         }
-        return replace(
-            self,
-            train_mat=(self.train_mat + self.valid_mat).tocsr(),
+        parts = replace(
+            parts,
+            train_mat=(parts.train_mat + parts.valid_mat).tocsr(),
             valid_mat=None,
-            recipe=recipe,
-            split={**self.split, **choice},
-            patience=None,
+            split={**parts.split, **choice},
         )
+        return replace(self, parts=parts, recipe=recipe, patience=None)
 
-    def train(
-        self, devices: list[mx.Context], trained: int = 0, team: Team | None = None
-    ) -> Training:
-        """Get the training ready.
 
-        Parameters
-        ----------
-        devices, trained, team
-            As for `Training`.
-
-        Returns
-        -------
-        Training
-        """
-        return make_training(
-            *(self.recipe, self.parts, devices, self.seed, trained, team)
-        )
+def _check(owner: Any, name: str, fits: bool, wanted: str) -> None:
+    if not fits:
+        value = reprlib.repr(getattr(owner, name))
+        raise ValueError(f"{name}={value} is not {wanted}")
 
 
 def _is_text(value: Any) -> bool:

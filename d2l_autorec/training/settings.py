@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,8 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 ACTIVATIONS = ("sigmoid", "identity", "relu", "tanh", "elu", "selu")
-# MXNet 1.9.1's, and ours.
-OPTIMIZERS = (
-    *("adadelta", "adagrad", "adam", "adamax", "ccsgd", "dcasgd", "ftml", "ftrl"),
-    *("fusedadam", "groupadagrad", "lamb", "lars", "lbsgd", "nadam", "nag", "rmsprop"),
-    *("rprop", "sgd", "sgld", "signum", "test"),
-)
-
-
+# Gluon's, each with a test that trains with it, and `Rprop`.
+OPTIMIZERS = ("adam", "adadelta", "adagrad", "rmsprop", "sgd", "rprop")
 # Of the training ratings, to choose something on.
 VALID_RATIO = 0.1
 
@@ -101,12 +95,8 @@ class Setting:
         For the command line.
     numbers : Numbers, optional
         What it may be.
-    choices : tuple of str
-        The words that it may be.
-    words : dict
-        What a word on the command line stands for.
-    also : tuple
-        What it may be that has no word.
+    words : mapping
+        The words that it may be on the command line, and what each stands for.
     several : bool
         Whether it may be a tuple of numbers, too.
     letter : str, optional
@@ -115,50 +105,50 @@ class Setting:
 
     help: str
     numbers: Numbers | None = None
-    choices: tuple[str, ...] = ()
-    words: dict[str, Any] = field(default_factory=dict)
-    also: tuple[Any, ...] = ()
+    words: Mapping[str, Any] = field(default_factory=dict)
     several: bool = False
     letter: str | None = None
 
-    def allows(self, value: Any) -> bool:
-        """Tell whether the setting may have a value, of the right type, too."""
+    def check(self, name: str, value: Any) -> None:
+        """Raise a ValueError if the setting may not have a value, or of its type."""
         values = value if self.several and isinstance(value, tuple) else (value,)
-        return bool(values) and all(map(self._allows_one, values))
+        if not values or not all(map(self._allows, values)):
+            raise ValueError(f"{name}={value!r} is not {self}")
 
     def parse(self, text: str) -> Any:
-        """Read a value from the command line.
-
-        Raises
-        ------
-        ValueError
-            If the setting may not have it.
-        """
-        if text in self.words:
-            return self.words[text]
-        assert self.numbers
+        """Read a value; raise a ValueError if the setting may not have it."""
+        if text.lower() in self.words:
+            return self.words[text.lower()]
+        if not self.numbers:
+            raise ValueError(f"{text!r} is not {self}")
+        if self.several and "x" in text:
+            return tuple(map(self.numbers.parse, text.split("x")))
         return self.numbers.parse(text)
 
-    def _allows_one(self, value: Any) -> bool:
-        if self.numbers and self.numbers.allow(value):
-            return True
-        return any(type(value) is type(one) and value == one for one in self._named())
-
-    def _named(self) -> tuple[Any, ...]:
-        return (*self.choices, *self.words.values(), *self.also)
+    def _allows(self, value: Any) -> bool:
+        known = any(type(value) is type(v) and value == v for v in self.words.values())
+        return known or bool(self.numbers and self.numbers.allow(value))
 
     def __str__(self) -> str:
         """Say what is wanted, in words."""
-        words = [str(one) for one in self._named()]
+        words = list(self.words)
         if not self.numbers:
             return f"one of {', '.join(words)}"
-        if self.several:
-            words.append("a tuple of such")
-        return " or ".join([self.numbers.wanted, *words])
+        several = ["a tuple of such"] if self.several else []
+        return " or ".join([self.numbers.wanted, *words, *several])
 
 
 def _setting(default: Any, help: str, *args: Any, **kwargs: Any) -> Any:
     return field(default=default, metadata={"setting": Setting(help, *args, **kwargs)})
+
+
+def _choice(help: str, *words: str) -> Any:
+    """Describe a setting that is one of some words, by default the first."""
+    return _setting(words[0], help, words={word: word for word in words})
+
+
+def _switch(help: str) -> Any:
+    return _setting(False, help, words={"false": False, "true": True})
 
 
 @dataclass(frozen=True)
@@ -175,8 +165,6 @@ class Recipe:
         As for `DeepAutoRec`.
     dropout, input_dropout : float
         Share of the hidden units, and of the inputs, that training drops.
-    members : int
-        Networks, alike but for their initial weights, whose mean is the prediction.
     loss : {'book', 'paper', 'rmse'}
         ``book``: half the squared error, as a mean over all cells of a row, where
         unobserved ones count as 0. ``paper``: the objective
@@ -211,7 +199,7 @@ class Recipe:
         Start from the mean of the training ratings, by the biases of the output, rather
         than from 0.
     optimizer : str
-        Name of an MXNet optimizer, or ``rprop``, upper or lower case.
+        One of `OPTIMIZERS`.
     lr : float
         Its learning rate.
     schedule : {'constant', 'cosine'}
@@ -247,18 +235,14 @@ class Recipe:
         several=True,
         letter="k",
     )
-    kind: str = _setting(
-        "item",
+    kind: str = _choice(
         "whether a row is what all users gave an item, or what a user gave all items",
-        choices=("item", "user"),
+        *("item", "user"),
     )
-    activation: str = _setting(
-        "sigmoid", "activation of the hidden layers", choices=ACTIVATIONS
-    )
-    output: str = _setting(
-        "identity",
+    activation: str = _choice("activation of the hidden layers", *ACTIVATIONS)
+    output: str = _choice(
         "activation of the output; a bounded one is stretched over the ratings",
-        choices=ACTIVATIONS,
+        *("identity", *(one for one in ACTIVATIONS if one != "identity")),
     )
     dropout: float = _setting(
         0.05, "share of the hidden units that training drops", DROPOUT
@@ -268,14 +252,10 @@ class Recipe:
         "share of the inputs that training drops (a denoising autoencoder)",
         DROPOUT,
     )
-    members: int = _setting(
-        1, "networks to train side by side and to average", POSITIVE_INT
-    )
-    loss: str = _setting(
-        "book",
+    loss: str = _choice(
         "squared error over all cells, unobserved ones counting 0; over the observed "
         "ones, with --wd as the paper's lambda; or its root",
-        choices=("book", "paper", "rmse"),
+        *("book", "paper", "rmse"),
     )
     balance: float = _setting(
         0.0,
@@ -283,45 +263,35 @@ class Recipe:
         "divided by, so that rows with many drive the hidden units like those with few",
         POWER,
     )
-    leave_one_out: bool = _setting(
-        False,
+    leave_one_out: bool = _switch(
         "train each rating on a prediction from the other ratings of its row alone; "
         "with one layer and --dropout 0, on one CPU",
-        also=(False, True),
     )
-    residual: bool = _setting(
-        False,
+    residual: bool = _switch(
         "learn what is left of the ratings after the mean and the biases of users and "
         "items, in units of its standard deviation",
-        also=(False, True),
     )
-    standardize: bool = _setting(
-        False,
-        "learn the ratings in units of their standard deviation",
-        also=(False, True),
+    standardize: bool = _switch(
+        "learn the ratings in units of their standard deviation"
     )
-    from_mean: bool = _setting(
-        False,
-        "start from the mean of the training ratings, and not from 0",
-        also=(False, True),
+    from_mean: bool = _switch(
+        "start from the mean of the training ratings, and not from 0"
     )
-    optimizer: str = _setting(
-        "adam",
-        "an MXNet optimizer, or rprop, which needs --batch-size all",
-        choices=OPTIMIZERS,
+    optimizer: str = _choice(
+        "adam is fast on a CPU; rprop, the paper's, needs --batch-size all",
+        *OPTIMIZERS,
     )
     lr: float = _setting(0.002, "learning rate", POSITIVE, letter="l")
-    schedule: str = _setting(
-        "constant",
+    schedule: str = _choice(
         "whether the learning rate stays, or falls to 0 at the last epoch",
-        choices=("constant", "cosine"),
+        *("constant", "cosine"),
     )
     wd: float | None = _setting(
         1e-5,
-        "weight decay; where --loss is paper, lambda, which --preset best takes from "
-        "the size of the data",
+        "weight decay; where --loss is paper, lambda, or auto, which takes it from the "
+        "size of the data",
         NON_NEGATIVE,
-        also=(None,),
+        words={"auto": None},
         letter="w",
     )
     num_epochs: int = _setting(
@@ -343,11 +313,7 @@ class Recipe:
         words={"all": None},
         letter="b",
     )
-    clip: bool = _setting(
-        False,
-        "hold predictions to the range of the training ratings",
-        also=(False, True),
-    )
+    clip: bool = _switch("hold predictions to the range of the training ratings")
     cold: float | str | None = _setting(
         None,
         "what to predict for a user or item without a training rating: a number, "
@@ -360,47 +326,44 @@ class Recipe:
     def __post_init__(self) -> None:
         """Check each setting, and those that depend on each other."""
         for name, setting in SETTINGS.items():
-            value = getattr(self, name)
-            if name == "optimizer" and isinstance(value, str):
-                value = value.lower()
-            if not setting.allows(value):
-                raise ValueError(f"{name}={value!r} is not {setting}")
+            setting.check(name, getattr(self, name))
         layers = self.num_hidden
-        if self.pretrain_epochs and (
-            isinstance(layers, int) or layers[0] != layers[-1]
-        ):
-            raise ValueError(
+        several = isinstance(layers, tuple) and len(layers) > 1
+        raw_only = self.residual or self.standardize or self.from_mean
+        left_out = self.leave_one_out
+        for is_wrong, why in (
+            (
+                self.pretrain_epochs
+                and not (isinstance(layers, tuple) and layers[0] == layers[-1]),
                 f"pretrain_epochs={self.pretrain_epochs} needs several hidden layers, "
-                "the first as large as the last, such as 500 250 500"
-            )
-        if self.wd is None and self.loss != "paper":
-            raise ValueError(f"the {self.loss} loss needs a weight decay (--wd)")
-        for name in ("residual", "standardize", "from_mean"):
-            if getattr(self, name) and self.output != "identity":
-                raise ValueError(f"{name} needs the identity output, not {self.output}")
-        if self.leave_one_out:
-            self._check_leave_one_out()
-        if self.residual and self.standardize:
-            raise ValueError("residual leaves nothing to standardize: choose one")
-        if self.optimizer.lower() == "groupadagrad":
-            raise ValueError("groupadagrad takes matrices alone, and biases are none")
-        if self.optimizer.lower() == "rprop" and self.batch_size:
-            raise ValueError("rprop needs all rows in one batch (--batch-size all)")
-
-    def _check_leave_one_out(self) -> None:
-        if isinstance(self.num_hidden, tuple) and len(self.num_hidden) > 1:
-            raise ValueError("leave_one_out needs one hidden layer, not several")
-        for name, wanted in {
-            "activation": ("sigmoid",),
-            "output": ("identity",),
-            "dropout": (0,),
-            "loss": ("book", "paper"),
-            "optimizer": ("adam",),
-        }.items():
-            value = getattr(self, name)
-            if (value.lower() if isinstance(value, str) else value) not in wanted:
-                words = " or ".join(map(str, wanted))
-                raise ValueError(f"leave_one_out needs {name} {words}, not {value}")
+                "the first as large as the last, such as 500 250 500",
+            ),
+            (
+                self.wd is None and self.loss != "paper",
+                f"the {self.loss} loss needs a weight decay (--wd)",
+            ),
+            (
+                raw_only and self.output != "identity",
+                "residual, standardize and from_mean need the identity output, not "
+                f"{self.output}",
+            ),
+            (
+                self.residual and self.standardize,
+                "residual leaves nothing to standardize: choose one",
+            ),
+            (
+                self.optimizer == "rprop" and self.batch_size,
+                "rprop needs all rows in one batch (--batch-size all)",
+            ),
+            (left_out and several, "leave_one_out needs one hidden layer"),
+            (left_out and self.activation != "sigmoid", "leave_one_out needs sigmoid units"),
+            (left_out and self.output != "identity", "leave_one_out needs the identity output"),
+            (left_out and self.dropout, "leave_one_out needs dropout 0"),
+            (left_out and self.loss == "rmse", "leave_one_out needs the loss book or paper"),
+            (left_out and self.optimizer != "adam", "leave_one_out needs the optimizer adam"),
+        ):
+            if is_wrong:
+                raise ValueError(why)
 
     def rows(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
         """Turn a matrix of items x users so that its rows are the autoencoder's.
@@ -422,6 +385,10 @@ class Recipe:
         """Itself, as a `Blend` has its own."""
         return (self,)
 
+    def averaged(self, size: int) -> Recipe | Blend:
+        """Return the mean of so many networks, told apart by their initial weights."""
+        return self if size == 1 else Blend((self,) * size, (1 / size,) * size)
+
     def changed(self, **settings: Any) -> Recipe:
         """Return the recipe with other settings, by their names."""
         return replace(self, **settings)
@@ -432,12 +399,6 @@ class Recipe:
         if self.residual:
             return "residuals"
         return "standardized ratings" if self.standardize else "ratings"
-
-    @property
-    def scores_by_the_book(self) -> bool:
-        """Whether the network's own outputs, of rows of items, are the predictions."""
-        raw = self.learned == "ratings"
-        return self.kind == "item" and self.cold is None and raw
 
     def penalty(self, train_mat: sp.csr_matrix) -> float:
         r"""Return :math:`\lambda` of the paper's objective.
@@ -482,8 +443,7 @@ class Blend:
     Raises
     ------
     ValueError
-        If there is no recipe, one is an average already, they differ in their epochs,
-        or weights do not fit them.
+        If there is no recipe, they differ in their epochs, or weights do not fit them.
     """
 
     recipes: tuple[Recipe, ...]
@@ -492,8 +452,8 @@ class Blend:
     def __post_init__(self) -> None:
         """Check that they go together."""
         for recipe in self.recipes:
-            if not isinstance(recipe, Recipe) or recipe.members > 1:
-                raise ValueError("a blend is of recipes with one network each")
+            if not isinstance(recipe, Recipe):
+                raise ValueError("a blend is of recipes")
         if len({recipe.num_epochs for recipe in self.recipes}) != 1:
             raise ValueError("the recipes of a blend have as many epochs each")
         if self.weights is None:
@@ -519,6 +479,11 @@ class Blend:
         """What becomes of the learning rate, if it is the same for all recipes."""
         kinds = {recipe.schedule for recipe in self.recipes}
         return kinds.pop() if len(kinds) == 1 else "cosine"
+
+    def averaged(self, size: int) -> Blend:
+        """Return a blend with so many networks of each recipe, told apart by chance."""
+        weights = self.weights and tuple(w / size for w in self.weights) * size
+        return Blend(self.recipes * size, weights)
 
     def changed(self, **settings: Any) -> Blend:
         """Return the blend with other settings of all its recipes, by their names."""

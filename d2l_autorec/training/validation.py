@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..curve import Epoch
-from ..curve import best_epoch as best_epoch
 from ..errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .._mxnet import gluon
+    from .training import Training
 
 
 def hold_out(
@@ -52,65 +50,56 @@ def hold_out(
     return data[~held], data[held]
 
 
-def stop_early(
-    epochs: Iterable[Epoch],
-    patience: int,
-    yardstick: float = math.inf,
-    latest: int = 0,
-) -> Iterator[Epoch]:
-    """Stop a training when its validation RMSE no longer gets better.
+class EarlyStopping:
+    """Ends a training when its validation RMSE no longer gets better.
 
     Parameters
     ----------
-    epochs : iterable of Epoch
-        With `valid_rmse`.
     patience : int
-        Epochs in a row without a new best before it stops.
-    yardstick : float
+        Epochs in a row without a new best.
+    baseline : float
         They count from the first epoch that is below this on: while a network is still
         finding the mean, its RMSE swings.
     latest : int
         They count from this epoch on in any case.
-
-    Yields
-    ------
-    Epoch
-        The same ones, as long as it goes on.
     """
-    best, since, counting = math.inf, 0, False
-    for epoch in epochs:
-        yield epoch
+
+    def __init__(
+        self, patience: int, baseline: float = math.inf, latest: int = 0
+    ) -> None:
+        self.patience, self.baseline, self.latest = patience, baseline, latest
+        self._best, self._since, self._counting = math.inf, 0, False
+
+    def ends(self, epoch: Epoch) -> bool:
+        """Tell whether a training ends with an epoch, the next one of it."""
         assert epoch.valid_rmse is not None
-        counting |= epoch.valid_rmse < yardstick or epoch.epoch >= latest
-        if epoch.valid_rmse < best:
-            best, since = epoch.valid_rmse, 0
-        elif counting:
-            since += 1
-        if since == patience:
-            return
+        self._counting |= epoch.valid_rmse < self.baseline or epoch.epoch >= self.latest
+        if epoch.valid_rmse < self._best:
+            self._best, self._since = epoch.valid_rmse, 0
+        elif self._counting:
+            self._since += 1
+        return self._since >= self.patience
 
 
-def keep_best(net: gluon.Block, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
-    """Leave a network, after its training, as it was after its best epoch.
+class BestEpoch:
+    """Keeps the parameters of the best epoch on the validation part.
 
     Parameters
     ----------
-    net : mxnet.gluon.Block
-        That is trained.
-    epochs : iterable of Epoch
-        Of its training; without `valid_rmse`, nothing is changed.
-
-    Yields
-    ------
-    Epoch
-        The same ones.
+    training : Training
+        Whose epochs are passed to `keep`, one after the other.
     """
-    best, kept = math.inf, {}
-    parameters = net._collect_params_with_prefix()  # names of several may be equal
-    for epoch in epochs:
-        if epoch.valid_rmse is not None and epoch.valid_rmse < best:
-            best = epoch.valid_rmse
-            kept = {n: p.data(p.list_ctx()[0]).copy() for n, p in parameters.items()}
-        yield epoch
-    for name, values in kept.items():
-        parameters[name].set_data(values)
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        self._best = math.inf
+        self._kept: dict[str, Any] | None = None
+
+    def keep(self, epoch: Epoch) -> None:
+        """Keep what was learned up to an epoch, if that is the best one so far."""
+        if epoch.valid_rmse is not None and epoch.valid_rmse < self._best:
+            self._best, self._kept = epoch.valid_rmse, self.training.parameters()
+
+    def parameters(self) -> dict[str, Any] | None:
+        """Return what was kept; without a validation part, what was learned last."""
+        return self._kept if self._best < math.inf else self.training.parameters()

@@ -1,4 +1,4 @@
-"""Rprop, the optimizer of the AutoRec paper, which MXNet lacks.
+"""Rprop, the optimizer of the AutoRec paper, and the state of Gluon's optimizers.
 
 References
 ----------
@@ -8,11 +8,12 @@ M. Hüsken, "Improving the Rprop Learning Algorithm", ICSC Symposium on Neural
 Computation, 2000.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .._mxnet import mx
+import numpy as np
+
+from .._mxnet import gluon, mx
 
 
 @mx.optimizer.register
@@ -83,3 +84,50 @@ class Rprop(mx.optimizer.Optimizer):
         size[:] = mx.nd.clip(size * factor, self.smallest, self.largest)
         last[:] = grad * (1 - shrunk)
         weight -= mx.nd.sign(last) * size
+
+
+def gluon_state(trainer: gluon.Trainer) -> dict[str, np.ndarray]:
+    """Return an optimizer's state by name; MXNet's own way to save it is a pickle."""
+    updater = trainer._updaters[0]  # those of other devices are equal
+    arrays = {
+        f"{index}.{number}": leaf.asnumpy()
+        for index, state in sorted(updater.states.items())
+        for number, leaf in enumerate(_leaves(state))
+    }
+    return {**arrays, "num_updates": np.array(updater.optimizer.num_update)}
+
+
+def set_gluon_state(trainer: gluon.Trainer, saved: Mapping[str, np.ndarray]) -> None:
+    """Go on from a state that `gluon_state` returned, on every device.
+
+    Raises
+    ------
+    ValueError
+        If it is not of this optimizer and these parameters, by the array's name.
+    """
+    num_updates = int(saved["num_updates"])
+    for updater, device in zip(trainer._updaters, trainer._contexts):
+        optimizer, unused = updater.optimizer, saved.keys() - {"num_updates"}
+        # Each parameter's count of updates starts here.
+        optimizer.num_update = optimizer.begin_num_update = num_updates
+        for index, parameter in enumerate(trainer._params):
+            weight = parameter.data(device).as_nd_ndarray()  # as an updater has it
+            state = optimizer.create_state_multi_precision(index, weight)
+            for number, leaf in enumerate(_leaves(state)):
+                name = f"{index}.{number}"
+                if name not in unused or saved[name].shape != leaf.shape:
+                    raise ValueError(f"{name} has not the shape {leaf.shape}")
+                leaf[:] = saved[name]
+                unused.remove(name)
+            updater.states[index], updater.states_synced[index] = state, True
+        if unused:
+            raise ValueError(f"{min(unused)} is not of {type(optimizer).__name__}")
+
+
+def _leaves(state: Any) -> Iterator[Any]:
+    """Walk the arrays in an optimizer's state: None, an array, or a nest of them."""
+    if isinstance(state, (tuple, list)):
+        for part in state:
+            yield from _leaves(part)
+    elif state is not None:
+        yield state

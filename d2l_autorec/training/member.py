@@ -1,0 +1,281 @@
+"""One network at work: what a recipe sets up on a matrix of ratings."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from .._mxnet import gluon, mx
+from ..curve import Epoch
+from ..errors import DeviceUnavailable
+from ..fast import FastStep, SparseNetwork, Workers, is_known, predict_cells
+from ..loop import Step, train_epochs
+from .batches import SeededBatches
+from .biases import Biases, normalizer_of, range_of
+from .losses import MaskedRMSELoss
+from .networks import network
+from .optimizers import gluon_state, set_gluon_state
+from .pretraining import pretrain
+from .settings import Recipe
+
+
+class Shard(Protocol):
+    """The columns that one of several workers has; all do the same, in one order.
+
+    Attributes
+    ----------
+    rows : scipy.sparse.csr_matrix
+        This worker's columns of what they learn from.
+    start, num_columns : int
+        The first of them, and how many all workers have.
+    workers : Workers
+        Add up arrays.
+    """
+
+    rows: sp.csr_matrix
+    start: int
+    num_columns: int
+    workers: Workers
+
+    def initializer(self, start: Any, axis: int) -> Any:
+        """Return what draws a weight of all columns, and keeps this worker's."""
+
+    def gather(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        """Put arrays of all workers together; the first worker alone gets them."""
+
+    def cut(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Take this worker's columns of arrays of all."""
+
+
+class Member:
+    """A network that is trained, alone or as one of an ensemble.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The settings.
+    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        Ratings to learn from.
+    devices : sequence of mxnet.Context
+        To train on.
+    seed : sequence of int
+        Of what is drawn in training: see `SeededBatches`.
+    trained : int
+        Epochs that lie behind it.
+    team : optional
+        Workers to train with: ``team.share_out(rows, steps_per_epoch)`` is a `Shard`.
+
+    Attributes
+    ----------
+    net : AutoRec
+        Initialized on the devices; of several workers, of this one's columns.
+    step : Step
+        Trains on a batch: a `FastStep` where it fits.
+    batches : SeededBatches
+        Of the rows that it learns from.
+    steps_per_epoch : float
+        In the mean.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train_mat: sp.csr_matrix,
+        devices: Sequence[mx.Context],
+        seed: Sequence[int],
+        trained: int = 0,
+        team: Any = None,
+    ) -> None:
+        self.recipe, self.train_mat, self.devices = recipe, train_mat, list(devices)
+        self.seed, self.trained, self.team = seed, trained, team
+        self.normalizer = normalizer_of(recipe, train_mat)
+        learned = train_mat
+        if self.normalizer:
+            learned = self.normalizer.learned(train_mat)
+        rows = recipe.rows(learned)
+        batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
+        self.steps_per_epoch = rows.shape[0] / batch_size
+        # With a normalizer, cold cells are its own to predict even without `cold`.
+        self._has_cold_rule = recipe.cold is not None or self.normalizer is not None
+        self.shard: Shard | None = None
+        if team:
+            self.shard = team.share_out(rows, self.steps_per_epoch)
+        self.rows = self.shard.rows if self.shard else rows
+        self.net = network(recipe, train_mat, self.rows.shape[1])
+        self._initialize(float(rows.data.mean()))
+        self.trainer = self._trainer(rows, batch_size)
+        self.step = self._step(rows.nnz / rows.shape[0])
+        self.batches = SeededBatches(self.rows, batch_size, seed, self.step, trained)
+        self.pretraining: Iterator[Epoch] = iter(())
+        if recipe.pretrain_epochs and not trained:
+            self.pretraining = self._pretrain()
+
+    def parameters(self) -> dict[str, np.ndarray] | None:
+        """Return the parameters, as `Training.parameters` does."""
+        found = self.net._collect_params_with_prefix().items()
+        own = {name: one.list_data()[0].asnumpy() for name, one in found}
+        return self.shard.gather(own) if self.shard else own
+
+    def state(self) -> dict[str, np.ndarray] | None:
+        """Return the optimizer's state, as `Training.state` does."""
+        fast = isinstance(self.step, FastStep)
+        own = self.step.state() if fast else gluon_state(self.trainer)
+        return self.shard.gather(own) if self.shard else own
+
+    def load(
+        self,
+        parameters: Mapping[str, np.ndarray],
+        state: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Go on from parameters and a state, as `Training.load` does."""
+        if self.shard:
+            parameters = self.shard.cut(parameters)
+            state = state and self.shard.cut(state)
+        for name, parameter in self.net._collect_params_with_prefix().items():
+            parameter.set_data(mx.np.array(parameters[name]))
+        if isinstance(self.step, FastStep):
+            self.step.read()
+            if state is not None:
+                self.step.set_state(state)
+        elif state is not None:
+            set_gluon_state(self.trainer, state)
+
+    def all_examples(self, examples: int) -> int:
+        """Say how many values all workers train on while this one does so many."""
+        return examples * self.shard.num_columns // self.rows.shape[1] if self.shard else examples
+
+    def predict(self, cells: sp.csr_matrix) -> np.ndarray:
+        """Predict the ratings of cells, as `Training.predict` does."""
+        recipe = self.recipe
+        # Each cell holds its place in the answer: a user-based network has them in
+        # another order.
+        places = sp.csr_matrix(
+            (np.arange(cells.nnz), cells.indices, cells.indptr), cells.shape
+        )
+        asked = recipe.rows(places)
+        first = self.shard.start if self.shard else 0
+        found = np.empty(cells.nnz, np.float32)
+        found[asked.data] = predict_cells(
+            self._predictor, self.rows, asked, self.devices, first
+        )
+        if self._has_cold_rule:
+            at = cells.tocoo()
+            found = self._ratings(found, at.col, at.row)
+        return found
+
+    def _ratings(
+        self, outputs: np.ndarray, users: np.ndarray, items: np.ndarray
+    ) -> np.ndarray:
+        """Turn outputs at cells into ratings, with the rule for cold ones."""
+        recipe, (cold_items, cold_users) = self.recipe, self._cold
+        cold = cold_items[items] | cold_users[users]
+        if self.normalizer:
+            if recipe.residual:
+                outputs[cold] = 0
+            levels = self.normalizer.at(users, items)
+            outputs = self.normalizer.restore(outputs, levels)
+            if recipe.clip:
+                outputs = outputs.clip(*range_of(self.train_mat))
+        if recipe.cold == "biases":
+            outputs[cold] = self.biases.at(users[cold], items[cold])
+        elif recipe.cold is not None:
+            mean = recipe.cold == "mean"
+            outputs[cold] = self.train_mat.data.mean() if mean else recipe.cold
+        return outputs
+
+    @cached_property
+    def _cold(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mark the items, and the users, that have no training rating."""
+        ratings_of = np.bincount(
+            self.train_mat.indices, minlength=self.train_mat.shape[1]
+        )
+        return np.diff(self.train_mat.indptr) == 0, ratings_of == 0
+
+    @cached_property
+    def biases(self) -> Biases:
+        """What biases alone predict, for cold users and items."""
+        found = self.normalizer
+        return found if isinstance(found, Biases) else Biases(self.train_mat)
+
+    @property
+    def _predictor(self) -> Any:
+        if isinstance(self.step, FastStep):
+            return self.step.sparse
+        on_cpu = self.devices[0].device_type == "cpu"
+        if on_cpu and is_known(self.net):
+            return SparseNetwork(self.net)
+        return self.net
+
+    def _initialize(self, mean: float) -> None:
+        """Draw the weights; the mean is that of what is learned."""
+        recipe = self.recipe
+        # One layer as in the book; through several, weights that small pass nothing on.
+        shallow = isinstance(recipe.num_hidden, int)
+        start = mx.init.Normal(0.01) if shallow else mx.init.Xavier()
+        if recipe.from_mean:
+            self.net.decoder.bias.init = mx.init.Constant(mean)
+        if self.shard:
+            self.net.encoder.weight.init = self.shard.initializer(start, axis=1)
+            self.net.decoder.weight.init = self.shard.initializer(start, axis=0)
+        self.net.initialize(start, self.devices)
+        for device in self.devices:  # draws them, now that it tells their shapes
+            row = mx.np.zeros((1, self.rows.shape[1]), ctx=device)
+            self.net(row).wait_to_read()
+
+    def _trainer(self, rows: sp.csr_matrix, batch_size: int) -> gluon.Trainer:
+        recipe = self.recipe
+        settings: dict[str, Any] = {"learning_rate": recipe.lr, "wd": recipe.wd}
+        if recipe.schedule == "cosine":
+            # An incomplete batch waits for the next epoch.
+            num_steps = recipe.num_epochs * rows.shape[0] // batch_size
+            schedule = mx.lr_scheduler.CosineScheduler(num_steps, recipe.lr)
+            settings["lr_scheduler"] = schedule
+        if recipe.loss == "paper":
+            # Twice the number of ratings is what the objective is divided by.
+            settings["wd"] = recipe.penalty(self.train_mat) / (2 * rows.nnz)
+            for parameter in self.net.collect_params(".*bias").values():
+                parameter.wd_mult = 0.0
+        return gluon.Trainer(
+            self.net.collect_params(), recipe.optimizer, settings, update_on_kvstore=False
+        )
+
+    def _step(self, ratings_per_row: float) -> Step:
+        """Make the fast step where it fits, else the book's."""
+        recipe = self.recipe
+        loss = MaskedRMSELoss() if recipe.loss == "rmse" else gluon.loss.L2Loss()
+        mean_over: float | None = ratings_per_row
+        if recipe.loss == "book":
+            mean_over = self.shard.num_columns if self.shard else None
+        args = self.net, loss, self.trainer, self.devices, mean_over
+        if FastStep.fits(self.net, self.trainer, self.devices):
+            workers = self.shard.workers if self.shard else None
+            return FastStep(*args, workers, recipe.leave_one_out)
+        if recipe.leave_one_out:
+            names = ", ".join(map(str, self.devices))
+            raise DeviceUnavailable(f"leave_one_out needs one CPU, not {names}")
+        return Step(*args)
+
+    def _pretrain(self) -> Iterator[Epoch]:
+        """Train one hidden layer, and start the deep network where it ended."""
+        recipe = self.recipe
+        assert not isinstance(recipe.num_hidden, int)
+        shallow = Member(
+            replace(
+                recipe,
+                num_hidden=recipe.num_hidden[0],
+                num_epochs=recipe.pretrain_epochs,
+                pretrain_epochs=0,
+            ),
+            *(self.train_mat, self.devices, self.seed),
+            team=self.team,
+        )
+        yield from train_epochs(
+            shallow.batches, shallow.step, recipe.pretrain_epochs, lambda: None
+        )
+        workers = self.shard.workers if self.shard else None
+        codes = SparseNetwork(shallow.net, workers).encode_all(self.rows)
+        pretrain(self.net, shallow.net, codes, self.devices, self.seed[0])
+        self.load(self.parameters())

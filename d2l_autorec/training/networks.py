@@ -1,0 +1,273 @@
+"""The networks of a recipe: AutoRec of any depth, activations, with a denoising input.
+
+References
+----------
+S. Sedhain, A. K. Menon, S. Sanner, L. Xie, "AutoRec: Autoencoders Meet Collaborative
+Filtering", WWW 2015.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from .._mxnet import autograd, gluon, mx
+from .._ready import memory
+from ..errors import DataError
+from ..fast import known
+from ..model import AutoRec
+from .biases import range_of
+from .settings import Recipe
+
+# Outputs that are stretched over the range of the ratings, and what they range over.
+BOUNDED = {"sigmoid": (0, 1), "tanh": (-1, 1)}
+
+
+class RowScaling(NamedTuple):
+    """Scaling of inputs, so that rows with many ratings drive units like others.
+
+    Attributes
+    ----------
+    power : float
+        A row with *n* ratings is multiplied by (`typical` / *n*) to this power.
+    typical : float
+        A usual number of ratings.
+    """
+
+    power: float
+    typical: float
+
+    def factors(self, counts: Any) -> Any:
+        """Compute the factors of rows with so many ratings, an array of any kind."""
+        return (self.typical / counts.clip(1, None)) ** self.power
+
+
+class Output(gluon.nn.HybridBlock):
+    """From a decoder's outputs to ratings.
+
+    Parameters
+    ----------
+    activation : str
+        One of `settings.ACTIVATIONS`.
+    rating_range : (float, float), optional
+        The lowest and the highest rating, to which predictions are then held. An output
+        that is bounded by itself, sigmoid or tanh, needs it and is stretched over it;
+        any other is clipped, but not in training.
+
+    Raises
+    ------
+    ValueError
+        If a bounded output has no range to be stretched over.
+    """
+
+    def __init__(
+        self, activation: str, rating_range: tuple[float, float] | None = None
+    ) -> None:
+        super().__init__()
+        if activation in BOUNDED and rating_range is None:
+            raise ValueError(f"a {activation} output needs a rating_range")
+        self.act = _activation(activation)
+        self.linear = activation == "identity"  # in training it changes nothing
+        self.bounds = BOUNDED.get(activation)
+        self.rating_range = rating_range
+
+    def hybrid_forward(self, F: Any, outputs: Any) -> Any:  # noqa: N803
+        """Activate outputs; stretch those that are bounded; clip, but not in training.
+
+        Parameters
+        ----------
+        F : module
+            Gluon's, for arrays or for symbols.
+        outputs : mxnet.np.ndarray of float32, of any shape
+            What the decoder gives.
+
+        Returns
+        -------
+        mxnet.np.ndarray of float32
+            Of the same shape.
+        """
+        if self.act:
+            outputs = self.act(outputs)
+        if self.rating_range:
+            low, high = self.rating_range
+            if self.bounds:
+                bottom, top = self.bounds
+                outputs = low + (outputs - bottom) * ((high - low) / (top - bottom))
+            if not autograd.is_training():
+                outputs = F.np.clip(outputs, low, high)
+        return outputs
+
+
+@known
+class DeepAutoRec(AutoRec):
+    r"""The family that AutoRec is from: any depth, activations, a denoising input.
+
+    Its defaults are `AutoRec`.
+
+    Parameters
+    ----------
+    num_hidden : int or sequence of int
+        Units of each hidden layer, in order.
+    num_users : int
+        Length of an input row. Rows may just as well be what one user gave all items:
+        that is U-AutoRec, and this is then the number of items.
+    dropout : float
+        Share of each hidden layer's units that training drops.
+    activation : str
+        One of `settings.ACTIVATIONS`, for the hidden layers (*g* in the paper).
+    output : Output, optional
+        What makes ratings of the decoder's outputs (*f*); by default nothing is done.
+    input_rate : float
+        Share of the inputs that training drops: a denoising autoencoder.
+    scaling : RowScaling, optional
+        What the inputs of a row are multiplied by.
+    """
+
+    def __init__(
+        self,
+        num_hidden: int | Sequence[int],
+        num_users: int,
+        dropout: float = 0.05,
+        activation: str = "sigmoid",
+        output: Output | None = None,
+        input_rate: float = 0.0,
+        scaling: RowScaling | None = None,
+    ) -> None:
+        first, *others = [num_hidden] if isinstance(num_hidden, int) else num_hidden
+        super().__init__(first, num_users, dropout)
+        self.input_rate, self.scaling = input_rate, scaling
+        self.corruption = gluon.nn.Dropout(input_rate)
+        self.encoder = gluon.nn.Dense(first)
+        self.act = _activation(activation)
+        self.deeper = gluon.nn.Sequential()
+        for units in others:
+            self.deeper.add(_dense(units, activation))
+        self.decoder.act = output
+
+    def encode(self, inputs: mx.np.ndarray) -> mx.np.ndarray:
+        """Compute the last hidden layer, of shape (batch_size, num_hidden[-1])."""
+        if self.scaling:
+            counts = mx.np.sign(mx.np.abs(inputs)).sum(axis=1, keepdims=True)
+            inputs = inputs * self.scaling.factors(counts)
+        return self.deepen(self.encoder(self.corruption(inputs)))
+
+    def deepen(
+        self, sums: mx.np.ndarray, drop: Callable[..., mx.np.ndarray] | None = None
+    ) -> mx.np.ndarray:
+        """Compute the last hidden layer from the encoder's sums.
+
+        Parameters
+        ----------
+        sums : mxnet.np.ndarray of float32, shape (batch_size, num_hidden[0])
+            What the first layer's activation is applied to.
+        drop : callable, optional
+            Drops units of a layer; by default the network's dropout does.
+
+        Returns
+        -------
+        mxnet.np.ndarray of float32, shape (batch_size, num_hidden[-1])
+        """
+        drop = drop or self.dropout
+        hidden = drop(self.act(sums) if self.act else sums)
+        for layer in self.deeper:
+            hidden = drop(layer(hidden))
+        return hidden
+
+
+def network(recipe: Recipe, train_mat: sp.csr_matrix, length: int | None = None) -> AutoRec:
+    """Make a recipe's network, not yet initialized.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With the default structure it is the book's `AutoRec`.
+    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        Ratings to learn from, whose range is that of bounded predictions.
+    length : int, optional
+        Of a row, where the network is for some of the columns.
+
+    Returns
+    -------
+    AutoRec
+
+    Raises
+    ------
+    DataError
+        If its parameters would not fit into the memory of this machine.
+    """
+    num_rows, num_columns = train_mat.shape[:: -1 if recipe.kind == "user" else 1]
+    length = length or num_columns
+    _check_size(recipe, num_rows, length)
+    # What has a normalizer is clipped only as ratings, by `Member`.
+    raw = not (recipe.residual or recipe.standardize)
+    bounded = raw and (recipe.clip or recipe.output in BOUNDED)
+    is_book = (recipe.activation, recipe.output) == ("sigmoid", "identity")
+    is_book &= not (bounded or recipe.balance or recipe.input_dropout)
+    # An optimizer's state is kept in the order of the parameters' names, which Gluon
+    # counts up: here they always start from 0.
+    with mx.name.NameManager():
+        if isinstance(recipe.num_hidden, int) and is_book:
+            return AutoRec(recipe.num_hidden, length, recipe.dropout)
+        scaling = None
+        if recipe.balance:
+            typical = _typical_length(recipe.rows(train_mat))
+            scaling = RowScaling(recipe.balance, typical)
+        return DeepAutoRec(
+            *(recipe.num_hidden, length, recipe.dropout, recipe.activation),
+            Output(recipe.output, range_of(train_mat) if bounded else None),
+            *(recipe.input_dropout, scaling),
+        )
+
+
+def parameter_shapes(
+    recipe: Recipe, shape: tuple[int, int]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """List names and shapes of a network's parameters, as Gluon has them.
+
+    The shape is that of the matrix, (num_items, num_users).
+    """
+    length = shape[0 if recipe.kind == "user" else 1]
+    layers = recipe.num_hidden
+    sizes = [length, *([layers] if isinstance(layers, int) else layers), length]
+    names = ["encoder", *(f"deeper.{i}" for i in range(len(sizes) - 3)), "decoder"]
+    for name, before, after in zip(names, sizes, sizes[1:]):
+        yield f"{name}.weight", (after, before)
+        yield f"{name}.bias", (after,)
+
+
+def _check_size(recipe: Recipe, num_rows: int, length: int) -> None:
+    """Check, before anything is allocated, that it would fit into the memory."""
+    shapes = parameter_shapes(recipe, (length, length))
+    batch_size = min(recipe.batch_size or num_rows, num_rows)
+    for what, size in {
+        "the parameters": sum(math.prod(shape) for _, shape in shapes),
+        f"a batch of {batch_size:,} rows": batch_size * length,
+    }.items():
+        if 4 * size > memory():
+            raise DataError(
+                f"{what} would take {4 * size / 2**30:,.0f} GiB; this machine has "
+                f"{memory() / 2**30:,.0f}"
+            )
+
+
+def _typical_length(rows: sp.csr_matrix) -> float:
+    """Return the geometric mean of how many ratings the rows have that have any."""
+    counts = np.diff(rows.indptr)
+    return float(np.exp(np.log(counts[counts > 0]).mean()))
+
+
+def _dense(units: int, activation: str) -> gluon.nn.Dense:
+    """Make a dense layer; by name, Gluon's own takes only some activations."""
+    layer = gluon.nn.Dense(units)
+    layer.act = _activation(activation)
+    return layer
+
+
+def _activation(name: str) -> gluon.nn.HybridBlock | None:
+    if name == "identity":
+        return None
+    if name in ("elu", "selu"):
+        return getattr(gluon.nn, name.upper())()
+    return gluon.nn.Activation(name)

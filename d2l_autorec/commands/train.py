@@ -6,10 +6,11 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
 from itertools import chain, islice
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..cluster import check_recipe
@@ -106,32 +107,62 @@ def _choose_epochs(
     args: argparse.Namespace, run: Run, devices: list[mx.Context], team: Team | None
 ) -> Run:
     """Choose the number of epochs on the validation part; return what to train then."""
-    from ..curve import watch
     from ..loop import seed_everything
+    from ..training import Training
 
-    training = run.train(devices, team=team)
+    training = Training(run.recipe, run.parts, devices, run.seed, team=team)
     _pretrain(args, training)
     epochs = training.epochs()
     if not args.quiet:
         epochs = _estimated(epochs, run.recipe.num_epochs)
-    if run.patience:
-        epochs = training.stopped_early(epochs, run.patience)
-    if not args.quiet:
-        epochs = watch(epochs, run.recipe.num_epochs)
     try:
-        best, recipe = training.choose(list(epochs))
+        with _progress(args, run.recipe.num_epochs) as progress:
+            history = _until_the_end(run, training, epochs, progress.show)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(
             f"{_how(interrupt)} while choosing on the validation part; nothing of that "
             "is kept"
         ) from None
+    best, recipe = training.choose(history)
     run = run.refit(recipe, best)
     print(
         f"{_chosen(recipe, best)}, validation RMSE {best.valid_rmse:.3f}; now on all "
-        f"{run.train_mat.nnz:,} ratings:"
+        f"{run.parts.train_mat.nnz:,} ratings:"
     )
     seed_everything(run.seed)  # as if this came first
     return run
+
+
+def _until_the_end(
+    run: Run,
+    training: Training,
+    epochs: Iterable[Epoch],
+    note: Callable[[Epoch], object],
+    past: Sequence[Epoch] = (),
+) -> list[Epoch]:
+    """Go through epochs until patience ends; return them, with those of the past."""
+    stopping = training.patience(run.patience) if run.patience else None
+    history: list[Epoch] = []
+    for epoch in chain(past, epochs):
+        history.append(epoch)
+        note(epoch)
+        if stopping and stopping.ends(epoch):
+            break
+    return history
+
+
+@contextmanager
+def _progress(
+    args: argparse.Namespace, num_epochs: int, baseline: float | None = None
+) -> Iterator[Any]:
+    """Show epochs as they pass by, unless the command is to be quiet."""
+    from ..curve import Progress
+
+    if args.quiet:
+        yield SimpleNamespace(show=lambda epoch: None)
+        return
+    with Progress(num_epochs, baseline) as progress:
+        yield progress
 
 
 def _estimated(epochs: Iterator[Epoch], num_epochs: int) -> Iterator[Epoch]:
@@ -186,37 +217,33 @@ def _train(
 
     The training is None if another worker has it.
     """
-    from ..curve import watch
-    from ..training import keep_best
+    from ..training import BestEpoch, Training
 
     past = list(checkpoint.history) if checkpoint else []
-    training = run.train(devices, len(past), team)
+    training = Training(run.recipe, run.parts, devices, run.seed, len(past), team)
     if checkpoint and past:
-        checkpoint.restore(training, devices)
+        checkpoint.restore(training)
     _pretrain(args, training)
-    saved = bool(args.save or args.resume)
-    saves = None if team and team.rank else checkpoint
+    saved, first = bool(args.save or args.resume), not (team and team.rank)
+    best = BestEpoch(training)
     done: list[Epoch] = []
 
-    def hook(epochs: Iterable[Epoch], num_epochs: int) -> Iterable[Epoch]:
-        epochs = _noted(training.validated(epochs), done)
-        if saves:
-            epochs = saves.saving(training, epochs, locked=True)
-        elif saved:  # by the first worker
-            epochs = training.gathering(epochs)
-        epochs = chain(past, epochs)
-        if run.patience:
-            epochs = training.stopped_early(epochs, run.patience)
-        if not saved:
-            epochs = keep_best(training.net, epochs)
-        if args.quiet:
-            return epochs
-        biases = run.yardstick and run.yardstick.models["biases"].rmse
-        return watch(epochs, num_epochs, biases)
+    def note(epoch: Epoch) -> None:
+        if epoch.epoch > len(past):
+            if saved:  # for which all workers meet the first one
+                arrays = training.parameters(), training.state()
+                if checkpoint and first:
+                    checkpoint.save(epoch, *arrays)
+            else:
+                best.keep(epoch)
+            done.append(epoch)
+        progress.show(epoch)
 
+    baseline = run.parts.baseline and run.parts.baseline.models["biases"].rmse
     try:
-        with redirect_stdout(None):  # what it prints comes after the files
-            history = _train_by_the_book(training, run, hook, len(past))
+        with _progress(args, run.recipe.num_epochs, baseline) as progress:
+            epochs = training.epochs()
+            history = _until_the_end(run, training, epochs, note, past)
     except KeyboardInterrupt as interrupt:
         num_epochs = run.recipe.num_epochs
         if checkpoint and checkpoint.history:
@@ -229,49 +256,21 @@ def _train(
         else:
             raise
         raise KeyboardInterrupt(f"{_how(interrupt)}; {what}") from None
-    if not saved:
-        return training.gathered(with_state=False), history
-    if not saves:
+    # Of the best epoch, be it of the past.
+    parameters = None if saved else best.parameters()
+    if not first:
         return None, history
-    training.whole.net = saves.network(devices)  # of the best epoch, be it of the past
-    return training.whole, history
-
-
-def _noted(epochs: Iterable[Epoch], done: list[Epoch]) -> Iterator[Epoch]:
-    for epoch in epochs:
-        done.append(epoch)
-        yield epoch
+    if checkpoint:
+        parameters = checkpoint.parameters()
+    if team:  # it had some of the columns
+        training = Training(run.recipe, run.parts, devices, run.seed)
+    training.load(parameters)
+    return training, history
 
 
 def _how(interrupt: KeyboardInterrupt) -> str:
     """Name what ended a command: Ctrl-C, or SIGTERM."""
     return str(interrupt) or "interrupted"
-
-
-def _train_by_the_book(
-    training: Training, run: Run, hook: Any, trained: int
-) -> list[Epoch]:
-    """Train by the chapter's function; of a blend, by each recipe in turn."""
-    from ..loop import train_recsys_rating
-    from ..training import BlendTraining
-
-    if isinstance(training, BlendTraining):
-        return list(hook(training.epochs(), run.recipe.num_epochs))
-    evaluator, test_iter = training.evaluator()
-    return train_recsys_rating(
-        training.net,
-        training.batches,
-        test_iter,
-        training.loss,
-        training.trainer,
-        run.recipe.num_epochs,
-        training.devices,
-        evaluator,
-        inter_mat=run.test_mat,
-        step=training.step,
-        hook=hook,
-        trained=trained,
-    )
 
 
 def _given(
@@ -299,7 +298,7 @@ def _recipe(
             f"{args.preset} is {whose}"
         )
     try:
-        return preset.changed(**settings)
+        return preset.changed(**settings).averaged(args.members)
     except ValueError as error:
         parser.error(str(error))
 
@@ -325,7 +324,7 @@ def _new_run(args: argparse.Namespace, recipe: Recipe | Blend) -> Run:
     """Load and split the ratings that the flags ask for."""
     from ..loop import seed_everything
     from ..ratings import read_titles
-    from ..training import Run
+    from ..training import Parts, Run
 
     ratings, pieces = parts.load(args)
     if args.titles:
@@ -334,13 +333,12 @@ def _new_run(args: argparse.Namespace, recipe: Recipe | Blend) -> Run:
     if not args.quiet:
         print(ratings.summary())
     seed_everything(args.seed)
-    return Run.of(
-        ratings,
-        *parts.cut(args, ratings, pieces),
-        recipe=recipe,
-        seed=args.seed,
-        split=parts.described(args),
-        patience=args.patience,
+    cut = parts.cut(args, ratings, pieces)
+    return Run(
+        Parts.of(ratings, *cut, split=parts.described(args)),
+        recipe,
+        args.seed,
+        args.patience,
     )
 
 
@@ -362,7 +360,7 @@ def _reopen(args: argparse.Namespace, given: set[str]) -> Checkpoint:
             )
         run = replace(run, recipe=run.recipe.changed(num_epochs=args.num_epochs))
     if args.patience:
-        if run.valid_mat is None:
+        if run.parts.valid_mat is None:
             raise ModelError(f"{args.resume}: has no validation part for --patience")
         run = replace(run, patience=args.patience)
     checkpoint.run = run
@@ -376,14 +374,15 @@ def _layers(num_hidden: int | list[int]) -> int | tuple[int, ...]:
 
 
 def _summary(run: Run) -> str:
+    parts = run.parts
     line = (
-        f"{run.split.get('split_mode', 'own')} split, seed {run.seed}: "
-        f"{run.train_mat.nnz:,} ratings to train on"
+        f"{parts.split.get('split_mode', 'own')} split, seed {run.seed}: "
+        f"{parts.train_mat.nnz:,} ratings to train on"
     )
-    if run.test_mat is not None:
-        line += f", {run.test_mat.nnz:,} to test on"
-    if run.valid_mat is not None:
-        line += f", {run.valid_mat.nnz:,} to validate on"
+    if parts.test_mat is not None:
+        line += f", {parts.test_mat.nnz:,} to test on"
+    if parts.valid_mat is not None:
+        line += f", {parts.valid_mat.nnz:,} to validate on"
     return line
 
 
@@ -407,6 +406,13 @@ def _parser() -> cli.Parser:
         "the paper's model and objective; or a blend of five networks, item- and "
         "user-based, with weights that --valid-ratio of the training ratings chooses "
         "(by default a tenth) before all of them are trained on",
+    )
+    recipe.add_argument(
+        "--members",
+        type=cli.positive_int,
+        default=1,
+        metavar="N",
+        help="networks of each kind, to train side by side and to average",
     )
     cli.add_recipe_flags(recipe)
     recipe.add_argument(

@@ -27,6 +27,7 @@ import scipy.sparse as sp
 from .._mxnet import autograd, gluon, mx, one_at_a_time
 from ..data import checked
 from ..loop import Step
+from ..model import AutoRec
 from .arrays import view
 from .compiled import call, compiled, in_shares, inlined
 from .hidden import dropout_mask, sigmoid
@@ -93,9 +94,7 @@ class FastStep(Step):
         self.num_updates = 0
         self.sparse = SparseNetwork(net, workers)
         self._parameters = net._collect_params_with_prefix()
-        for name, parameter in self._parameters.items():
-            if not name.startswith("deeper"):
-                parameter.grad_req = "null"  # Gluon makes room for no gradient
+        self.spare_gradients(net)
         self._weights = {
             name: Weights(value, np.zeros_like(value), np.zeros_like(value))
             for name, value in self._values()
@@ -108,6 +107,12 @@ class FastStep(Step):
         """Tell whether it learns what a `Step` of the same arguments would."""
         on_cpu = [device.device_type for device in devices] == ["cpu"]
         return on_cpu and type(trainer.optimizer) is mx.optimizer.Adam and is_known(net)
+
+    @staticmethod
+    def spare_gradients(net: AutoRec) -> None:
+        """Let Gluon make no room for gradients that are never stored."""
+        for layer in (net.encoder, net.decoder):
+            layer.weight.grad_req = layer.bias.grad_req = "null"
 
     def seed(self, seed: Sequence[int]) -> None:
         """Seed the dropout of the next batch."""
@@ -246,7 +251,7 @@ class FastStep(Step):
     def _train_deeper(self) -> None:
         """Update the layers between, whose gradients are in Gluon's arrays."""
         for name, parameter in self._parameters.items():
-            if parameter.grad_req != "null":
+            if name.startswith("deeper"):
                 weights = (array.reshape(-1) for array in self._weights[name])
                 gradient = view(parameter.grad(self.devices[0])).reshape(-1)
                 call(_update, Weights(*weights), gradient, self._rates(name))

@@ -285,18 +285,23 @@ class Checkpoint:
             if self._found != _files(self.directory):
                 raise ModelError(f"{self.directory}: another training has saved to it")
             for epoch in epochs:
-                self.save(training, epoch)
+                self.save(epoch, training.parameters(), training.state())
                 yield epoch
 
-    def save(self, training: Training, epoch: Epoch) -> None:
+    def save(
+        self,
+        epoch: Epoch,
+        parameters: Mapping[str, np.ndarray],
+        state: Mapping[str, np.ndarray],
+    ) -> None:
         """Replace the model in the folder by the state after an epoch.
 
         Parameters
         ----------
-        training : Training
-            Of `run`.
         epoch : Epoch
             The one that has just passed.
+        parameters, state : mapping of str to numpy.ndarray
+            As the training of `run` returns them.
 
         Raises
         ------
@@ -306,9 +311,7 @@ class Checkpoint:
             If the folder cannot be written, or the disk is full; the model that was
             there is left as it was.
         """
-        parameters, state = training.parameters(), training.state()
-        assert parameters is not None and state is not None
-        for name, array in (parameters | state).items():
+        for name, array in {**parameters, **state}.items():
             check_finite(
                 f"largest of {name}", np.abs(array).max(initial=0), epoch.epoch
             )

@@ -107,6 +107,8 @@ class Member:
         self.net = network(recipe, train_mat, self.rows.shape[1])
         self._initialize(float(rows.data.mean()))
         self.trainer = self._trainer(rows, batch_size)
+        self.is_fast = FastStep.fits(self.net, self.trainer, self.devices)
+        self._draw()
         self.step = self._step(rows.nnz / rows.shape[0])
         self.batches = SeededBatches(self.rows, batch_size, seed, self.step, trained)
         self.pretraining: Iterator[Epoch] = iter(())
@@ -210,7 +212,7 @@ class Member:
         return self.net
 
     def _initialize(self, mean: float) -> None:
-        """Draw the weights; the mean is that of what is learned."""
+        """Say how to draw the weights; the mean is that of what is learned."""
         recipe = self.recipe
         # One layer as in the book; through several, weights that small pass nothing on.
         shallow = isinstance(recipe.num_hidden, int)
@@ -221,7 +223,12 @@ class Member:
             self.net.encoder.weight.init = self.shard.initializer(start, axis=1)
             self.net.decoder.weight.init = self.shard.initializer(start, axis=0)
         self.net.initialize(start, self.devices)
-        for device in self.devices:  # draws them, now that it tells their shapes
+
+    def _draw(self) -> None:
+        """Draw the weights, whose shapes a first row of zeros tells."""
+        if self.is_fast:
+            FastStep.spare_gradients(self.net)
+        for device in self.devices:
             row = mx.np.zeros((1, self.rows.shape[1]), ctx=device)
             self.net(row).wait_to_read()
 
@@ -250,7 +257,7 @@ class Member:
         if recipe.loss == "book":
             mean_over = self.shard.num_columns if self.shard else None
         args = self.net, loss, self.trainer, self.devices, mean_over
-        if FastStep.fits(self.net, self.trainer, self.devices):
+        if self.is_fast:
             workers = self.shard.workers if self.shard else None
             return FastStep(*args, workers, recipe.leave_one_out)
         if recipe.leave_one_out:

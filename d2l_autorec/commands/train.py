@@ -110,7 +110,7 @@ def _choose_epochs(
     from ..loop import seed_everything
     from ..training import Training
 
-    training = Training(run.recipe, run.parts, devices, run.seed, team=team)
+    training = Training.of(run, devices, team=team)
     _pretrain(args, training)
     epochs = training.epochs()
     if not args.quiet:
@@ -220,7 +220,7 @@ def _train(
     from ..training import BestEpoch, Training
 
     past = list(checkpoint.history) if checkpoint else []
-    training = Training(run.recipe, run.parts, devices, run.seed, len(past), team)
+    training = Training.of(run, devices, len(past), team)
     if checkpoint and past:
         checkpoint.restore(training)
     _pretrain(args, training)
@@ -263,7 +263,7 @@ def _train(
     if checkpoint:
         parameters = checkpoint.parameters()
     if team:  # it had some of the columns
-        training = Training(run.recipe, run.parts, devices, run.seed)
+        training = Training.of(run, devices)
     training.load(parameters)
     return training, history
 

@@ -18,7 +18,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -256,19 +256,15 @@ class Checkpoint:
                     raise ValueError(f"{name} is not of this training")
             training.load(self._parameters("last"), state)
 
-    def saving(
-        self, training: Training, epochs: Iterable[Epoch], locked: bool = False
-    ) -> Iterator[Epoch]:
-        """Save after each epoch.
+    def saving(self, training: Training, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
+        """Save after each epoch, under the folder's `lock`.
 
         Parameters
         ----------
         training : Training
-            Of `run`; of a team, the first worker's.
+            Of `run`.
         epochs : iterable of Epoch
             Of that training, as they pass by.
-        locked : bool
-            Whether the caller holds the folder's `lock`; else it is held meanwhile.
 
         Yields
         ------
@@ -281,7 +277,7 @@ class Checkpoint:
             If another training saves to this folder, or has done so since it was
             opened.
         """
-        with nullcontext() if locked else lock(self.directory):
+        with lock(self.directory):
             if self._found != _files(self.directory):
                 raise ModelError(f"{self.directory}: another training has saved to it")
             for epoch in epochs:

@@ -23,7 +23,7 @@ from ..evaluators import rmse
 from ..loop import check_finite
 from .biases import Biases, baselines, range_of
 from .member import Member
-from .run import Parts
+from .run import Parts, Run
 from .settings import Blend, Recipe
 from .validation import EarlyStopping
 
@@ -154,6 +154,13 @@ class Training:
             self.mixture = Mixture(recipe, parts.train_mat)
         self.pretraining = chain.from_iterable(m.pretraining for m in self.members)
         self.steps_per_epoch = min(member.steps_per_epoch for member in self.members)
+
+    @classmethod
+    def of(
+        cls, run: Run, devices: Sequence[mx.Context], trained: int = 0, team: Any = None
+    ) -> "Training":
+        """Make the training of a run; the arguments are those of the class."""
+        return cls(run.recipe, run.parts, devices, run.seed, trained, team)
 
     def __reduce__(self) -> Any:
         """Refuse to be pickled, in one line."""

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from .._mxnet import mx
 from ..errors import ClusterError
+from ..fast import Workers
 from .links import Links, meet
 from .shard import Shard
 from .processes import Deadline, Watch, address, check_environment, enter, gone, part
@@ -21,7 +22,7 @@ from .processes import Deadline, Watch, address, check_environment, enter, gone,
 _ROOM = 2**13  # bytes, for what a worker tells the others
 
 
-class Team:
+class Team(Workers):
     """The workers of a training, and this one's place among them.
 
     Parameters

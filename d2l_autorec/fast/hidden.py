@@ -4,7 +4,7 @@ MXNet computes them, but for one layer of sigmoid units, which is the book's: th
 loops take a quarter of the time. NumPy's generator draws the dropout masks.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import numba
 import numpy as np
@@ -15,21 +15,13 @@ from .arrays import view
 from .compiled import compiled, in_shares, num_threads
 
 
-class HiddenLayers(Protocol):
-    """What a `FastStep` asks of them; arrays are float32, (batch_size, num_units)."""
+def hidden_layers(net: AutoRec) -> "SigmoidLayer | MXNetLayers":
+    """Make what computes a network's hidden layers.
 
-    def forward(self, sums: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Compute the last hidden layer in training."""
-
-    def backward(self, d_hidden: np.ndarray) -> np.ndarray:
-        """Compute the gradient of the sums, and of the layers' own parameters."""
-
-    def predict(self, sums: np.ndarray) -> np.ndarray:
-        """Compute the last hidden layer with all units."""
-
-
-def hidden_layers(net: AutoRec) -> HiddenLayers:
-    """Make what computes the hidden layers of a network."""
+    ``forward(sums, rng)`` does so in training, ``backward(d_hidden)`` returns the
+    gradient of the sums, ``predict(sums)`` drops nothing; arrays are float32 of shape
+    (batch_size, num_units).
+    """
     act = getattr(net, "act", net.encoder.act)
     sigmoid = type(act) is gluon.nn.Activation and act._act_type == "sigmoid"
     if sigmoid and not len(getattr(net, "deeper", ())):

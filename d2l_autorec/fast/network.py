@@ -6,7 +6,6 @@ x hidden units, and nothing takes time for items x users.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,24 +25,14 @@ _KNOWN: set[type] = {AutoRec}
 _BATCH_SIZE = 256  # rows that are predicted at a time
 
 
-class Workers(Protocol):
-    """Workers that have some of the columns of each batch."""
+class Workers:
+    """Those who train together: here one process, which has all columns."""
 
     def sum(self, array: np.ndarray) -> None:
-        """Replace a contiguous float32 array by the sum over all workers."""
+        """Replace a contiguous float32 array by its sum over all workers."""
 
     def span(self, size: int) -> tuple[int, int]:
         """Return how many of a batch's ratings come before this worker's, and all."""
-
-
-class Alone:
-    """One process, which has all columns."""
-
-    def sum(self, array: np.ndarray) -> None:
-        """Leave the array as it is."""
-
-    def span(self, size: int) -> tuple[int, int]:
-        """Return where this process's ratings begin, and how many there are."""
         return 0, size
 
 
@@ -82,7 +71,7 @@ class SparseNetwork:
     """
 
     def __init__(self, net: AutoRec, workers: Workers | None = None) -> None:
-        self.net, self.workers = net, workers or Alone()
+        self.net, self.workers = net, workers or Workers()
         encoder, decoder = net.encoder, net.decoder
         self._encoder, self.encoder_bias, self.decoder_weight, self.decoder_bias = (
             view(parameter.list_data()[0])

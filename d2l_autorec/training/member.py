@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from .._mxnet import gluon, mx
 from ..curve import Epoch
 from ..errors import DeviceUnavailable
-from ..fast import FastStep, SparseNetwork, Workers, is_known, predict_cells
+from ..fast import FastStep, SparseNetwork, is_known, predict_cells
 from ..loop import Step, train_epochs
 from .batches import SeededBatches
 from .biases import Biases, normalizer_of, range_of
@@ -20,34 +20,6 @@ from .networks import network
 from .optimizers import gluon_state, set_gluon_state
 from .pretraining import pretrain
 from .settings import Recipe
-
-
-class Shard(Protocol):
-    """The columns that one of several workers has; all do the same, in one order.
-
-    Attributes
-    ----------
-    rows : scipy.sparse.csr_matrix
-        This worker's columns of what they learn from.
-    start, num_columns : int
-        The first of them, and how many all workers have.
-    workers : Workers
-        Add up arrays.
-    """
-
-    rows: sp.csr_matrix
-    start: int
-    num_columns: int
-    workers: Workers
-
-    def initializer(self, start: Any, axis: int) -> Any:
-        """Return what draws a weight of all columns, and keeps this worker's."""
-
-    def gather(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-        """Put arrays of all workers together; the first worker alone gets them."""
-
-    def cut(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Take this worker's columns of arrays of all."""
 
 
 class Member:
@@ -65,8 +37,8 @@ class Member:
         Of what is drawn in training: see `SeededBatches`.
     trained : int
         Epochs that lie behind it.
-    team : optional
-        Workers to train with: ``team.share_out(rows, steps_per_epoch)`` is a `Shard`.
+    team : cluster.Team, optional
+        Workers to train with, each of which has some columns of the rows.
 
     Attributes
     ----------
@@ -100,9 +72,7 @@ class Member:
         self.steps_per_epoch = rows.shape[0] / batch_size
         # With a normalizer, cold cells are its own to predict even without `cold`.
         self._has_cold_rule = recipe.cold is not None or self.normalizer is not None
-        self.shard: Shard | None = None
-        if team:
-            self.shard = team.share_out(rows, self.steps_per_epoch)
+        self.shard = team.share_out(rows, self.steps_per_epoch) if team else None
         self.rows = self.shard.rows if self.shard else rows
         self.net = network(recipe, train_mat, self.rows.shape[1])
         self._initialize(float(rows.data.mean()))

@@ -1,4 +1,4 @@
-"""Training on several machines, which meet over MXNet's parameter server."""
+"""Training by several workers, on one machine or more, over MPI."""
 
 import lazy_loader
 

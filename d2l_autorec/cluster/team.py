@@ -1,25 +1,35 @@
-"""The workers of a training, and what they tell each other."""
+"""The workers of a training: the processes that mpiexec has started."""
 
 from __future__ import annotations
 
 import atexit
-import json
+import os
+import signal
 import socket
-from collections.abc import Callable, Mapping
+import sys
+import time
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from .._mxnet import mx
 from ..errors import ClusterError
 from ..fast import Workers
-from .links import Links, meet
 from .shard import Shard
-from .processes import Deadline, Watch, address, check_environment, enter, gone, part
 
-_ROOM = 2**13  # bytes, for what a worker tells the others
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+# How many tasks a launcher says that there are: MPICH and Intel's MPI, Open MPI, SLURM.
+_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+# Seconds to wait for the others: as they start and end, and in a sum.
+_TIMEOUTS = {"D2L_AUTOREC_MEETING_TIMEOUT": 600, "D2L_AUTOREC_SUM_TIMEOUT": 60}
+_MEETING, _SUM = _TIMEOUTS
+# Seconds for which a worker looks out for the others before it sleeps between two
+# looks: MPI by itself would keep its core busy for as long as it waits.
+_AWAKE, _NAP = 0.02, 0.0005
 
 
 class Team(Workers):
@@ -27,10 +37,8 @@ class Team(Workers):
 
     Parameters
     ----------
-    links : Links
-        Its connections with the others.
-    watch : Watch
-        Ends all of them.
+    comm : mpi4py.MPI.Comm
+        All of them.
 
     Attributes
     ----------
@@ -40,57 +48,34 @@ class Team(Workers):
         Number of workers.
     """
 
-    def __init__(self, links: Links, watch: Watch) -> None:
-        self._links, self._watch = links, watch
-        self._interrupted = False
-        self.rank, self.size = links.rank, links.size
+    def __init__(self, comm: MPI.Comm) -> None:
+        self._comm = comm
+        self.rank, self.size = comm.rank, comm.size
 
     def share_out(self, rows: sp.csr_matrix, num_steps: float) -> Shard:
-        """Share columns out over the workers.
-
-        Parameters
-        ----------
-        rows : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
-            What they learn from.
-        num_steps : float
-            Of an epoch.
-
-        Returns
-        -------
-        Shard
-            This worker's.
-        """
+        """Take this worker's columns of the rows that all learn from."""
         return Shard(self, rows, num_steps)
 
     def sum(self, array: np.ndarray) -> None:
-        """Replace an array by the sum of what all workers have of it.
+        """Replace a contiguous float32 array by its sum over all workers.
 
-        Parameters
-        ----------
-        array : numpy.ndarray of float32, contiguous
-            Every worker adds up arrays of the same sizes in the same order.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            After `interrupt`.
+        Each adds up a slice of it, so that all get the same bits.
         """
-        if self._interrupted:
-            raise KeyboardInterrupt
-        self._links.sum(array)
+        from mpi4py import MPI
+
+        values: np.ndarray = np.ndarray(array.size, np.float32, array)
+        bounds = np.arange(self.size + 1) * array.size // self.size
+        counts = np.diff(bounds)
+        own = np.empty(counts[self.rank], np.float32)
+        self._wait(self._comm.Ireduce_scatter(values, own, counts, MPI.SUM))
+        slices = [values, counts, bounds[:-1], MPI.FLOAT]
+        self._wait(self._comm.Iallgatherv(own, slices))
 
     def span(self, size: int) -> tuple[int, int]:
         """Return how many of a batch's ratings come before this worker's, and all."""
-        # A float32 counts exactly up to 2**24.
-        counts = np.zeros((self.size, 2), np.float32)
-        counts[self.rank] = divmod(size, 2**20)
-        self.sum(counts)
-        ends = (counts @ [2**20, 1]).cumsum().astype(int)
-        return int(ends[self.rank]) - size, int(ends[-1])
-
-    def interrupt(self) -> None:
-        """Have the next sum fail, as all after it, which the others then wait for."""
-        self._interrupted = True
+        sizes = np.zeros(self.size, np.int64)
+        self._wait(self._comm.Iallgather(np.array([size], np.int64), sizes))
+        return int(sizes[: self.rank].sum()), int(sizes.sum())
 
     def compare(self, facts: Mapping[str, Any]) -> None:
         """Go on if all workers start from the same; otherwise end all of them.
@@ -99,30 +84,60 @@ class Team(Workers):
         ----------
         facts : mapping
             What has to be the same, by what it is called.
+
+        Raises
+        ------
+        ClusterError
+            At the first worker, which ends the others.
         """
-        own = {"host": socket.gethostname()[:64]}
+        own = {"host": socket.gethostname()}
         for name, value in facts.items():
             text = str(value)
             short = len(text) <= 32
             own[name] = text if short else sha256(text.encode()).hexdigest()[:12]
-        first, *others = _told(own, self.rank, self.size, self.sum)
+        self.meet()
+        first, *others = self._comm.allgather(own)
         for rank, other in enumerate(others, 1):
             for name in {**first, **other}:
                 if name != "host" and first.get(name) != other.get(name):
-                    self._watch.leave(
+                    if self.rank:
+                        self.meet()  # the first one, which ends all instead
+                    raise ClusterError(
                         f"worker {rank} at {other['host']} and worker 0 at "
                         f"{first['host']} differ in {name}: {other.get(name)} and "
                         f"{first.get(name)}"
                     )
 
+    def meet(self) -> None:
+        """Wait until all workers have come here."""
+        self._wait(self._comm.Ibarrier(), _MEETING)
 
-def join(kind: str, devices: list[mx.Context] | None = None) -> Team:
-    """Connect this worker with the others; wait until all of them are there.
+    def _wait(self, request: MPI.Request, timeout: str = _SUM) -> None:
+        """Wait for the others, and leave the core to them; Python serves signals."""
+        start = time.monotonic()
+        while not request.Test():
+            waited = time.monotonic() - start
+            if waited < _AWAKE:
+                os.sched_yield()
+            elif waited < _seconds(timeout):
+                time.sleep(_NAP)
+            else:
+                raise ClusterError(
+                    f"worker {self.rank} has waited {waited:.0f} s for the others "
+                    f"({timeout})"
+                )
+
+
+def launched() -> bool:
+    """Tell whether a launcher such as mpiexec has started several processes."""
+    return any(int(os.environ.get(name) or 1) > 1 for name in _SIZES)
+
+
+def join(devices: list[Any] | None = None) -> Team:
+    """Meet the other processes that mpiexec has started.
 
     Parameters
     ----------
-    kind : str
-        Of the key-value store: ``'dist_sync'``.
     devices : list of mxnet.Context, optional
         That this worker trains on: a CPU.
 
@@ -133,47 +148,68 @@ def join(kind: str, devices: list[mx.Context] | None = None) -> Team:
     Raises
     ------
     ClusterError
-        If the environment does not say who takes part, and where; or for other devices.
+        Without mpi4py, for other devices, or where MPI does not know the others.
     """
-    check_environment()
     if devices and [device.device_type for device in devices] != ["cpu"]:
         raise ClusterError(
             "a worker has one device, a CPU; for more of a machine start more workers"
         )
-    watch = enter()
-    with Deadline(watch, "not all processes were there"):
-        kvstore = mx.kv.create(kind)
-        links = _connected(kvstore, watch)
-    end = Deadline(watch, "not all workers had finished")
-    atexit.register(part, kvstore, watch, end)
-    return Team(links, watch)
-
-
-def _connected(kvstore: Any, watch: Watch) -> Links:
-    """Connect workers who have met at a key-value store, where they leave addresses."""
-
-    def add_up(table: np.ndarray) -> None:
-        array = mx.np.zeros(table.shape)
-        kvstore.init("addresses", array)
-        array[:] = table
-        # There is nothing on the server that updates anything: it just adds up.
-        kvstore.pushpull("addresses", array, out=array)
-        table[:] = array.asnumpy()
-
-    rank, size = kvstore.rank, kvstore.num_workers
+    # Where one never comes MPI waits for ever. An alarm ends this process, and mpiexec
+    # then ends the others.
+    signal.alarm(_seconds(_MEETING))
     try:
-        peers = meet(rank, address(watch), lambda own: _told(own, rank, size, add_up))
-    except OSError as error:
-        watch.lose(f"the workers cannot connect: {error.strerror}")
-    return Links(rank, peers, lambda other: watch.lose(gone(f"worker {other}")))
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ClusterError(
+            f"several workers need MPI ({error}): python -m pip install mpi4py 'mpich>=5'"
+        ) from None
+    finally:
+        signal.alarm(0)
+    if MPI.COMM_WORLD.size == 1:
+        raise ClusterError(
+            "the environment says that there are several tasks, and MPI that this one "
+            "is alone: start them by the mpiexec of the MPI that mpi4py was built for"
+        )
+    team = Team(MPI.COMM_WORLD)
+    atexit.register(team.meet)  # before MPI's own end, which would keep the core busy
+    return team
 
 
-def _told(
-    own: Any, rank: int, size: int, add_up: Callable[[np.ndarray], None]
-) -> list[Any]:
-    """Tell all workers something; return what all have told, by rank."""
-    told = json.dumps(own).encode()
-    table = np.zeros((size, _ROOM), np.float32)
-    table[rank, : len(told)] = np.frombuffer(told, np.uint8)
-    add_up(table)
-    return [json.loads(row.astype(np.uint8).tobytes().rstrip(b"\0")) for row in table]
+def leave(code: int) -> None:
+    """End this process, and with it all other workers."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def check_recipe(recipe: Any) -> None:
+    """Check that workers can have a part of a training's columns each.
+
+    Parameters
+    ----------
+    recipe : Recipe or Blend
+        Its settings.
+
+    Raises
+    ------
+    ClusterError
+        If they cannot.
+    """
+    for one in recipe.recipes:
+        if one.loss == "rmse":
+            raise ClusterError(
+                "the rmse loss takes the root over all ratings of a batch, and a "
+                "worker has but some of them: it is for one process (for several: "
+                "--loss paper)"
+            )
+        if one.optimizer != "adam":
+            raise ClusterError(
+                f"several workers train by adam; {one.optimizer} is for one process"
+            )
+
+
+def _seconds(name: str) -> int:
+    value = os.environ.get(name) or str(_TIMEOUTS[name])
+    if not (value.isdecimal() and int(value)):
+        raise ClusterError(f"{name} is {value!r}; it is a whole number from 1")
+    return int(value)

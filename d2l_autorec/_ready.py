@@ -69,11 +69,6 @@ class MXNetFinder:
             for leftover in [name for name in sys.modules if name.startswith("mxnet.")]:
                 del sys.modules[leftover]
             with _defaults(OMP_NUM_THREADS=str(num_cores()), OMP_WAIT_POLICY="PASSIVE"):
-                if "DMLC_ROLE" in os.environ:
-                    # A server never leaves the import.
-                    from .cluster import prepare
-
-                    prepare()
                 _check_settings()
                 # Warnings about old code, which -W error would make errors of.
                 with _removed_names(), _stand_ins(), warnings.catch_warnings():

@@ -6,7 +6,6 @@ import atexit
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from hashlib import sha256
@@ -173,13 +172,6 @@ def join(devices: list[Any] | None = None) -> Team:
     team = Team(MPI.COMM_WORLD)
     atexit.register(team.meet)  # before MPI's own end, which would keep the core busy
     return team
-
-
-def leave(code: int) -> None:
-    """End this process, and with it all other workers."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)
 
 
 def check_recipe(recipe: Any) -> None:

@@ -48,11 +48,7 @@ class Interrupts:
     def __enter__(self) -> None:
         self._hook, sys.unraisablehook = sys.unraisablehook, self._pass_on
         self._before = {}
-        # A process of several waits for them where Python's handlers never run.
-        if (
-            threading.current_thread() is threading.main_thread()
-            and "DMLC_ROLE" not in os.environ
-        ):
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 before = signal.getsignal(number)
                 if before in (signal.SIG_DFL, signal.default_int_handler):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ from itertools import chain, islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from ..cluster import check_recipe
+from ..cluster import check_recipe, launched
 from ..training import PRESETS, SETTINGS, VALID_RATIO, Blend, Recipe
 from . import cli, parts, workers
 from .launch import launch
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 # What may stand beside --resume; the rest is part of the model in the folder.
 _RESUMABLE = {
-    *("resume", "num_epochs", "patience", "devices", "kvstore", "workers"),
+    *("resume", "num_epochs", "patience", "devices", "workers"),
     *("plot", "json", "quiet"),
 }
 
@@ -50,19 +49,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.refit, args.valid_ratio = True, args.valid_ratio or VALID_RATIO
     _check_combination(parser, args, given)
     recipe = _recipe(parser, args, given)
-    if args.workers or args.kvstore:
+    several = launched()
+    if args.workers or several:
         check_recipe(recipe)
-    if args.workers:
-        if "DMLC_ROLE" not in os.environ:
-            sys.exit(launch(args.workers, sys.argv[1:] if argv is None else argv))
-        args.kvstore = "dist_sync"
-    if args.kvstore:
-        workers.enter()
+    if args.workers and not several:
+        launch(args.workers, sys.argv[1:] if argv is None else argv)
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from ..serving import Checkpoint, lock, make_folder
 
     devices = cli.parse_devices(args.devices)
-    team = workers.meet(args, devices) if args.kvstore else None
+    team = workers.meet(args, devices) if several else None
     first = not (team and team.rank)
     with ExitStack() as stack:
         if not first:
@@ -309,8 +305,6 @@ def _check_combination(
     if args.resume and (beside := given - _RESUMABLE):
         parser.error(f"--resume takes these from the model folder: {cli.flags(beside)}")
     parts.check_split(parser, args, given)
-    if args.workers and args.kvstore:
-        parser.error("--workers starts the processes that --kvstore is one of")
     for flag in ("overwrite", "titles"):
         if getattr(args, flag) and not args.save:
             parser.error(f"--{flag} is for --save")
@@ -430,16 +424,11 @@ def _parser() -> cli.Parser:
     )
     machines = parser.add_argument_group("machines")
     machines.add_argument(
-        "--kvstore",
-        choices=("dist_sync",),
-        help="share the users out over workers on several machines; the same command "
-        "for each process, told apart by DMLC_* variables (docs/distributed.md)",
-    )
-    machines.add_argument(
         "--workers",
         type=cli.positive_int,
         metavar="N",
-        help="do so on this machine alone, with N workers that are started for it",
+        help="share the users out over N workers on this machine; for several "
+        "machines start this command by mpiexec (docs/distributed.md)",
     )
     saving = parser.add_argument_group("saving")
     saving.add_argument(

@@ -1,4 +1,4 @@
+from .start import check_recipe as check_recipe
+from .start import launched as launched
 from .team import Team as Team
-from .team import check_recipe as check_recipe
 from .team import join as join
-from .team import launched as launched

@@ -21,8 +21,6 @@ from .shard import Shard
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-# How many tasks a launcher says that there are: MPICH and Intel's MPI, Open MPI, SLURM.
-_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 # Seconds to wait for the others: as they start and end, and in a sum.
 _TIMEOUTS = {"D2L_AUTOREC_MEETING_TIMEOUT": 600, "D2L_AUTOREC_SUM_TIMEOUT": 60}
 _MEETING, _SUM = _TIMEOUTS
@@ -127,11 +125,6 @@ class Team(Workers):
                 )
 
 
-def launched() -> bool:
-    """Tell whether a launcher such as mpiexec has started several processes."""
-    return any(int(os.environ.get(name) or 1) > 1 for name in _SIZES)
-
-
 def join(devices: list[Any] | None = None) -> Team:
     """Meet the other processes that mpiexec has started.
 
@@ -172,32 +165,6 @@ def join(devices: list[Any] | None = None) -> Team:
     team = Team(MPI.COMM_WORLD)
     atexit.register(team.meet)  # before MPI's own end, which would keep the core busy
     return team
-
-
-def check_recipe(recipe: Any) -> None:
-    """Check that workers can have a part of a training's columns each.
-
-    Parameters
-    ----------
-    recipe : Recipe or Blend
-        Its settings.
-
-    Raises
-    ------
-    ClusterError
-        If they cannot.
-    """
-    for one in recipe.recipes:
-        if one.loss == "rmse":
-            raise ClusterError(
-                "the rmse loss takes the root over all ratings of a batch, and a "
-                "worker has but some of them: it is for one process (for several: "
-                "--loss paper)"
-            )
-        if one.optimizer != "adam":
-            raise ClusterError(
-                f"several workers train by adam; {one.optimizer} is for one process"
-            )
 
 
 def _seconds(name: str) -> int:

@@ -317,7 +317,7 @@ class Predictor:
         users = self._known(pairs["user_id"], "user", unknown)
         items = self._known(pairs["item_id"], "item", unknown)
         mean = self.run.train_mat.data.mean()
-        predictions = np.where(items < 0, mean, self._item_means[items])
+        predictions: np.ndarray = np.where(items < 0, mean, self._item_means[items])
         known = (users >= 0) & (items >= 0)
         predictions[known] = rate_cells(self._model, users[known], items[known])
         return predictions - self.run.rating_offset

@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from .._mxnet import gluon, mx
 from ..curve import Epoch
 from ..evaluators import rmse
+from ..loop import check_finite
 from .biases import Biases
 from .settings import Blend, Recipe
 from .training import Parts, Team, Training, range_of
@@ -177,6 +178,8 @@ class BlendTraining(Training):
             valid_rmse = None
             if valid_mat is not None:
                 found = self._predictions(valid_mat)
+                largest = float(np.abs(found[1]).max())
+                check_finite("largest prediction", largest, epochs[-1].epoch)
                 if self.recipe.weights is None:
                     self.mixture.choose(*found, valid_mat.data)
                 valid_rmse = rmse(self.mixture.mixed(*found), valid_mat.data)

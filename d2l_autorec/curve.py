@@ -62,11 +62,10 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     Returns
     -------
     Epoch
-        With the lowest validation RMSE; without a validation part, the last one.
+        With the lowest validation RMSE; if no epoch has one, the last epoch.
     """
-    if history[-1].valid_rmse is None:
-        return history[-1]
-    return min(history, key=lambda epoch: epoch.valid_rmse or 0.0)
+    scored = [(e.valid_rmse, e.epoch, e) for e in history if e.valid_rmse is not None]
+    return min(scored)[-1] if scored else history[-1]
 
 
 def examples_per_second(history: Sequence[Epoch]) -> float:

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 from ._mxnet import gluon, mx
 from .data import checked
+from .errors import TrainingDiverged
 
 
 class Accuracy(NamedTuple):
@@ -31,8 +32,20 @@ class Accuracy(NamedTuple):
 
 
 def accuracy(predictions: Any, ratings: Any) -> Accuracy:
-    """Measure predictions in both ways; the arguments are those of `rmse`."""
-    return Accuracy(rmse(predictions, ratings), mae(predictions, ratings))
+    """Measure predictions in both ways; the arguments are those of `rmse`.
+
+    Raises
+    ------
+    TrainingDiverged
+        If a prediction is not finite, or too far off for its square to be.
+    """
+    found = Accuracy(rmse(predictions, ratings), mae(predictions, ratings))
+    if not onp.isfinite(found).all():
+        raise TrainingDiverged(
+            f"the RMSE of {onp.size(predictions):,} predictions is {found.rmse}, their "
+            f"MAE {found.mae}; a lower learning rate (lr) may help"
+        )
+    return found
 
 
 def rmse(predictions: Any, ratings: Any) -> float:

@@ -234,7 +234,7 @@ def check_finite(what: str, value: float | None, epoch: int) -> None:
     """
     if value is not None and not math.isfinite(value):
         raise TrainingDiverged(
-            f"the {what} is {value} in epoch {epoch}; a lower learning rate (--lr) may "
+            f"the {what} is {value} in epoch {epoch}; a lower learning rate (lr) may "
             "help"
         )
 

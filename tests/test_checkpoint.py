@@ -113,6 +113,13 @@ def test_the_best_epoch_is_not_chosen_on_the_test_part():
     assert best_epoch(history).epoch == 2
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_an_epoch_without_a_score_is_not_the_best(place):
+    history = [Epoch(n, 1.0, None, n / 9, 1.0, 1) for n in (1, 2)]
+    history.insert(place, Epoch(3, 1.0, None, None, 1.0, 1))
+    assert best_epoch(history).epoch == 1
+
+
 @pytest.mark.parametrize("ids", [["1", "01", "x"], [1, 2, 2**62], ["é", "\U0001f600"]])
 def test_ids_come_back_with_their_types(tmp_path, ids):
     data = pd.DataFrame(

@@ -119,6 +119,59 @@ def test_a_network_that_beats_biases_is_not_called_worse(reported, monkeypatch):
     assert "biases 9" in lines[5] and len(lines) == 6
 
 
+def test_a_result_that_is_no_number_is_one_line_and_replaces_nothing(
+    small_data, train, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "d2l_autorec.training.Training.predict",
+        lambda self, cells: (np.full(cells.nnz, np.nan), cells.data),
+    )
+    files = [tmp_path / "r.json", tmp_path / "curve.png"]
+    for file in files:
+        file.write_text("old")
+    code, out, err = train(*SMALL, "--quiet", "--json", files[0], "--plot", files[1])
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert re.match(r"error: the RMSE of \d+ predictions is nan, their MAE nan; ", err)
+    assert [file.read_text() for file in files] == ["old", "old"]
+
+
+def test_biases_that_are_no_numbers_are_one_line(small_data, train, monkeypatch):
+    monkeypatch.setattr("d2l_autorec.training.Biases.at", lambda *_: np.nan)
+    code, out, err = train(*SMALL, "--quiet")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--test-ratio", "0", "--lr", "3e37", "-b", "all"],
+        ["--preset", "best", "--lr", "1e38", "-b", "8"],
+    ],
+)
+def test_a_network_that_cannot_predict_replaces_no_model(
+    small_data, train, tmp_path, flags
+):
+    """Its numbers are finite, but the sums of their products are not."""
+    save = ["--quiet", "--save", tmp_path / "m"]
+    assert train(*SMALL, *save)[0] == 0
+    before = (tmp_path / "m" / "model.json").read_bytes()
+    code, out, err = train(*SMALL[:2], *flags, "-e", "1", *save, "--overwrite")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.endswith("a lower learning rate (lr) may help\n")
+    assert (tmp_path / "m" / "model.json").read_bytes() == before
+
+
+def test_ratings_that_are_all_equal_are_refused(train, tmp_path):
+    file = tmp_path / "seen.csv"
+    file.write_text("".join(f"{n % 9},{n % 7},1\n" for n in range(63)))
+    code, out, err = train("--ratings", file, "--save", tmp_path / "m")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "seen.csv: all ratings are 1, so there is nothing to predict; " in err
+    # As the file has them, not as they are shifted.
+    _, _, err = train("--ratings", file, "--rating-offset", "3", "--preset", "best")
+    assert "all ratings are 1, " in err
+
+
 def test_with_a_validation_part_the_result_is_the_best_epochs(reported):
     flags = ["-e", "12", "--lr", "0.3", "--valid-ratio", "0.3"]
     lines, report = reported(*flags)
@@ -473,9 +526,11 @@ def test_without_data_it_trains_on_synthetic_ratings_and_says_so(
     assert "\nsynthetic-100k: 943 users x 1,682 items" in out
     frame = out[out.index("!!!") : out.rindex("!!!") + 3].splitlines()
     assert {len(line) for line in frame} == {76}
-    assert out.splitlines()[-3] == (
+    # And says nothing of how good the network is.
+    assert out.splitlines()[-2] == (
         "(not comparable with the book, which has other ratings (here synthetic-100k))"
     )
+    assert out.splitlines()[-1].startswith("test RMSE (MAE): this network ")
     assert json.loads(file.read_text())["dataset"] == "synthetic-100k"
 
 

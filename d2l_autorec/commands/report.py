@@ -143,7 +143,7 @@ def _write_files(
         figure.suptitle(title, parse_math=False, size="medium")
         save_figure(figure, args.plot)
     if args.json:
-        text = json.dumps(result, indent=2)
+        text = json.dumps(result, indent=2, allow_nan=False)
         save_text(text + "\n", args.json)
 
 
@@ -151,6 +151,8 @@ def _comparison(
     run: Run, scores: Mapping[str, Accuracy], found: Yardstick | None
 ) -> list[str]:
     """Say how the network compares with the simple models, and what may help it."""
+    from ..ratings import SYNTHETIC
+
     if found is None:
         return ["no ratings are held out, so nothing says how good the model is"]
     ours, biases = scores[found.part], found.models["biases"]
@@ -158,7 +160,8 @@ def _comparison(
     models["the mean"] = found.models["global_mean"]
     listed = (f"{name} {one.rmse:.3f} ({one.mae:.3f})" for name, one in models.items())
     lines = [f"{found.part} RMSE (MAE): {', '.join(listed)}"]
-    if ours.rmse > biases.rmse:
+    # Of generated ratings, which model is the better one says nothing.
+    if ours.rmse > biases.rmse and run.name != SYNTHETIC:
         hints = ["more epochs (--num-epochs)"]
         if isinstance(run.recipe, Recipe):
             hints.insert(0, "--preset best")

@@ -328,6 +328,7 @@ def _new_run(args: argparse.Namespace, recipe: Recipe | Blend) -> Run:
     from ..training import Run
 
     ratings, pieces = parts.load(args)
+    ratings.check_varied(pieces[0] if pieces else ratings.data)
     if args.titles:
         titles = read_titles(args.titles, ratings.item_ids.tolist(), args.encoding)
         ratings = replace(ratings, titles={**ratings.titles, **titles})

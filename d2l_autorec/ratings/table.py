@@ -130,6 +130,22 @@ class Ratings:
             raise DataError(f"{self.name}: row {row}: {repeat}")
         return matrix
 
+    def check_varied(self, train_data: pd.DataFrame) -> None:
+        """Refuse rows to train on whose ratings are all equal.
+
+        Raises
+        ------
+        DataError
+            That names the rating.
+        """
+        rating = train_data["rating"].to_numpy(np.float32)
+        if rating.size and rating.min() == rating.max():
+            raise DataError(
+                f"{self.name}: all ratings are {rating[0] - self.rating_offset:g}, so "
+                "there is nothing to predict; purchases or views, which are implicit "
+                "feedback, cannot be learned from"
+            )
+
     def summary(self) -> str:
         """Describe size, sparsity and rating scale in one line."""
         rating = self.data["rating"]

@@ -289,16 +289,20 @@ class Checkpoint:
         Raises
         ------
         TrainingDiverged
-            If a number of it is no longer finite.
+            If a number of it is no longer finite, or a parameter so large that
+            predictions would not be.
         OSError
             If the folder cannot be written, or the disk is full; the model that was
             there is left as it was.
         """
         state = _optimizer_states(training.trainers)
-        for name, array in (_parameters(training.net) | state).items():
-            check_finite(
-                f"largest of {name}", np.abs(array).max(initial=0), epoch.epoch
-            )
+        parameters = _parameters(training.net)
+        for name, array in (parameters | state).items():
+            what, largest = f"largest of {name}", float(np.abs(array).max(initial=0))
+            if name in parameters:  # of which predictions are products
+                what, largest = f"square of the {what}", largest**2
+            finite = largest <= np.finfo(np.float32).max
+            check_finite(what, largest if finite else math.inf, epoch.epoch)
         _remove_old(self.directory)
         self.history.append(epoch)
         try:

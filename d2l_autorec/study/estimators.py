@@ -62,11 +62,6 @@ class Estimator(ABC):
         """What tables and pictures call it."""
 
     @property
-    @abstractmethod
-    def cold(self) -> str:
-        """What it predicts where a user or an item has no training rating."""
-
-    @property
     def clips(self) -> bool:
         """Whether predictions are held to the range of the training ratings."""
         return False
@@ -126,7 +121,6 @@ class GlobalMean(Estimator):
     """The mean of the training ratings, for every pair."""
 
     title = "global mean"
-    cold = "the mean"
     num_parameters = 1
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
@@ -141,7 +135,6 @@ class Biases(Estimator):
     """The mean and a bias of each user and item: see `training.Biases`."""
 
     title = "biases"
-    cold = "the mean and the other's bias"
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         self.found = FittedBiases(self.ratings.matrix(train_data))
@@ -170,7 +163,6 @@ class BookMF(Estimator):
     wd: float = 1e-5
 
     title = "MF (book)"
-    cold = "the other's bias alone, below the scale (weights without data decay to 0)"
     num_factors, lr, num_epochs, batch_size = 30, 0.002, 20, 512
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
@@ -229,22 +221,6 @@ class BookAutoRec(Estimator):
         return f"AutoRec ({self.name})"
 
     @property
-    def cold(self) -> str:  # noqa: D102
-        if self.recipe.cold == "mean":
-            return "the mean"
-        if self.recipe.cold == "biases":
-            return Biases.cold
-        if self.recipe.cold is not None:
-            return f"{self.recipe.cold:g}"
-        row, column = "item", "user"
-        if self.recipe.kind == "user":
-            row, column = column, row
-        return (
-            f"0 for {_a(column)} (weights without data decay to 0); an empty row's for "
-            f"{_a(row)}"
-        )
-
-    @property
     def clips(self) -> bool:  # noqa: D102
         return bool(self.recipe.clip)
 
@@ -253,10 +229,14 @@ class BookAutoRec(Estimator):
         return int(self.recipe.pretrain_epochs + self.recipe.num_epochs)
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+        return self._train(self.recipe, train_data, seed)
+
+    def _train(self, recipe: Any, train_data: pd.DataFrame, seed: int) -> Iterator[int]:
+        """Train by a recipe, which may be a chosen one; yield as `fit`."""
         seed_everything(seed)
         self.train_mat = self.ratings.matrix(train_data)
         parts = Parts(self.train_mat)
-        self.training = make_training(self.recipe, parts, self.devices, seed)
+        self.training = make_training(recipe, parts, self.devices, seed)
         self.net = self.training.net
         for _ in self.training.pretraining:
             yield 0
@@ -290,8 +270,8 @@ class ChosenAutoRec(BookAutoRec):
         for epoch in self.watched(training.epochs()):
             history.append(epoch)
             yield 0
-        _, self.recipe = training.choose(history)
-        yield from super().fit(train_data, seed)
+        _, recipe = training.choose(history)
+        yield from self._train(recipe, train_data, seed)
 
     def watched(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
         """Pass the epochs on that are chosen from."""
@@ -302,15 +282,14 @@ class ChosenAutoRec(BookAutoRec):
         return 2 * super().num_ticks
 
 
+@dataclass(eq=False)
 class EarlyStoppedAutoRec(ChosenAutoRec):
-    """AutoRec, by default in the book's settings, for as many epochs as are best."""
+    """AutoRec, for as many epochs as are best; by default the book's, at most 100."""
+
+    recipe: Any = PRESETS["book"].changed(num_epochs=100)
 
     title = "AutoRec, stopped early"
-    max_epochs, patience = 100, 10
-
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        self.recipe = self.recipe.changed(num_epochs=self.max_epochs)
-        return super().fit(train_data, seed)
+    patience = 10
 
     def watched(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:  # noqa: D102
         return stop_early(epochs, self.patience)
@@ -323,15 +302,9 @@ class BlendAutoRec(ChosenAutoRec):
     recipe: Any = PRESETS["best"]
     name: str = "best"
 
-    cold = Biases.cold
-
     @property
     def clips(self) -> bool:  # noqa: D102
         return all(recipe.clip for recipe in self.recipe.recipes)
-
-
-def _a(noun: str) -> str:
-    return f"{'an' if noun == 'item' else 'a'} {noun}"
 
 
 def half_cosine(lr: float, epoch: int, num_epochs: int) -> float:

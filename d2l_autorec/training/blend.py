@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from .._mxnet import gluon, mx
 from ..curve import Epoch
 from ..evaluators import rmse
+from ..loop import check_finite
 from .biases import Biases
 from .settings import Blend, Recipe
 from .training import Parts, Team, Training, range_of
@@ -127,14 +128,27 @@ class BlendTraining(Training):
             Training(one, alone, devices, seed, trained, team) for one in recipe.recipes
         )
         self.mixture = Mixture(recipe, parts.train_mat)
+        self.biases = self.mixture.biases
         self.pretraining = chain.from_iterable(one.pretraining for one in self.members)
         self.steps_per_epoch = min(one.steps_per_epoch for one in self.members)
 
     def _take(self, members: Iterable[Training]) -> None:
         self.members = list(members)
-        self.net = gluon.nn.Sequential()
-        self.net.add(*(one.net for one in self.members))
+        net = gluon.nn.Sequential()
+        net.add(*(one.net for one in self.members))
+        self.net = net
         self.trainers = [one.trainer for one in self.members]
+
+    @property
+    def net(self) -> Any:
+        """Holds the members' networks; others that are assigned become theirs."""
+        return self._net
+
+    @net.setter
+    def net(self, net: Any) -> None:
+        self._net = net
+        for member, one in zip(self.members, net):
+            member.net = one
 
     @cached_property
     def whole(self) -> Training:
@@ -164,6 +178,8 @@ class BlendTraining(Training):
             valid_rmse = None
             if valid_mat is not None:
                 found = self._predictions(valid_mat)
+                largest = float(np.abs(found[1]).max())
+                check_finite("largest prediction", largest, epochs[-1].epoch)
                 if self.recipe.weights is None:
                     self.mixture.choose(*found, valid_mat.data)
                 valid_rmse = rmse(self.mixture.mixed(*found), valid_mat.data)

@@ -61,7 +61,11 @@ def make_page(model: Predictor) -> flask.Flask:
 
     @page.post("/recommendations")
     def recommendations() -> list[dict[str, Any]]:
-        return catalogue.recommend(_ratings(flask.request.get_json()))
+        try:
+            body = flask.request.get_json()
+        except RecursionError:  # of lists in lists
+            body = None
+        return catalogue.recommend(_ratings(body))
 
     @page.errorhandler(AutoRecError)
     def refuse(error: AutoRecError) -> tuple[dict[str, str], int]:
@@ -127,9 +131,11 @@ def _ratings(body: Any) -> list[tuple[int, float]]:
     """Read what the page sends: a list of pairs of an item's index and a rating."""
     try:
         pairs = [(item, float(rating)) for item, rating in body]
+        # float reads texts and true, too.
+        fits = all(type(i) is int and type(r) in (int, float) for i, r in body)
     except (TypeError, ValueError, OverflowError):
-        pairs = [(None, 0.0)]
-    if not all(isinstance(item, int) for item, _ in pairs):
+        fits = False
+    if not fits:
         raise DataError("no list of pairs of an item and a rating")
     return pairs
 

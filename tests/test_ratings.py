@@ -602,7 +602,7 @@ def table(*rows, names=("user_id", "item_id", "rating")):
         (table((1, 7, "4"), (1, 8, "5")), "ratings are numbers, not (object|str)"),
         (table((1, 7, 4), (np.nan, 8, 2)), "row 1: the user_id is missing"),
         (table(("a", "x", 4), ("b", None, 2)), "row 1: the item_id is missing"),
-        (table((1, "x", 4), ("b", "y", 2)), "user_id cannot be sorted: .*'str'"),
+        (table((1, "x", 4), ("b", "y", 2)), "column user_id: 'b' of type str is no id"),
         (table(([1], "x", 4), ([2], "y", 2)), "user_id cannot be sorted: unhashable"),
         (
             table((1, 7, 4), (2, 7, 3), (1, 7, 2), (2, 7, 1)).set_axis(list("abcd")),
@@ -665,7 +665,21 @@ def test_pairs_that_repeat_in_a_frame():
         ({"stars": [True, True, True]}, "rating: bool is not a type of numbers"),
         ({"what": ["x", "", "x"]}, "row 1: the item_id is empty"),
         ({"what": ["x", None, "x"]}, "row 1: the item_id is missing"),
-        ({"what": ["x", 1, "x"]}, "column item_id cannot be sorted"),
+        ({"what": ["x", 1, "x"]}, "column item_id: 1 of type int is no id"),
+        ({"who": pd.to_datetime([7, 7, 9])}, r"column user_id: Timestamp\(.* is no id"),
+        (
+            {"who": pd.to_timedelta([7, 7, 9])},
+            r"column user_id: Timedelta\(.* is no id",
+        ),
+        ({"who": [True, True, False]}, "column user_id: True of type bool is no id"),
+        ({"who": [(7,), (7,), (9,)]}, r"column user_id: \(7,\) of type tuple is no id"),
+        ({"who": [b"7", b"7", b"9"]}, "column user_id: b'7' of type bytes is no id"),
+        (
+            {"what": ["x", "\ud800", "x"]},
+            r"column item_id: '\\ud800' of type str is no",
+        ),
+        ({"who": [7.0, 7.0, np.inf]}, "column user_id: inf of type float is no id"),
+        ({"who": [7, 7, 2**63]}, f"column user_id: {2**63} of type int is no id"),
         ({"who": [7, 7, 7], "what": [1, 2, 3]}, "holds 3 ratings and only one user"),
     ],
 )

@@ -154,7 +154,7 @@ FORGED = {
     ),
     "float64": (
         array("ratings", "train_mat.data", lambda a: a.astype(np.float64)),
-        "train_mat: its ratings are not sorted, in float32",
+        "train_mat: its ratings are not sorted float32",
     ),
     "objects": (
         array("ratings", "train_mat.data", lambda a: a.astype(object)),

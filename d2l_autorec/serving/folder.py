@@ -497,7 +497,7 @@ def _matrices(
             raise ValueError(f"{name}: its arrays are not of a matrix in format csr")
         matrices[name] = sp.csr_matrix(tuple(parts), shape, copy=True)
         if check_ratings(name, matrices[name], shape) is not matrices[name]:
-            raise ValueError(f"{name}: its ratings are not sorted, in float32 and not 0")
+            raise ValueError(f"{name}: its ratings are not sorted float32 above 0")
     return matrices
 
 

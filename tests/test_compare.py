@@ -832,6 +832,8 @@ def test_the_chart_shows_every_run_and_every_mean():
         (["--seeds", "4-0"], "'4-0' counts down"),
         (["--seeds", "0-2147483647"], "'0-2147483647' is more than 1,000 seeds"),
         (["--seeds", "0-" + 5000 * "9"], "' is not a whole number from 0"),
+        (["--seeds", "0-\uff11"], "' is not a whole number from 0"),
+        (["--models", "mf:wd=1_0"], "mf:wd='1_0' is not a number from 0"),
         (["--seeds", "x"], "'x' is not a seed or a range"),
         (["--seeds", "0-"], "'0-' is not a seed or a range"),
         (["--seeds", "-1"], "'-1' is not a seed or a range"),

@@ -233,6 +233,38 @@ def test_titles_of_a_file_are_kept_with_the_model(small_data, train, tmp_path):
     assert (code, "--titles is for --save" in err) == (2, True)
 
 
+def test_titles_of_any_encoding_and_header_are_kept(small_data, train, tmp_path):
+    (tmp_path / "titles.csv").write_bytes(
+        "Nr|Titel|x\n2|Zw\u00f6lf|y\n".encode("latin-1")
+    )
+    flags = ["--quiet", "--save", tmp_path / "m", "--titles", tmp_path / "titles.csv"]
+    code, _, err = train(*SMALL, *flags)
+    assert (code, "(--encoding latin-1)" in err) == (1, True)
+    flags += ["--overwrite", "--encoding", "latin-1"]
+    code, _, err = train(*SMALL, *flags)
+    assert (code, "such as --title-columns Nr,Titel" in err) == (1, True)
+    assert train(*SMALL, *flags, "--title-columns", "Nr,Titel")[0] == 0
+    assert load_model(tmp_path / "m").run.titles == {2: "Zw\u00f6lf"}
+
+
+def test_columns_that_are_taken_are_named(small_data, train, tmp_path):
+    file = tmp_path / "log.csv"
+    text = (small_data / "ml-100k" / "u.data").read_text()
+    file.write_text("visitorid\titemid\trating\ttime\n" + text)
+    code, _, err = train("--ratings", file, "-k", "4", "-e", "1")
+    assert code == 0
+    said = "columns 'visitorid, itemid, rating' are taken for user, item and rating"
+    assert f"{file}: {said}" in err
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2])
+def test_a_time_is_estimated_only_from_an_epoch(small_data, train, num_epochs):
+    flags = ["--dataset", "ml-100k", "--preset", "best", "-k", "2", "-e", num_epochs]
+    code, out, _ = train(*flags)
+    assert (code, "about 0 s" in out) == (0, False)
+    assert ("about" in out) == (num_epochs > 1)
+
+
 def test_refit_trains_on_the_validation_part_too(reported, tmp_path):
     more = ["-e", "12", "--lr", "0.3", "--schedule", "cosine"]
     flags = [*more, "--valid-ratio", "0.3"]
@@ -416,6 +448,14 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--wd", "-1"], "'-1' is not a number from 0"),
         (["--dropout", "1"], "'1' is not from 0 to below 1"),
         (["--seed", "-1"], "'-1' is not a whole number from 0"),
+        (["--seed", "1_0"], "'1_0' is not a whole number from 0"),
+        (["-e", "1_0"], "'1_0' is not a whole number from 1"),
+        (["-k", "\uff11\uff10"], "' is not a whole number from 1"),
+        (["--lr", "0.0_1"], "'0.0_1' is not a number above 0"),
+        (["--cold", "1_0"], "'1_0' is not a number"),
+        (["--rating-offset", "\u0661"], "' is not a number"),
+        (["--devices", "cpu:\uff11"], "' is not cpu, gpu, or a list"),
+        (["--title-columns", "a,b"], "--title-columns is for --titles"),
         (["--split-mode", "time"], "invalid choice: 'time'"),
         (["--split-mode", "u1", "--dataset", "ml-1m"], "is for --dataset ml-100k"),
         (["--split-mode", "u1", "--ratings", "f"], "is for --dataset ml-100k"),

@@ -250,7 +250,8 @@ def _optimizer(text: str) -> str:
 
 def device_names(text: str) -> str:
     """Check a list of devices such as ``gpu`` or ``cpu:0,cpu:1``."""
-    if not re.fullmatch(r"gpu|(cpu|(cpu|gpu):\d{1,3})(,(cpu|gpu):\d{1,3})*", text):
+    several = r"gpu|(cpu|(cpu|gpu):\d{1,3})(,(cpu|gpu):\d{1,3})*"
+    if not re.fullmatch(several, text, re.ASCII):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not cpu, gpu, or a list like cpu:0,cpu:1"
         )
@@ -517,9 +518,7 @@ def add_ratings_flags(parser: argparse.ArgumentParser) -> None:
         help="names or positions (from 1) of the columns of user, item, rating and, if "
         "there is one, timestamp (default: a guess)",
     )
-    group.add_argument(
-        "--encoding", default="utf-8", metavar="NAME", help="utf-8, latin-1, ..."
-    )
+    add_encoding_flag(group)
     group.add_argument(
         "--duplicates",
         choices=("error", "last", "mean"),
@@ -536,12 +535,31 @@ def add_ratings_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoding_flag(group: Any) -> None:
+    """Add the flag that names the encoding of the files that are read."""
+    group.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="utf-8, latin-1, ..."
+    )
+
+
 def names(text: str) -> list[str]:
     """Parse the columns of a file."""
     found = [name.strip() for name in text.split(",")]
     if "" in found or len(set(found)) < len(found):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of columns")
     return found
+
+
+def add_title_flags(group: Any, titles: str) -> None:
+    """Add the flags that name a file of titles, and its columns."""
+    group.add_argument("--titles", metavar="FILE", help=titles)
+    group.add_argument(
+        "--title-columns",
+        type=names,
+        metavar="I,T",
+        help="names or positions (from 1) of the columns of item and title in that "
+        "file (default: a guess)",
+    )
 
 
 def column_names(text: str) -> list[str]:

@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    cli.show_notes(quiet=True)
     asked = next(name for name in (*_TABLES, *_LISTS) if getattr(args, name))
     _check_combination(parser, args, asked)
 
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     model = load_model(args.model)
     if args.titles:
-        titles = read_titles(args.titles, model.run.item_ids.tolist())
+        item_ids = model.run.item_ids.tolist()
+        titles = read_titles(args.titles, item_ids, args.encoding, args.title_columns)
         model.run = replace(model.run, titles={**model.run.titles, **titles})
     if asked in _LISTS:
         title, best = _list(args, model)
@@ -75,6 +77,8 @@ def _check_combination(
     ):
         if getattr(args, flag) is not None and asked not in questions:
             parser.error(f"{cli.flags({flag})} is for {_flags(questions)}")
+    if args.title_columns and not args.titles:
+        parser.error("--title-columns is for --titles")
     if args.json and asked in _TABLES:
         parser.error(f"{_flags([asked])} writes CSV or Parquet, not --json")
     if args.columns and len(args.columns) != len(_COLUMNS[asked]):
@@ -159,7 +163,8 @@ def _read(args: argparse.Namespace, model: Predictor, **options: Any) -> pd.Data
 
     asked = next(name for name in _COLUMNS if getattr(args, name))
     path, names = getattr(args, asked), _COLUMNS[asked]
-    table = read_table(path, names, columns=args.columns, **options)
+    layout = {"columns": args.columns, "encoding": args.encoding}
+    table = read_table(path, names, **layout, **options)
     for column in table.columns.intersection(["user_id", "item_id"]):
         table[column] = _raw_ids(table[column], getattr(model.run, f"{column}s"))
     return table
@@ -237,11 +242,10 @@ def _parser() -> cli.Parser:
         metavar="N",
         help="leave out items with fewer training ratings (default: 1)",
     )
-    parser.add_argument(
-        "--titles",
-        metavar="FILE",
-        help="titles of the items, item,title a line, beside those of the model",
+    cli.add_title_flags(
+        parser, "titles of the items, item,title a line, beside those of the model"
     )
+    cli.add_encoding_flag(parser)
     parser.add_argument(
         "--columns",
         type=cli.names,

@@ -143,11 +143,12 @@ def _estimated(epochs: Iterator[Epoch], num_epochs: int) -> Iterator[Epoch]:
     start = time.perf_counter()
     second = list(islice(epochs, 1))
     minutes = 2 * num_epochs * (time.perf_counter() - start) / 60
-    how_long = f"{60 * minutes:.0f} s" if minutes < 2 else f"{minutes:.0f} min"
-    print(
-        f"about {how_long} in all: {num_epochs} epochs to choose on the validation "
-        "part, and at most as many on all ratings"
-    )
+    how_long = f"{max(60 * minutes, 1):.0f} s" if minutes < 2 else f"{minutes:.0f} min"
+    if second:
+        print(
+            f"about {how_long} in all: {num_epochs} epochs to choose on the validation "
+            "part, and at most as many on all ratings"
+        )
     return chain([first], second, epochs)
 
 
@@ -319,6 +320,8 @@ def _check_combination(
     for flag in ("overwrite", "titles"):
         if getattr(args, flag) and not args.save:
             parser.error(f"--{flag} is for --save")
+    if args.title_columns and not args.titles:
+        parser.error("--title-columns is for --titles")
     if args.patience and not (args.valid_ratio or args.resume):
         parser.error("--patience needs a validation part (--valid-ratio 0.1)")
     if args.refit and not args.valid_ratio:
@@ -334,7 +337,8 @@ def _new_run(args: argparse.Namespace, recipe: Recipe | Blend) -> Run:
     ratings, pieces = parts.load(args)
     ratings.check_varied(pieces[0] if pieces else ratings.data)
     if args.titles:
-        titles = read_titles(args.titles, ratings.item_ids.tolist(), args.encoding)
+        item_ids = ratings.item_ids.tolist()
+        titles = read_titles(args.titles, item_ids, args.encoding, args.title_columns)
         ratings = replace(ratings, titles={**ratings.titles, **titles})
     if not args.quiet:
         print(ratings.summary())
@@ -447,11 +451,7 @@ def _parser() -> cli.Parser:
         metavar="DIR",
         help="keep the model there, with the last epoch and the best on validation",
     )
-    saving.add_argument(
-        "--titles",
-        metavar="FILE",
-        help="keep titles of the items with it, item,title a line",
-    )
+    cli.add_title_flags(saving, "keep titles of the items with it, item,title a line")
     saving.add_argument(
         "--overwrite",
         action="store_true",

@@ -78,6 +78,8 @@ def by_columns(rows: sp.csr_matrix) -> Cells:
     """
     if getattr(rows, "format", None) != "csr":
         raise DataError(f"a sparse matrix in CSR format is needed, not {type(rows)}")
+    if not rows.shape[0]:
+        raise DataError("a batch of the training data is empty")
     (num_rows, num_columns), starts = rows.shape, rows.indptr
     ends = np.zeros(num_columns + 2, np.int32)
     ratings = rows.data.astype(np.float32, copy=False)

@@ -27,16 +27,16 @@ import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
 from ..curve import Epoch
+from ..data import check_ratings
 from ..errors import ModelError
 from ..fast import dense
 from ..loop import check_finite
+from ..ratings import check_ids
 from ..training import (
     Blend,
     Run,
     Training,
     best_epoch,
-    check_ids,
-    check_ratings,
     network,
     parameter_shapes,
 )
@@ -550,7 +550,8 @@ def _matrices(
         if any(p.ndim != 1 or p.dtype.kind != k for p, k in zip(parts, "fii")):
             raise ValueError(f"{name}: its arrays are not of a matrix in format csr")
         matrices[name] = sp.csr_matrix(tuple(parts), shape, copy=True)
-        check_ratings(name, matrices[name], shape)
+        if check_ratings(name, matrices[name], shape) is not matrices[name]:
+            raise ValueError(f"{name}: its ratings are not sorted float32 above 0")
     return matrices
 
 

@@ -366,6 +366,12 @@ class Predictor:
         if unknown == "error" and not trained.all():
             raw_id = list(ids)[int(np.argmin(trained))]
             if found[np.argmin(trained)] < 0:
+                same = [i for i in index.tolist() if str(i) == str(raw_id)]
+                if same:
+                    raise DataError(
+                        f"unknown {noun} {raw_id!r}; the model's {noun}s are of type "
+                        f"{type(same[0]).__name__}: {same[0]!r}"
+                    )
                 raise DataError(
                     f"unknown {noun} {raw_id!r}; the model knows {len(index):,} "
                     f"{noun}s, such as {index[0]!r}"

@@ -10,7 +10,6 @@ Prize", 2009, for blends of different models of ratings.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -121,6 +120,7 @@ class BlendTraining(Training):
         trained: int = 0,
         team: Team | None = None,
     ) -> None:
+        parts = parts.checked()
         self.recipe, self.parts, self.devices = recipe, parts, list(devices)
         self.trained, self.team = trained, team
         alone = Parts(parts.train_mat)
@@ -155,7 +155,8 @@ class BlendTraining(Training):
         """Itself; with a team, a blend of what is `whole` of its members."""
         if self.team is None:
             return self
-        whole = copy(self)
+        whole = object.__new__(BlendTraining)
+        vars(whole).update(vars(self))
         whole.team = None
         whole._take(one.whole for one in self.members)
         return whole

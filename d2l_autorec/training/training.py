@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from .._mxnet import gluon, mx
 from .._ready import memory
 from ..curve import Epoch, best_epoch
-from ..data import checked, row_batches
+from ..data import check_ratings, checked, row_batches
 from ..errors import DataError, DeviceUnavailable
 from ..evaluators import evaluator, rmse
 from ..fast import (
@@ -103,6 +103,15 @@ class Parts(NamedTuple):
     train_mat: sp.csr_matrix
     test_mat: sp.csr_matrix | None = None
     valid_mat: sp.csr_matrix | None = None
+
+    def checked(self, shape: tuple[int, int] | None = None) -> Parts:
+        """Check each part by `check_ratings`, all of one shape."""
+        train_mat = check_ratings("train_mat", self.train_mat, shape)
+        held_out = (
+            None if part is None else check_ratings(name, part, train_mat.shape)
+            for name, part in zip(self._fields[1:], self[1:])
+        )
+        return Parts(train_mat, *held_out)
 
 
 def range_of(train_mat: sp.csr_matrix) -> tuple[float, float]:
@@ -290,9 +299,7 @@ class Training:
         trained: int = 0,
         team: Team | None = None,
     ) -> None:
-        for part in parts:
-            if part is not None:
-                checked(part)
+        parts = parts.checked()
         self.recipe: Any = recipe
         self.parts, self.devices = parts, list(devices)
         self.seed, self.trained, self.team = seed, trained, team
@@ -348,6 +355,13 @@ class Training:
                 _ = self.biases
             del train_mat, rows
             put_aside(parts.train_mat)
+
+    def __getstate__(self) -> Any:
+        """Refuse to be pickled."""
+        raise TypeError(
+            "a training cannot be pickled; keep what it learns by a Checkpoint, or its "
+            "network by net.save_parameters(file)"
+        )
 
     def epochs(self) -> Iterator[Epoch]:
         """Train, what is left of the pretraining first.

@@ -1,7 +1,9 @@
-# Everything runs in .venv, which is made with the newest Python from 3.13 to 3.9 that is
+# Everything runs in .venv, which is made with the newest Python from 3.15 to 3.11 that is
 # found, or by uv if it is there.
-PYTHONS ?= python3.13 python3.12 python3.11 python3.10 python3.9 python3 python
-FITS := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info < (3, 14))
+PYTHONS ?= python3.15 python3.14 python3.13 python3.12 python3.11 python3 python
+# Numba has no wheel for Intel Macs from 3.14 on.
+END := $(if $(filter Darwin,$(shell uname)),14,16)
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, $(END)))
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --constraint constraints.txt
 
@@ -50,16 +52,16 @@ docs: .venv/installed-test
 	    fi; \
 	done; \
 	if command -v uv >/dev/null; then \
-	    exec uv venv --quiet --python '>=3.9,<3.14' --seed .venv; \
+	    exec uv venv --quiet --python '>=3.11,<3.$(END)' --seed .venv; \
 	fi; \
-	echo "error: found no Python from 3.9 to 3.13 with venv. Ways out: install one (on" \
+	echo "error: found no Python from 3.11 to 3.15 with venv. Ways out: install one (on" \
 	    "Debian and Ubuntu, python3 and python3-venv); or uv, which brings one; or name" \
-	    "one, as in make PYTHONS=/path/to/python3.12; or use the Dockerfile" >&2; \
+	    "one, as in make PYTHONS=/path/to/python3.14; or use the Dockerfile" >&2; \
 	exit 1
 
 # The constraints spare pip a long search, and pin what the tests have seen. What is
-# installed without its dependencies pins some that are too old for this Python.
-.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+# installed without its dependencies pins some that are too old.
+.venv/installed: .venv/bin/python setup.cfg constraints.txt
 	$(PIP) --editable .
 	$(PIP) --no-deps mxnet==1.9.1
 	@touch $@
@@ -80,8 +82,8 @@ docs: .venv/installed-test
 
 # Run it after a change of the dependencies; it needs uv.
 constraints:
-	uv pip compile --no-config --upgrade --quiet --universal --python-version 3.9 \
-	    --all-extras --no-header --no-annotate --output-file constraints.txt pyproject.toml
+	uv pip compile --upgrade --quiet --universal --python-version 3.11 --all-extras \
+	    --no-header --no-annotate --output-file constraints.txt setup.cfg
 
 clean:
 	rm -rf .venv .venv-torch build dist *.egg-info

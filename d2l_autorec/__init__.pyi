@@ -23,7 +23,6 @@ from .serving import Predictor as Predictor
 from .serving import evaluate as evaluate
 from .serving import load_model as load_model
 from .training import PRESETS as PRESETS
-from .training import Average as Average
 from .training import DeepAutoRec as DeepAutoRec
 from .training import Recipe as Recipe
 from .training import Run as Run

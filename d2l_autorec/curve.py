@@ -62,12 +62,10 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     Returns
     -------
     Epoch
-        With the lowest validation RMSE; without a validation part, the last one.
+        With the lowest validation RMSE; if no epoch has one, the last epoch.
     """
-    if history[-1].valid_rmse is None:
-        return history[-1]
-    scored = [epoch for epoch in history if epoch.valid_rmse is not None]
-    return min(scored, key=lambda epoch: epoch.valid_rmse)
+    scored = [(e.valid_rmse, e.epoch, e) for e in history if e.valid_rmse is not None]
+    return min(scored)[-1] if scored else history[-1]
 
 
 def examples_per_second(history: Sequence[Epoch]) -> float:
@@ -76,7 +74,7 @@ def examples_per_second(history: Sequence[Epoch]) -> float:
 
 
 def watch(
-    epochs: Iterable[Epoch], num_epochs: int, yardstick: float | None = None
+    epochs: Iterable[Epoch], num_epochs: int, baseline: float | None = None
 ) -> Iterator[Epoch]:
     """Show epochs as they pass by: a live plot in a notebook, else a progress bar.
 
@@ -86,7 +84,7 @@ def watch(
         As `train_epochs` yields them.
     num_epochs : int
         How many there will be.
-    yardstick : float, optional
+    baseline : float, optional
         As for `learning_curve`.
 
     Yields
@@ -94,7 +92,7 @@ def watch(
     Epoch
         The same ones.
     """
-    with Progress(num_epochs, yardstick) as progress:
+    with Progress(num_epochs, baseline) as progress:
         for epoch in epochs:
             progress.show(epoch)
             yield epoch
@@ -105,12 +103,12 @@ class Progress:
 
     Parameters
     ----------
-    num_epochs, yardstick
+    num_epochs, baseline
         As for `watch`.
     """
 
-    def __init__(self, num_epochs: int, yardstick: float | None = None) -> None:
-        self.num_epochs, self.yardstick = num_epochs, yardstick
+    def __init__(self, num_epochs: int, baseline: float | None = None) -> None:
+        self.num_epochs, self.baseline = num_epochs, baseline
         self._history: list[Epoch] = []
         self._bar: Any = None
         self._handle: Any = None
@@ -141,7 +139,7 @@ class Progress:
         from IPython.display import Image, display
 
         picture = io.BytesIO()
-        figure = learning_curve(self._history, self.num_epochs, self.yardstick)
+        figure = learning_curve(self._history, self.num_epochs, self.baseline)
         figure.savefig(picture, dpi=100)
         image = Image(picture.getvalue())
         if self._handle is None:
@@ -153,7 +151,7 @@ class Progress:
 def learning_curve(
     history: Sequence[Epoch],
     num_epochs: int | None = None,
-    yardstick: float | None = None,
+    baseline: float | None = None,
 ) -> Figure:
     """Draw train loss and test RMSE over the epochs; without a test part, validation's.
 
@@ -163,7 +161,7 @@ def learning_curve(
         What has been trained so far.
     num_epochs : int, optional
         Where the axis ends; by default with the last epoch.
-    yardstick : float, optional
+    baseline : float, optional
         The RMSE of biases on the same part, a dashed line.
 
     Returns
@@ -187,8 +185,8 @@ def learning_curve(
         axes.set(xlabel="epoch", title=label, xlim=(0.5, (num_epochs or x[-1]) + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-    if yardstick is not None and len(panels) > 1:
-        grid[1].axhline(yardstick, linestyle="--", color="gray", label="biases")
+    if baseline is not None and len(panels) > 1:
+        grid[1].axhline(baseline, linestyle="--", color="gray", label="biases")
         grid[1].legend()
     return figure
 

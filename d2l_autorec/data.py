@@ -74,7 +74,7 @@ def split_data_ml100k(
     ValueError
         For another split mode, or a test ratio outside (0, 1).
     DataError
-        If a part is empty, or ``seq-aware`` finds no timestamps.
+        If a part is empty, or ``seq-aware`` finds a rating without a timestamp.
 
     Notes
     -----
@@ -90,6 +90,11 @@ def split_data_ml100k(
         if "timestamp" not in data:
             raise DataError(
                 "the seq-aware split needs timestamps; these ratings have none"
+            )
+        if (missing := data["timestamp"].isna()).any():
+            raise DataError(
+                "the seq-aware split needs a timestamp of each rating; "
+                f"{missing.sum():,} of {len(data):,} have none"
             )
         data = data.reset_index(drop=True)
         newest = data.groupby("user_id", sort=False)["timestamp"].idxmax()
@@ -264,40 +269,81 @@ def row_batches(
 
 
 def checked(matrix: Any) -> Any:
-    """Check that a sparse matrix can be walked: compiled code does not look again.
+    """Return a CSR matrix of real, finite values, each cell once; or refuse it.
 
-    SciPy's own follows any index, and an index outside the matrix is one outside its
-    memory.
-
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_matrix
-        Of any values.
-
-    Returns
-    -------
-    scipy.sparse.csr_matrix
-        The same one.
-
-    Raises
-    ------
-    DataError
-        If it is no such matrix, or its indices do not lie within its shape.
+    SciPy follows any index, and compiled code does not look again.
     """
     if not sp.issparse(matrix) or matrix.format != "csr":
-        raise DataError(f"a sparse matrix in CSR format is needed, not {type(matrix)}")
+        kind = getattr(matrix, "format", type(matrix).__name__)
+        raise DataError(f"a sparse matrix in CSR format is needed, not {kind}")
     try:
         matrix.check_format(full_check=True)
     except ValueError as error:
         raise DataError(f"not a matrix of shape {matrix.shape}: {error}") from None
     if (onp.diff(matrix.indptr) < 0).any():  # SciPy looks only where values are
         raise DataError(f"not a matrix of shape {matrix.shape}: indptr decreases")
+    if not matrix.shape[0]:
+        raise DataError("a matrix has no rows")
+    if matrix.dtype.kind not in "biuf" or not onp.isfinite(matrix.data).all():
+        raise DataError(f"a value in {matrix.dtype} is no finite, real number")
+    plain = _plain(matrix)
+    if not plain.has_sorted_indices:
+        plain = plain.sorted_indices()
+    if not plain.has_canonical_format:
+        raise DataError(
+            "a cell is stored more than once; keep one rating of each, or add them up "
+            "(matrix.sum_duplicates())"
+        )
     return matrix
+
+
+def check_ratings(
+    name: str, matrix: Any, shape: tuple[int, int] | None = None
+) -> sp.csr_matrix:
+    """Return an interaction matrix in float32, sorted and without stored 0.
+
+    It is the same one if it is so already. Ratings that are not positive, or stored
+    twice, are a `DataError`.
+    """
+    try:
+        checked(matrix)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    if shape and matrix.shape != shape:
+        raise DataError(f"{name}: is of shape {matrix.shape}, not of {shape}")
+    is_sorted = _plain(matrix).has_sorted_indices
+    if matrix.dtype != onp.float32 or not (is_sorted and matrix.data.all()):
+        matrix = _plain(matrix).copy()
+        matrix.eliminate_zeros()
+        matrix.sort_indices()
+        with onp.errstate(over="ignore"):
+            matrix = matrix.astype(onp.float32)
+    if not matrix.nnz:
+        raise DataError(f"{name}: holds no rating")
+    low, high = matrix.data.min(), matrix.data.max()
+    # Below the first, float32 loses digits, and MXNet does not read a number.
+    if not onp.finfo(onp.float32).tiny <= low <= high < onp.inf:
+        raise DataError(
+            f"{name}: ratings from {low:g} to {high:g} are not positive float32 numbers"
+        )
+    return matrix
+
+
+def _plain(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Return a matrix of the same arrays, which does not claim to be sorted."""
+    return sp.csr_matrix((matrix.data, matrix.indices, matrix.indptr), matrix.shape)
 
 
 def dense(rows: sp.csr_matrix) -> np.ndarray:
     """Turn rows of an interaction matrix into a float32 array of the same shape."""
     return np.array(rows.toarray(), onp.float32)
+
+
+def as_float32(batch: Any) -> Any:
+    """Turn rows that anybody's loader gives into a float32 array of the same shape."""
+    if sp.issparse(batch):
+        return dense(checked(batch))
+    return batch.astype(onp.float32, copy=False)
 
 
 def _batches(
@@ -309,6 +355,10 @@ def _batches(
     integers instead of arrays. A batch larger than the data would, rolled over, leave
     epochs without any step.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is a whole number from 1, not {batch_size}")
+    if not size:
+        raise DataError("there are no ratings to batch")
     return gluon.data.DataLoader(
         range(size),
         min(batch_size, size),

@@ -14,7 +14,8 @@ import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import gluon, mx
-from .data import checked
+from .data import as_float32, check_ratings
+from .errors import TrainingDiverged
 
 
 class Accuracy(NamedTuple):
@@ -31,8 +32,20 @@ class Accuracy(NamedTuple):
 
 
 def accuracy(predictions: Any, ratings: Any) -> Accuracy:
-    """Measure predictions in both ways; the arguments are those of `rmse`."""
-    return Accuracy(rmse(predictions, ratings), mae(predictions, ratings))
+    """Measure predictions in both ways; the arguments are those of `rmse`.
+
+    Raises
+    ------
+    TrainingDiverged
+        If a prediction is not finite, or too far off for its square to be.
+    """
+    found = Accuracy(rmse(predictions, ratings), mae(predictions, ratings))
+    if not onp.isfinite(found).all():
+        raise TrainingDiverged(
+            f"the RMSE of {onp.size(predictions):,} predictions is {found.rmse}, their "
+            f"MAE {found.mae}; a lower learning rate (lr) may help"
+        )
+    return found
 
 
 def rmse(predictions: Any, ratings: Any) -> float:
@@ -89,7 +102,8 @@ def reconstruct(
         Predicted ratings.
     """
     for batch in inter_matrix:
-        shares = gluon.utils.split_and_load(batch, devices, even_split=False)
+        rows = as_float32(batch)
+        shares = gluon.utils.split_and_load(rows, devices, even_split=False)
         outputs = [network(share) for share in shares if len(share)]
         yield onp.concatenate([output.asnumpy() for output in outputs])
 
@@ -108,7 +122,7 @@ def evaluator(
         A trained `AutoRec`.
     inter_matrix : iterable of array, each of shape (batch_size, num_users)
         Batches of the *training* matrix in order: what the predictions are made from.
-    test_data : array or scipy.sparse matrix, shape (num_items, num_users)
+    test_data : array or scipy.sparse.csr_matrix, shape (num_items, num_users)
         The held-out ratings, 0 or not stored where there is none.
     devices : sequence of mxnet.Context
         Where the network's parameters are.
@@ -121,12 +135,15 @@ def evaluator(
     Raises
     ------
     ValueError
-        If the batches have another number of rows than `test_data`, or `test_data`
-        holds no rating.
+        If the batches have another number of rows than `test_data`; a `DataError` if
+        `test_data` holds no rating, or something else than finite, positive ones, each
+        once.
     """
     if isinstance(test_data, mx.nd.NDArray):
         test_data = test_data.asnumpy()
-    test_data = checked(sp.csr_matrix(test_data))
+    if not sp.issparse(test_data):
+        test_data = sp.csr_matrix(test_data)
+    test_data = check_ratings("test_data", test_data)
     predictions, stop = [onp.empty(0)], 0
     for outputs in reconstruct(network, inter_matrix, devices):
         start, stop = stop, stop + len(outputs)
@@ -134,6 +151,4 @@ def evaluator(
         predictions.append(outputs[held_out.row, held_out.col])
     if stop != test_data.shape[0]:
         raise ValueError(f"{stop} rows to score against {test_data.shape[0]} held out")
-    if not test_data.nnz:
-        raise ValueError("test_data holds no rating")
     return rmse(onp.concatenate(predictions), test_data.data)

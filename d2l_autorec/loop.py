@@ -19,8 +19,8 @@ import scipy.sparse as sp
 
 from ._mxnet import autograd, gluon, mx, np, npx, one_at_a_time
 from .curve import Epoch, best_epoch, examples_per_second, watch
-from .data import checked
-from .errors import TrainingDiverged
+from .data import as_float32, checked
+from .errors import DataError, TrainingDiverged
 from .model import AutoRec
 
 _log = logging.getLogger(__name__)
@@ -109,7 +109,8 @@ class Step:
         Parameters
         ----------
         batch : array, list of array or scipy.sparse.csr_matrix
-            One array that is its own label; inputs and a label; or rows of ratings.
+            One array that is its own label; inputs and a label; or rows of ratings. Of
+            any type of numbers; only indices are not made float32.
         """
         losses = self.backward(batch)
         self.trainer.step(losses.samples * losses.mean_over)
@@ -126,8 +127,13 @@ class Step:
         """Compute the losses of a batch, and the gradients on each device."""
         if sp.issparse(batch):
             return self._backward_observed(checked(batch))
-        values = batch if isinstance(batch, list) else [batch]
-        samples = len(values[0])
+        *inputs, label = batch if isinstance(batch, (list, tuple)) else (batch,)
+        # Whole numbers beside a label are indices, which float32 may round.
+        values = [v if _are_whole(v) else as_float32(v) for v in inputs]
+        values.append(as_float32(label))
+        samples = values[0].shape[0]
+        if not samples:
+            raise DataError("a batch of the training data is empty")
         length = values[0].size // samples
         # MXNet computes nothing on empty arrays, and a trainer wants a fresh gradient
         # on every device: one that a small batch leaves without a share takes the first
@@ -143,8 +149,8 @@ class Step:
         parts = []
         with autograd.record():
             for number, share in enumerate(shares):
-                inputs = share[:-1] if len(share) > 1 else share
-                part = self.loss(self.net(*inputs), share[-1])
+                features = share[:-1] if len(share) > 1 else share
+                part = self.loss(self.net(*features), share[-1])
                 parts.append(part * 0 if number >= samples else part)
         autograd.backward(parts)
         return Losses(parts, samples, length)
@@ -198,6 +204,10 @@ class Step:
         self._examples += samples * length
 
 
+def _are_whole(values: Any) -> bool:
+    return onp.issubdtype(getattr(values, "dtype", float), onp.integer)
+
+
 def train_epochs(
     train_iter: Iterable[Any],
     step: Step,
@@ -230,15 +240,22 @@ def train_epochs(
     ------
     TrainingDiverged
         If the loss or the RMSE becomes NaN or infinite.
+    DataError
+        If an epoch has no batch, or an empty one.
     """
     for epoch in range(trained + 1, num_epochs + 1):
-        start = time.perf_counter()
+        start, number = time.perf_counter(), 0
         try:
-            for batch in train_iter:
+            for number, batch in enumerate(train_iter, 1):  # noqa: B007
                 step(batch)
         finally:  # what an interrupted epoch has learned is not lost, either
             train_loss, examples = step.finish()
         seconds = time.perf_counter() - start
+        if not number:
+            raise DataError(
+                f"train_iter has no batch in epoch {epoch}; it has to begin anew in "
+                "each epoch, which a generator does not"
+            )
         check_finite("training loss", train_loss, epoch)
         test_rmse = evaluate()
         check_finite("test RMSE", test_rmse, epoch)
@@ -259,7 +276,7 @@ def check_finite(what: str, value: float | None, epoch: int) -> None:
     """
     if value is not None and not math.isfinite(value):
         raise TrainingDiverged(
-            f"the {what} is {value} in epoch {epoch}; a lower learning rate (--lr) may "
+            f"the {what} is {value} in epoch {epoch}; a lower learning rate (lr) may "
             "help"
         )
 
@@ -306,6 +323,10 @@ def train_recsys_rating(
     ------
     TrainingDiverged
         If the loss or the RMSE becomes NaN or infinite.
+    DataError
+        If an epoch has no batch, or an empty one, or a sparse one is not `checked`.
+    ValueError
+        If there is no epoch to train.
 
     Notes
     -----
@@ -327,6 +348,8 @@ def train_recsys_rating(
         kwargs.get("trained", 0),
     )
     history = list(kwargs.get("hook", watch)(epochs, num_epochs))
+    if not history:
+        raise ValueError(f"num_epochs={num_epochs} leaves no epoch to train")
     print(closing_lines(history, devices))
     return history
 

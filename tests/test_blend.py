@@ -103,6 +103,21 @@ def test_a_model_predicts_what_the_training_does():
     assert found == pytest.approx(training.predict(run.train_mat)[0], abs=1e-5)
 
 
+def test_networks_that_are_assigned_to_a_blend_predict():
+    run = make_run()
+    (training, _), (other, _) = fitted(run), fitted(replace(run, seed=8))
+    expected = other.predict(run.test_mat)[0]
+    assert (training.predict(run.test_mat)[0] != expected).any()
+    training.whole.net = other.net
+    assert (training.predict(run.test_mat)[0] == expected).all()
+
+
+def test_a_blend_has_the_biases_of_its_ratings():
+    run = make_run()
+    biases = run.train(CPU).biases
+    assert (biases.at(3, 2) == Biases(run.train_mat).at(3, 2)).all()
+
+
 def test_many_users_get_what_each_of_them_gets():
     run = make_run()
     model = Predictor(fitted(run)[0].net, run)

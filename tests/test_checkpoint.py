@@ -7,6 +7,8 @@ import pickle
 import resource
 import shutil
 import signal
+import socket
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from d2l_autorec._mxnet import mx
 from d2l_autorec.curve import Epoch
 from d2l_autorec.errors import ModelError
 from d2l_autorec.ratings import Ratings
-from d2l_autorec.serving import Checkpoint
+from d2l_autorec.serving import Checkpoint, load_model
 from d2l_autorec.training import Recipe, Run, best_epoch
 
 CPU = [mx.cpu()]
@@ -113,6 +115,13 @@ def test_the_best_epoch_is_not_chosen_on_the_test_part():
     assert best_epoch(history).epoch == 2
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_an_epoch_without_a_score_is_not_the_best(place):
+    history = [Epoch(n, 1.0, None, n / 9, 1.0, 1) for n in (1, 2)]
+    history.insert(place, Epoch(3, 1.0, None, None, 1.0, 1))
+    assert best_epoch(history).epoch == 1
+
+
 @pytest.mark.parametrize("ids", [["1", "01", "x"], [1, 2, 2**62], ["é", "\U0001f600"]])
 def test_ids_come_back_with_their_types(tmp_path, ids):
     data = pd.DataFrame(
@@ -156,6 +165,88 @@ def test_two_trainings_do_not_save_to_one_folder(tmp_path):
         train(tmp_path, make_run(), overwrite=True)
     first.close()
     train(tmp_path, make_run(), overwrite=True)
+
+
+def begin(directory, **recipe):
+    """A training whose first epoch is saved, and whose others are as they pass by."""
+    run = make_run(**{"num_epochs": 3, **recipe})
+    training = run.train(CPU)
+    saving = Checkpoint(directory, run).saving(training, training.epochs())
+    next(saving)
+    return saving
+
+
+def test_a_folder_that_was_moved_is_found_again(tmp_path):
+    saving = begin(tmp_path / "m")
+    (tmp_path / "m").rename(tmp_path / "moved")
+    second = begin(tmp_path / "m", lr=0.1)  # in a folder of that name
+    (tmp_path / "m" / ".saving").write_bytes(b"of the second one")
+    before = content(tmp_path / "m")
+    said = f"m: was moved to {tmp_path}/moved during .*--resume {tmp_path}/moved"
+    with pytest.raises(ModelError, match=said):
+        next(saving)
+    assert content(tmp_path / "m") == before
+    assert len(Checkpoint.open(tmp_path / "moved").history) == 1
+    next(second)
+    assert len(Checkpoint.open(tmp_path / "m").history) == 2
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["another", "none"])
+def test_a_folder_that_was_removed_is_not_made_again(tmp_path, there):
+    saving = begin(tmp_path / "m")
+    shutil.rmtree(tmp_path / "m")
+    if there:
+        (tmp_path / "m").mkdir()
+    with pytest.raises(ModelError, match="m: was moved or removed during the training"):
+        next(saving)
+    assert (tmp_path / "m").exists() == there and not [*tmp_path.glob("m/*")]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("kind", ["optimizer", "parameters"])
+def test_a_model_is_read_while_a_training_saves_to_it(
+    tmp_path, monkeypatch, kind, times
+):
+    saving = begin(tmp_path, num_epochs=2 * times + 1)
+    opening, left = os.open, times
+
+    def save_first(file, *args):
+        nonlocal left
+        if left and str(file).startswith(f"{tmp_path}/{kind}-"):
+            left -= 1
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "open", opening)
+                assert len(list(islice(saving, 2))) == 2  # the second removes the file
+        return opening(file, *args)
+
+    monkeypatch.setattr(os, "open", save_first)
+    load_model(tmp_path)
+    assert not left
+
+
+@pytest.mark.parametrize("kind", ["ids", "ratings"])
+def test_a_file_that_was_removed_is_written_again(tmp_path, kind):
+    saving = begin(tmp_path)
+    before = content(tmp_path)
+    for file in tmp_path.glob(f"{kind}-*"):
+        file.unlink()
+    next(saving)
+    (name,) = (name for name in before if name.startswith(kind))
+    assert (tmp_path / name).read_bytes() == before[name]
+    assert len(Checkpoint.open(tmp_path).history) == 2
+
+
+def test_it_is_said_if_the_best_epochs_parameters_were_removed(tmp_path):
+    run = make_run(num_epochs=12, valid=True, lr=0.5)
+    best = best_epoch(train(tmp_path / "whole", run)[0]).epoch
+    training = run.train(CPU)
+    saving = Checkpoint(tmp_path / "m", run).saving(training, training.epochs())
+    list(islice(saving, best + 1))
+    files = json.loads((tmp_path / "m" / "model.json").read_text())["files"]
+    name = f"parameters-{files['best'][:16]}.params"
+    (tmp_path / "m" / name).unlink()
+    with pytest.raises(ModelError, match=f"{name}: was removed"):
+        next(saving)
 
 
 def test_a_model_is_replaced_only_if_asked_for(tmp_path):
@@ -214,6 +305,31 @@ def test_a_missing_file_is_named(tmp_path):
         ):
             Checkpoint.open(tmp_path)
         (tmp_path / name).write_bytes(raw)
+
+
+def make_socket(name):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(name)
+
+
+ODD = {
+    "folder": os.mkdir,
+    "loop": lambda name: os.symlink(name, name),
+    "socket": make_socket,
+    "pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
+def test_what_is_no_file_is_named(tmp_path, monkeypatch, make):
+    train(tmp_path / "m", make_run(num_epochs=1))
+    for name in content(tmp_path / "m"):
+        directory = shutil.copytree(tmp_path / "m", tmp_path / f"m-{name}")
+        monkeypatch.chdir(directory)
+        os.unlink(name)
+        make(name)
+        with pytest.raises(ModelError, match=f"{name}: (cannot be read|is no regular)"):
+            load_model(directory)
 
 
 def test_no_folder_and_a_file_are_no_model(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from d2l_autorec import study, try_all_gpus
 from d2l_autorec.commands import cli
 from d2l_autorec.commands.compare import BEGIN, END, QUICK_MODELS, main
 from d2l_autorec.errors import DataError, TrainingDiverged
-from d2l_autorec.ratings import Ratings, load_dataset, load_folds_ml100k
+from d2l_autorec.ratings import Ratings, load_dataset, load_folds_ml100k, read_parts
 from d2l_autorec.study import Score, estimators
 from d2l_autorec.training import PRESETS, Biases
 
@@ -25,6 +26,7 @@ def ratings(small_data):
 
 # Each model once, those that take long made short; a preset is like another.
 SHORT = {
+    "autorec-early": "autorec-early:num_hidden=8:num_epochs=6:lr=0.05:batch_size=8",
     "biased-mf": "biased-mf:num_factors=3:wd=1:num_epochs=5",
     "llorma": "llorma:num_anchors=3:num_epochs=3",
     "rbm": "rbm:num_hidden=3:num_epochs=3",
@@ -45,7 +47,6 @@ def model_class(request, monkeypatch):
             batch_size=8,
         )
         monkeypatch.setitem(PRESETS, name, small)
-    monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "max_epochs", 6)
     return study.Contender.parse(request.param).make
 
 
@@ -100,6 +101,27 @@ def test_the_same_seed_gives_the_same_predictions(model_class, ratings):
         for _ in range(2)
     )
     np.testing.assert_array_equal(once, again)
+
+
+# All presets, and candidates that choose something themselves.
+EVERY = [*CONTENDERS, "paper", "best:num_epochs=2/3"]
+
+
+@pytest.mark.parametrize("model_class", EVERY, indirect=True)
+def test_a_run_leaves_nothing_for_the_next_one(model_class, ratings):
+    def settings(model):
+        given = {f.name: getattr(model, f.name) for f in fields(model) if f.init}
+        candidates = given.pop("candidates", {}).items()
+        return given, [(name, settings(one)) for name, one in candidates]
+
+    model = model_class(ratings, try_all_gpus())
+    before = settings(model)
+    for run in study.make_splits(ratings, "random", [0, 1]):
+        list(model.fit(run.train_data, run.seed))
+    alone, _ = fitted(model_class, ratings, run.train_data, run.seed)
+    found, expected = (one.predict(run.test_data) for one in (model, alone))
+    np.testing.assert_array_equal(found, expected)
+    assert settings(model) == before
 
 
 def test_every_pair_gets_a_prediction_of_its_own(model_class, ratings):
@@ -181,7 +203,6 @@ def test_the_books_models_have_the_books_size_and_epochs(ratings):
 
 def test_stopping_early_chooses_on_a_part_and_trains_on_all(ratings, monkeypatch):
     train_data = only_run(ratings).train_data
-    monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "max_epochs", 6)
     monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "patience", 2)
     searched = []
 
@@ -192,7 +213,8 @@ def test_stopping_early_chooses_on_a_part_and_trains_on_all(ratings, monkeypatch
 
     original = estimators.stop_early
     monkeypatch.setattr(estimators, "stop_early", watched)
-    model, epochs = fitted(estimators.EarlyStoppedAutoRec, ratings, train_data)
+    short = study.Contender.parse("autorec-early:num_epochs=6").make
+    model, epochs = fitted(short, ratings, train_data)
     assert epochs.count(0) == len(searched) <= 6
     assert epochs[-1] == 1 + int(np.argmin(searched))
     assert model.train_mat.nnz == len(train_data)
@@ -204,7 +226,7 @@ def test_stopping_early_chooses_on_a_part_and_trains_on_all(ratings, monkeypatch
 class Steps(estimators.Estimator):
     """Predicts 1 after the first epoch and 2 after the second."""
 
-    title, cold, num_parameters = "steps", "the same", 7
+    title, num_parameters = "steps", 7
 
     def fit(self, train_data, seed):
         yield 0
@@ -220,7 +242,7 @@ def test_a_score_is_pooled_over_the_test_ratings():
     test_data = table(("a", "x", 1.0), ("a", "y", 4.0))
     seen = []
     split = study.Split("r", 0, TOY, test_data)
-    found = study.score(Steps(None, []), split, seen.append)
+    found = study.score(Steps(Ratings("toy", TOY), []), split, seen.append)
     assert found.rmse == pytest.approx(((1 + 4) / 2) ** 0.5)
     assert found.mae == pytest.approx((1 + 2) / 2)
     assert found.curve == pytest.approx([(9 / 2) ** 0.5, found.rmse])
@@ -341,13 +363,32 @@ def test_settings_are_read_in_the_kind_of_the_setting():
         ("book:optimizer=x", "book:optimizer='x' is not one of adadelta"),
         ("book:wd=none", "the book loss needs a weight decay"),
         ("rbm:kind=all", "rbm:kind='all' is not one of item, user"),
-        ("llorma:width=wide", "llorma:width='wide' is not a number from 0"),
+        ("llorma:width=wide", "llorma:width='wide' is not a number above 0"),
         ("biased-mf:num_factors=1.5", "'1.5' is not a whole number from 1"),
+        ("rbm:num_hidden=10x20", "rbm:num_hidden='10x20' is not a whole number from 1"),
+        ("rbm:batch_size=all", "rbm:batch_size='all' is not a whole number from 1"),
+        ("mf:wd=none", "mf:wd='none' is not a number from 0"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(text, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         study.Contender.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["none", "all", "mean", "true", "2x2", "2", "0.5", "item"]
+)
+@pytest.mark.parametrize("name", ["mf", "biased-mf", "llorma", "rbm"])
+def test_a_setting_is_of_the_kind_of_its_default_or_refused(name, text):
+    default = getattr(study, study.MODELS[name])(None, [])
+    for setting in (field.name for field in fields(default)[2:]):
+        try:
+            candidates = study.Contender.parse(f"{name}:{setting}={text}").candidates
+        except ValueError:
+            continue
+        for make in candidates.values():
+            found = getattr(make(None, []), setting)
+            assert type(found) is type(getattr(default, setting))
 
 
 def test_a_grid_has_a_candidate_for_each_combination():
@@ -364,7 +405,7 @@ def test_a_grid_has_a_candidate_for_each_combination():
 class Guess(estimators.Estimator):
     """Predicts what it was made with, and remembers what it was trained on."""
 
-    title, cold, num_parameters = "guess", "the guess", 1
+    title, num_parameters = "guess", 1
     guess = 0.0
 
     def fit(self, train_data, seed):
@@ -555,6 +596,98 @@ def test_the_test_part_may_be_a_file(files, command):
     assert re.search(rf"\| global mean +\| +{error:.3f} \|", out)
 
 
+# What a cold user or item gets is a rule, or what a network makes of nothing.
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("mean", "biases", "mf", "rbm:num_epochs=2", "biased-mf:wd=1:num_factors=2"),
+        "best:num_hidden=3:num_epochs=2",
+        *(
+            f"book:num_hidden=3:num_epochs=9:lr=0.1{kind}{setting}"
+            for kind in ("", ":kind=user")
+            for setting in (
+                *("", ":residual=true", ":from_mean=true", ":standardize=true"),
+                *(":clip=true", ":cold=mean", ":cold=2.5", ":cold=biases"),
+            )
+        ),
+    ],
+)
+def test_it_says_what_is_predicted_for_cold_users_and_items(files, command, model):
+    with files[1].open("a") as file:
+        file.write("3,new,2\n4,new,5\n4,newer,1\n")
+    flags = "--ratings", files[0], "--test-ratings", files[1], "--quiet"
+    _, out, _ = command(*flags, "--models", model)
+    (said,) = re.findall(r"^- .*: (.*) for users, (.*) for items$", out, re.MULTILINE)
+    ratings, train_data, test_data = read_parts(*files)
+    one, _ = fitted(study.Contender.parse(model).make, ratings, train_data)
+    for ends, new in zip(said, ("user_id", "item_id")):
+        pairs = test_data[test_data[new].str.startswith("new")]
+        predictions = one.predict(pairs[["user_id", "item_id"]])
+        low, high = min(predictions), max(predictions)
+        found = [float(end) for end in ends.split(" to ")]
+        assert (found[0], found[-1]) == pytest.approx((low, high), abs=0.0051)
+
+
+def test_predictions_for_cold_users_are_in_the_unit_of_the_file(files, command):
+    flags = "--ratings", files[0], "--test-ratings", files[1], "--rating-offset", "50"
+    _, out, _ = command(*flags, "--models", "mean", "--quiet")
+    mean = pd.read_csv(files[0])["rating"].mean()
+    assert f"- global mean: {mean:.2f} for users" in out
+
+
+def test_ratings_that_are_all_equal_are_refused(tmp_path, command):
+    (tmp_path / "seen.csv").write_text("1,1,1\n1,2,1\n2,1,1\n2,3,1\n3,3,1\n3,2,1\n")
+    code, out, err = command("--ratings", tmp_path / "seen.csv", "--quiet")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "seen.csv: all ratings are 1, so there is nothing to predict; " in err
+    assert "implicit feedback" in err
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("rbm:lr=1e38", "best:lr=1e38", "biased-mf:lr=1e9:num_factors=2:wd=1"),
+        "autorec-early:num_hidden=3:lr=1e38",
+    ],
+)
+def test_a_model_that_diverges_is_one_line_and_nothing_is_written(
+    small_data, command, tmp_path, model
+):
+    written = {"--json": "r.json", "--plot": "r.png", "--markdown": "r.md"}
+    flags = [word for flag, name in written.items() for word in (flag, tmp_path / name)]
+    models = ["--models", f"mean,{model}", "--seeds", "0", "--quiet"]
+    code, out, err = command(*models, *flags)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert re.match("error: seed 0, .*lr=1e.*(nan|inf|diverged)", err)
+    assert not list(tmp_path.glob("r.*"))
+
+
+def test_a_candidate_that_predicts_no_number_is_the_worst():
+    data = pd.DataFrame({"user_id": range(40), "item_id": 1, "rating": 3.0})
+    lost, good = Guess(None, []), Guess(None, [])
+    lost.guess, good.guess = np.nan, 2.0
+    search = study.GridSearch(None, [], {"lost": lost, "good": good})
+    list(search.fit(data, 0))
+    assert search.chosen == "good"
+
+
+def test_rankings_without_a_relevant_item_are_refused(tmp_path, command):
+    (tmp_path / "a.csv").write_text("1,1,5\n1,2,4\n2,1,5\n2,2,3\n")
+    (tmp_path / "b.csv").write_text("1,3,1\n2,3,2\n")
+    files = "--ratings", tmp_path / "a.csv", "--test-ratings", tmp_path / "b.csv"
+    code, out, err = command(*files, "--models", "mean", "--ranking", "--quiet")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "no item is relevant" in err
+
+
+@pytest.mark.parametrize(
+    "models", ["book,autorec", "book:num_epochs=1,autorec:num_epochs=1"]
+)
+def test_a_model_has_one_row_whatever_it_is_called(small_data, command, models):
+    out = command("--models", models, "--seeds", "0", "--quiet")[1]
+    assert out.count("\n| AutoRec (book)") == 1
+
+
 def test_quiet_shows_no_progress(small_data, command):
     code, out, err = command(*QUICK, "--quiet")
     assert (code, err) == (0, "")
@@ -588,7 +721,7 @@ def test_the_best_recipe_is_said_to_be_clipped(
     code, out, _ = command(*models, "--json", file)
     assert code == 0
     assert "clipped to the rating scale, but for those of AutoRec (best)" in out
-    assert json.loads(file.read_text())["clipped"] == ["autorec-best"]
+    assert json.loads(file.read_text())["clipped"] == ["best"]
 
 
 def test_ids_that_numpy_holds_can_be_written(small_data, folds, command, tmp_path):
@@ -635,11 +768,14 @@ def test_a_new_markdown_file_can_be_written_again(small_data, command, tmp_path)
 
 def test_a_file_without_markers_is_left_alone(small_data, command, tmp_path):
     file = tmp_path / "README.md"
-    file.write_text("mine\n")
-    code, _, err = command(*QUICK, "--markdown", file)
-    assert code == 2
-    assert "has no lines" in err
-    assert file.read_text() == "mine\n"
+    for raw, said in (
+        (b"mine\n", "has no lines"),
+        (f"{BEGIN}Am\xe9lie{END}".encode("latin-1"), "is not UTF-8"),
+    ):
+        file.write_bytes(raw)
+        code, _, err = command(*QUICK, "--markdown", file)
+        assert (code, said in err) == (2, True)
+        assert file.read_bytes() == raw
 
 
 @pytest.mark.parametrize("output", ["--markdown", "--json", "--plot"])
@@ -696,6 +832,8 @@ def test_the_chart_shows_every_run_and_every_mean():
         (["--seeds", "4-0"], "'4-0' counts down"),
         (["--seeds", "0-2147483647"], "'0-2147483647' is more than 1,000 seeds"),
         (["--seeds", "0-" + 5000 * "9"], "' is not a whole number from 0"),
+        (["--seeds", "0-\uff11"], "' is not a whole number from 0"),
+        (["--models", "mf:wd=1_0"], "mf:wd='1_0' is not a number from 0"),
         (["--seeds", "x"], "'x' is not a seed or a range"),
         (["--seeds", "0-"], "'0-' is not a seed or a range"),
         (["--seeds", "-1"], "'-1' is not a seed or a range"),
@@ -704,6 +842,7 @@ def test_the_chart_shows_every_run_and_every_mean():
         (["--plot", "chart.txt"], "does not end in .png, .svg or .pdf"),
         (["--json", "no/such/folder/r.json"], "no/such/folder is not a folder"),
         (["--models", "book:lr=0"], "book:lr='0' is not a number above 0"),
+        (["--models", "rbm:wd=none"], "rbm:wd='none' is not a number from 0"),
         (["--ratings", "r.csv", "--dataset", "ml-1m"], "--ratings excludes --dataset"),
         (["--test-ratings", "r.csv"], "--test-ratings is for a file that --ratings"),
         (["--duplicates", "last"], "--duplicates is for a file that --ratings names"),

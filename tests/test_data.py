@@ -154,6 +154,15 @@ def test_seq_aware_needs_timestamps(table):
         split_data_ml100k(table.drop(columns="timestamp"), 2, 3, "seq-aware")
 
 
+@pytest.mark.parametrize("missing", [[1], [1, 2, 3, 4]])
+def test_seq_aware_needs_every_timestamp(table, missing):
+    table["timestamp"] = (
+        table["timestamp"].astype(float).where(~table.index.isin(missing))
+    )
+    with pytest.raises(DataError, match=f"of each rating; {len(missing)} of 5 have"):
+        split_data_ml100k(table, 2, 3, "seq-aware")
+
+
 def test_an_unknown_mode_is_refused(table):
     with pytest.raises(ValueError, match="'time'"):
         split_data_ml100k(table, 2, 3, "time")
@@ -215,6 +224,19 @@ def test_no_index_of_a_rating_is_rounded(largest, large):
 def test_a_batch_larger_than_the_data_is_all_of_it():
     loader = row_batches(sp.csr_matrix(onp.eye(3)), 100, shuffle=True)
     assert [len(batch) for _ in range(2) for batch in loader] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (lambda: row_batches(sp.csr_matrix((0, 3)), 2), "has no rows"),
+        (lambda: rating_batches([], [], [], 2), "no ratings to batch"),
+        (lambda: row_batches(sp.csr_matrix(onp.eye(3)), 0), "batch_size is .* not 0"),
+    ],
+)
+def test_what_gives_no_batch_is_refused(batch, said):
+    with pytest.raises(ValueError, match=said):
+        batch()
 
 
 def test_arrays_are_split_and_laid_out_as_wholes(oracle, monkeypatch):

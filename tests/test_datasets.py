@@ -110,7 +110,7 @@ def authority(tmp_path, monkeypatch):
 
 def lapsed(authority, host="localhost"):
     """Issue a certificate that lapsed yesterday."""
-    yesterday = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(1)
+    yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(1)
     return authority.issue_cert(host, not_after=yesterday)
 
 

@@ -3,16 +3,23 @@
 import errno
 import http.client
 import os
+import re
+import shutil
 import signal
 import socket
+import subprocess
+import sys
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from test_checkpoint import CPU, make_run, train
+from werkzeug.serving import make_server
 
 from d2l_autorec import Predictor
-from d2l_autorec.commands import demo
+from d2l_autorec.commands import cli, demo
 from d2l_autorec.commands.page import make_page
 from d2l_autorec.errors import AutoRecError
 
@@ -101,6 +108,10 @@ def test_predictions_are_held_to_the_scale(model, client, monkeypatch):
         ({"a": 1}, "no list of pairs"),
         ([[0, 10**400]], "no list of pairs"),
         ([[0, "x"]], "no list of pairs"),
+        ([[0, "1_0"]], "no list of pairs"),
+        ([[0, "\uff15"]], "no list of pairs"),  # a 5 of full width
+        ([[0, True]], "no list of pairs"),
+        ([[True, 1]], "no list of pairs"),
         ([[0, float("nan")]], "not a finite"),
         ([[0, 1], [0, 2]], "more than once"),
     ],
@@ -109,6 +120,13 @@ def test_what_is_no_rating_is_refused(client, body, said):
     answer = client.post("/recommendations", json=body)
     assert answer.status_code == 422
     assert said in answer.json["error"]
+
+
+def test_lists_in_lists_are_refused(client):
+    sent = {"data": 60_000 * "[", "content_type": "application/json"}
+    answer = client.post("/recommendations", **sent)
+    assert answer.status_code == 422
+    assert "no list of pairs" in answer.json["error"]
 
 
 def test_a_model_that_takes_no_new_users_says_so():
@@ -154,19 +172,71 @@ def test_without_flask_it_says_how_to_install_it(monkeypatch, capsys):
     assert "needs Flask: python -m pip install" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_it_answers_until_it_is_interrupted(start, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
+def test_it_answers_until_it_is_interrupted(
+    tmp_path, monkeypatch, capsys, number, said
+):
     train(tmp_path / "model", make_run())
-    process = start(
-        "-m", "d2l_autorec.demo", "--model", tmp_path / "model", "--port", "0"
+    reader, writer = os.pipe()
+    answers = []
+
+    def ask():
+        with os.fdopen(reader) as out:
+            port = int(out.readline().split("/")[2].split(":")[1])
+        connection = http.client.HTTPConnection(demo.HOST, port, timeout=60)
+        connection.request("GET", "/model")
+        answers.append(connection.getresponse().read())
+        os.kill(os.getpid(), number)  # with the connection still open
+        answers.append(connection)
+
+    threading.Thread(target=ask, daemon=True).start()
+    with os.fdopen(writer, "w") as out, pytest.raises(SystemExit, match="1"):
+        monkeypatch.setattr(sys, "stdout", out)
+        flags = ["--model", str(tmp_path / "model"), "--port", "0"]
+        cli.run(lambda: demo.main(flags))
+    assert b'"toy"' in answers[0]
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+# No rule asks how wide the window is, and Chromium's are wider than a phone.
+PROBE = """
+document.body.style.width = "328px";
+const wait = setInterval(() => {
+  if (document.querySelector("#rated button")) {
+    clearInterval(wait);
+    const widths = [...document.querySelectorAll(".name")].map((n) => n.offsetWidth);
+    document.title = `narrowest: ${Math.min(...widths)}`;
+  } else document.querySelector("#found input")?.click();
+}, 50);
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
+def test_ten_stars_leave_titles_room_on_a_phone(model, tmp_path):
+    train_mat = model.run.train_mat.copy()
+    train_mat.data = np.resize(np.arange(1, 11, dtype=np.float32), train_mat.nnz)
+    page = make_page(predictor(train_mat=train_mat, rating_offset=0.0))
+    index = Path(page.static_folder, "index.html").read_text()
+    index += '<script src="probe.js" type="module"></script>'
+    page.add_url_rule("/probe", "probe", lambda: index)
+    page.add_url_rule(
+        "/probe.js",
+        "js",
+        lambda: page.response_class(PROBE, mimetype="text/javascript"),
     )
-    address = process.stdout.readline()
-    port = int(address.split("/")[2].split(":")[1])
-    connection = http.client.HTTPConnection(demo.HOST, port, timeout=60)
-    connection.request("GET", "/model")
-    assert b'"toy"' in connection.getresponse().read()
-    # With the connection still open.
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    connection.close()
-    assert (process.returncode, out, err) == (0, "", "")
+    with make_server(demo.HOST, 0, page, threaded=True) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        shown = subprocess.run(
+            ["chromium", "--headless", "--no-sandbox", "--disable-gpu"]
+            + ["--disable-background-networking", f"--user-data-dir={tmp_path}"]
+            + ["--virtual-time-budget=60000", "--dump-dom"]
+            + [f"http://{demo.HOST}:{server.port}/probe"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        ).stdout
+        server.shutdown()
+    assert int(re.search("narrowest: (\\d+)", shown)[1]) >= 120

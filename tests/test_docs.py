@@ -194,6 +194,19 @@ def test_commands_have_the_flags_that_are_named(document, monkeypatch, capsys):
             pytest.fail(f"{command}: {capsys.readouterr().err}")
 
 
+@pytest.mark.parametrize("page", ["for-readers", "side-by-side"])
+def test_the_chapter_in_a_script_has_the_result_of_the_command(
+    page, small_data, capsys
+):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    codes = [code for _, code in FENCE.findall(text)]
+    (script,) = (code for code in codes if "seed_everything(0)" in code)
+    exec(script, {})
+    printed = capsys.readouterr().out.splitlines()[0]
+    importlib.import_module("d2l_autorec.train").main(["--quiet"])
+    assert printed in capsys.readouterr().out.splitlines()
+
+
 # Installs, opens a folder of an installation, or runs until it is interrupted.
 NOT_RUN = re.compile(
     r"make |\. |jupyter |\.venv/|python3? -m (pip|venv|d2l_autorec\.demo) "

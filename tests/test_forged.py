@@ -4,6 +4,7 @@ Folders are forged and then signed anew, so that no checksum gives them away.
 """
 
 import copy
+import dataclasses
 import io
 import os
 import random
@@ -26,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_checkpoint import CPU, content, make_run, train
 
-from d2l_autorec import evaluators
+from d2l_autorec import evaluators, train_recsys_rating
 from d2l_autorec._mxnet import gluon
 from d2l_autorec._mxnet import np as mnp
 from d2l_autorec.commands import recommend
@@ -36,7 +37,14 @@ from d2l_autorec.errors import DataError, ModelError, TrainingDiverged
 from d2l_autorec.fast import predict_cells
 from d2l_autorec.ratings import Ratings
 from d2l_autorec.serving import Checkpoint, load_model
-from d2l_autorec.training import Parts, Recipe, Run, Training, network
+from d2l_autorec.training import (
+    BlendTraining,
+    Parts,
+    Recipe,
+    Run,
+    Training,
+    network,
+)
 
 NUM_FORGED = int(os.environ.get("D2L_AUTOREC_FORGED", 15))
 
@@ -133,17 +141,20 @@ FORGED = {
     "falling indptr": (element("ratings", "train_mat.indptr", 0), "train_mat"),
     "not sorted": (
         array("ratings", "train_mat.indices", lambda a: a[::-1].copy()),
-        "train_mat: its indices are not sorted",
+        "train_mat: a cell is stored more than once",
     ),
     "NaN": (element("ratings", "train_mat.data", np.nan), "train_mat.data"),
-    "rating of 0": (element("ratings", "train_mat.data", 0), "train_mat: a rating"),
+    "rating of 0": (
+        element("ratings", "train_mat.data", 0),
+        "train_mat: its ratings are not",
+    ),
     "tiny rating": (
         element("ratings", "train_mat.data", 1e-45),
-        "train_mat: a rating is not a finite, positive number",
+        "train_mat: ratings from 1.4013e-45 to 5 are not positive",
     ),
     "float64": (
         array("ratings", "train_mat.data", lambda a: a.astype(np.float64)),
-        "train_mat: holds no ratings in float32",
+        "train_mat: its ratings are not sorted float32",
     ),
     "objects": (
         array("ratings", "train_mat.data", lambda a: a.astype(object)),
@@ -383,11 +394,24 @@ def outside(index=10**6):
     return matrix
 
 
+def by_the_book(batch):
+    """Train on a batch by the book's function."""
+    net = network(Recipe(num_hidden=2), make_run().train_mat)
+    net.initialize(ctx=CPU)
+    trainer = gluon.Trainer(net.collect_params(), "adam")
+    score = {"evaluator": lambda *args: 1.0}
+    return train_recsys_rating(
+        net, [batch], [], gluon.loss.L2Loss(), trainer, 1, CPU, **score
+    )
+
+
 ENTRANCES = {
+    "train_recsys_rating": lambda run, bad: by_the_book(bad),
     "Training": lambda run, bad: Training(run.recipe, Parts(bad), CPU),
     "held out": lambda run, bad: Training(run.recipe, Parts(run.train_mat, bad), CPU),
     "network": lambda run, bad: network(Recipe(kind="user"), bad),
-    "SparseStep": lambda run, bad: run.train(CPU).step(bad),
+    "FusedStep": lambda run, bad: run.train(CPU).step(bad),
+    "SparseStep": lambda run, bad: make_run(optimizer="sgd").train(CPU).step(bad),
     "predict_cells": lambda run, bad: predict_cells(None, run.train_mat, bad, CPU),
     "rows": lambda run, bad: predict_cells(None, bad, run.train_mat, CPU),
     "batches": lambda run, bad: row_batches(bad, 4),
@@ -404,16 +428,99 @@ def test_no_matrix_comes_in_with_an_index_outside_it(enter):
     falling.indptr[4] = 10**6
     with pytest.raises(DataError, match="indptr"):
         enter(make_run(), falling)
-    if enter is not ENTRANCES["evaluator"]:  # it takes dense ones, too
-        # Columns taken for rows would be walked beyond their end.
-        for other in (np.ones((9, 12)), sp.csc_matrix(np.ones((9, 12)))):
-            with pytest.raises(DataError, match="CSR"):
-                enter(make_run(), other)
+    # Columns taken for rows would be walked beyond their end.
+    with pytest.raises(DataError, match="CSR format is needed"):
+        enter(make_run(), sp.csc_matrix(np.ones((9, 12))))
+    if enter not in (ENTRANCES["evaluator"], ENTRANCES["train_recsys_rating"]):
+        with pytest.raises(DataError, match="CSR"):  # the two take dense ones, too
+            enter(make_run(), np.ones((9, 12)))
         for end in (8, 11):  # of fewer rows, and of more, than the shape says
             other = sp.csr_matrix((9, 12), dtype=np.float32)
             other.indptr = np.zeros(end, np.int32)
             with pytest.raises(DataError, match=r"not a matrix of shape \(9, 12\)"):
                 enter(make_run(), other)
+
+
+def twice(matrix):
+    """Store each rating as two halves."""
+    return sp.csr_matrix(
+        (matrix.data.repeat(2) / 2, matrix.indices.repeat(2), 2 * matrix.indptr),
+        matrix.shape,
+    )
+
+
+SPOILT = {
+    "twice": (twice, "a cell is stored more than once"),
+    "complex": (lambda m: m * (1 + 1j), "complex64 is no finite, real number"),
+    "infinite": (lambda m: m * np.float32(np.inf), "float32 is no finite, real"),
+    "no rows": (lambda m: m[:0], "no rows"),
+}
+# A FusedStep takes batches of what has come in.
+OF_ANY_NUMBERS = {n: enter for n, enter in ENTRANCES.items() if n != "FusedStep"}
+# Beside these, ratings are positive: what is learned of them need not be.
+NO_RATINGS = {
+    "all 0": (lambda m: m * 0, "holds no rating"),
+    "negative": (lambda m: -m, "ratings from -5 to -1 are not positive"),
+    "tiny": (lambda m: m * 1e-45, "are not positive float32 numbers"),
+    "large": (lambda m: m * 1e38, "to inf are not positive float32 numbers"),
+}
+OF_RATINGS = {
+    "Run": lambda run, bad: dataclasses.replace(run, train_mat=bad),
+    "blend": lambda run, bad: BlendTraining(
+        make_blend_run().recipe, Parts(run.train_mat, None, bad), CPU
+    ),
+    **{name: ENTRANCES[name] for name in ("Training", "held out", "evaluator")},
+}
+
+
+@pytest.mark.parametrize("spoil, said", SPOILT.values(), ids=SPOILT)
+@pytest.mark.parametrize("enter", OF_ANY_NUMBERS.values(), ids=OF_ANY_NUMBERS)
+def test_no_matrix_comes_in_that_trains_to_something_else(enter, spoil, said):
+    run = make_run()
+    with pytest.raises(DataError, match=said):
+        enter(run, spoil(run.train_mat))
+
+
+@pytest.mark.parametrize("spoil, said", NO_RATINGS.values(), ids=NO_RATINGS)
+@pytest.mark.parametrize("enter", OF_RATINGS.values(), ids=OF_RATINGS)
+def test_ratings_that_are_none_do_not_come_in(enter, spoil, said):
+    run = make_run()
+    with pytest.raises(DataError, match=said):
+        enter(run, spoil(run.train_mat.astype(np.float64)))
+
+
+def with_zeros(matrix):
+    """Store a 0 in each cell without a rating."""
+    indptr = np.arange(0, matrix.shape[0] * matrix.shape[1] + 1, matrix.shape[1])
+    every = np.tile(np.arange(matrix.shape[1]), matrix.shape[0])
+    return sp.csr_matrix((matrix.toarray().ravel(), every, indptr), matrix.shape)
+
+
+def backwards(matrix):
+    """Store the cells of each row in the order of falling columns."""
+    flipped = matrix[::-1]
+    return sp.csr_matrix(
+        (flipped.data[::-1], flipped.indices[::-1], matrix.indptr), matrix.shape
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [with_zeros, backwards, lambda m: m.astype(np.int8), sp.csr_matrix.todense],
+)
+def test_ratings_mean_the_same_however_they_are_stored(change):
+    run = make_run()
+    net = run.train(CPU).net
+    batches = list(row_batches(run.train_mat, 4))
+    expected = evaluators.evaluator(net, batches, run.test_mat, CPU)
+    other = change(run.test_mat)
+    assert evaluators.evaluator(net, batches, other, CPU) == pytest.approx(expected)
+    if sp.issparse(other):
+        changed = dataclasses.replace(run, train_mat=change(run.train_mat))
+        assert (changed.train_mat != run.train_mat).nnz == 0
+        assert [e[:3] for e in changed.train(CPU).epochs()] == [
+            e[:3] for e in run.train(CPU).epochs()
+        ]
 
 
 def test_cells_beyond_the_networks_outputs_are_refused():

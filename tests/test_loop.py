@@ -1,6 +1,7 @@
 """The training loop: what it returns, its devices, its seeds, and how it ends."""
 
 import os
+import pickle
 
 import mxnet as mx
 import numpy as onp
@@ -20,7 +21,14 @@ from d2l_autorec.commands.cli import parse_devices
 from d2l_autorec.curve import Epoch, learning_curve
 from d2l_autorec.errors import DeviceUnavailable, TrainingDiverged
 from d2l_autorec.loop import Step, closing_lines, train_epochs
-from d2l_autorec.training import SeededBatches, keep_best, stop_early
+from d2l_autorec.training import (
+    Parts,
+    Recipe,
+    SeededBatches,
+    Training,
+    keep_best,
+    stop_early,
+)
 
 NUM_ITEMS, NUM_USERS = 23, 17
 
@@ -137,6 +145,64 @@ def test_the_book_function_prints_its_two_lines_and_returns_the_history(capsys):
         f"train loss {last.train_loss:.3f}, test RMSE {last.test_rmse:.3f}"
     )
     assert lines[1].endswith("examples/sec on [cpu(0)]")
+
+
+def train_by_the_book(batches, num_epochs=1):
+    """Train on given batches of rows by the book's function, from one seed."""
+    seed_everything(0)
+    net = AutoRec(8, NUM_USERS, 0.0)
+    net.initialize(mx.init.Normal(0.1))
+    trainer = gluon.Trainer(net.collect_params(), "adam")
+    train_mat, test_mat = ratings()
+    return train_recsys_rating(
+        *(net, batches, row_batches(train_mat, 10), gluon.loss.L2Loss(), trainer),
+        num_epochs,
+        evaluator=evaluator,
+        inter_mat=test_mat,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "int64"])
+def test_batches_of_any_type_of_numbers_train_as_float32(dtype):
+    rows = ratings()[0].toarray()
+    expected = results(train_by_the_book([mx.np.array(rows)]))
+    batch = mx.np.array(rows, dtype=dtype)
+    for given in (batch, (batch,), [mx.np.array(rows), batch]):
+        assert results(train_by_the_book([given])) == expected
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int8"])
+def test_the_evaluator_takes_batches_of_any_type_of_numbers(dtype):
+    train_mat, test_mat = ratings()
+    net = AutoRec(8, NUM_USERS)
+    net.initialize(mx.init.Normal(0.1))
+    rows = mx.np.array(train_mat.toarray())
+    found = [
+        evaluator(net, [batch], test_mat, [mx.cpu()])
+        for batch in (rows, rows.astype(dtype), train_mat)
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(
+    ("batches", "num_epochs", "said"),
+    [
+        ([mx.np.ones((2, NUM_USERS))], 0, "num_epochs=0 leaves no epoch to train"),
+        ([mx.np.ones((2, NUM_USERS))], -3, "num_epochs=-3 leaves no epoch"),
+        ([mx.np.ones((0, NUM_USERS))], 1, "a batch of the training data is empty"),
+        ([], 1, "no batch in epoch 1"),
+        (iter([mx.np.ones((2, NUM_USERS))]), 2, "no batch in epoch 2.* a generator"),
+    ],
+)
+def test_without_anything_to_train_on_it_says_so(batches, num_epochs, said):
+    with pytest.raises(ValueError, match=said):
+        train_by_the_book(batches, num_epochs)
+
+
+def test_a_training_that_is_pickled_says_what_to_keep_instead():
+    training = Training(Recipe(num_hidden=2), Parts(ratings()[0]), [mx.cpu()])
+    with pytest.raises(TypeError, match="cannot be pickled; keep .* Checkpoint"):
+        pickle.dumps(training)
 
 
 def test_an_evaluator_is_needed():

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import re
+import shlex
 import zipfile
 import zlib
 
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
+from d2l_autorec.commands.cli import column_names
 from d2l_autorec.errors import DataError
 from d2l_autorec.ratings import (
     COLUMNS,
@@ -27,7 +29,8 @@ from d2l_autorec.ratings import (
     read_table,
     read_titles,
 )
-from d2l_autorec.ratings.reading import _HEADER_NAMES, _Text
+from d2l_autorec.ratings.columns import USUAL
+from d2l_autorec.ratings.reading import _Text
 
 PLAIN = b"1,10,4,100\n1,11,3.5,200\n2,10,0.5,300\n"
 ROWS = [(1, 10, 4.0, 100), (1, 11, 3.5, 200), (2, 10, 0.5, 300)]
@@ -145,8 +148,66 @@ def test_ids_that_no_integer_type_holds_are_strings():
 )
 def test_a_header_that_fits_twice_is_not_guessed(header, between, noun):
     values = ",".join("1234567"[: header.count(",") + 1])
-    said = f"f:1: the columns {between} may both be the {noun}; name them (--columns"
+    said = (
+        f"f:1: the columns {between} may both be the {noun}; name them, such as --col"
+    )
     assert said in refusal(f"{header}\n{values}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("timestamp,visitorid,event,itemid,transactionid", "visitorid,itemid,event"),
+        ("who,what,how", "who,what,how"),
+        ("My Score,User Name,anime,n", "'User Name,anime,My Score'"),
+        ("user,user,item,rating", "1,3,4"),
+        ('n,m,"a,b",c', "1,2,3"),
+        ("-x,m,n", "1,2,3"),
+        ("1,2,3,4,5", "1,2,3"),
+        ("user,item,rating,time,ts", "user,item,rating"),
+    ],
+)
+def test_the_columns_that_are_proposed_are_taken_as_they_are_typed(header, columns):
+    width = len(next(csv.reader([header])))
+    lines = "".join(",".join([n] * width) + "\n" for n in "67")
+    raw = f"{header}\n{lines}".encode()
+    assert refusal(raw).endswith(f"name them, such as --columns {columns}")
+    data = parse_ratings(raw, "f", column_names(*shlex.split(columns)))
+    assert data["rating"].tolist()[-2:] == [6, 7]
+
+
+@pytest.mark.parametrize(
+    ("header", "taken"),
+    [
+        ("visitorid,itemid,rating,timestamp", "'visitorid, itemid, rating'"),
+        ("date,account,stars,anime_id,my_rating", "'account, anime_id, stars'"),
+        ("Customer-No,sku,score,name", "'Customer-No, sku, score'"),
+        ("user_id,business_id,stars,useful", "'user_id, business_id, stars'"),
+    ],
+)
+def test_columns_whose_names_hold_a_word_for_user_and_item_are_taken(
+    header, taken, logged
+):
+    fields = header.split(",")
+    lines = (",".join(f"{i}{n}" for i in range(1, len(fields) + 1)) for n in (1, 2))
+    data = parse_ratings("\n".join([header, *lines]).encode(), "f")
+    places = [fields.index(name) + 1 for name in taken.strip("'").split(", ")]
+    assert data.iloc[0].tolist()[:3] == [10 * place + 1 for place in places]
+    said = f"f: columns {taken} are taken for user, item and rating"
+    assert {record.getMessage() for record in logged.records} == {said}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "user_no,user_name,item,rating",
+        "member,game,gamekey,score",
+        "visitor,itemid,event",
+    ],
+)
+def test_what_is_not_the_only_such_column_is_not_taken(header):
+    values = ",".join("1234"[: header.count(",") + 1])
+    assert "cannot tell which columns" in refusal(f"{header}\n{values}\n".encode())
 
 
 def test_a_name_that_stands_for_two_columns_is_refused():
@@ -338,6 +399,11 @@ def test_refusals_of_columns_and_encodings():
     for digits in ("9" * 5000, "0" * 5000):
         said = refusal(PLAIN, columns=[digits, "2", "3"])
         assert f"no column '{digits[:57]}...' among" in said
+    assert "no column '\uff11'" in refusal(PLAIN, columns=["\uff11", "2", "3"])
+    for columns in ([], ["1", "2"], ["1", "2", "3", "4", "5"]):
+        said = f"f: {columns} are not columns of user, item and rating"
+        assert said in refusal(PLAIN, columns=columns)
+    assert rows(parse_ratings(PLAIN, "f", [1, 2, 3, 4])) == ROWS
     assert "are the same" in refusal(b"u,i,r\n1,2,3\n", columns=["u", "1", "r"])
     assert "no column 'who'" in refusal(PLAIN, columns=["who", "2", "3"])
     assert "unknown encoding" in refusal(PLAIN, encoding="latin-99")
@@ -543,7 +609,7 @@ def test_words_without_a_header_are_no_header(tmp_path, raw, names, expected):
     ("raw", "columns", "said"),
     [
         (b"user,what\nalice,tea\n", None, r"which columns are user and item among"),
-        (b"a,b,c\n", None, r"name them in the first line \(or by --columns\)"),
+        (b"a,b,c\n", None, "such as --columns a,b, or by position where"),
         (b"who,what\nalice,tea\n", ["user", "what"], "no column 'user' among"),
         (b"alice,tea\nbob\n", None, "f:2: 1 columns where 2 are expected"),
         (b"alice,tea\nbob,\n", None, "f:2: the item is empty"),
@@ -574,6 +640,13 @@ def test_titles_are_of_the_items_that_are_there(tmp_path):
     (tmp_path / "f").write_text("7,Seven\n8,Eight\n7,Sieben\n")
     with pytest.raises(DataError, match="f: item 7 has more than one title"):
         read_titles(tmp_path / "f", [7])
+    (tmp_path / "f").write_text("text,n,key\nSeven,x,7\n")
+    with pytest.raises(DataError, match="such as --title-columns text,n, or by pos"):
+        read_titles(tmp_path / "f", [7])
+    found = read_titles(tmp_path / "f", [7], columns=["key", "text"])
+    assert found == {7: "Seven"}
+    (tmp_path / "f").write_text("anime_id,name\n7,Seven\n")
+    assert read_titles(tmp_path / "f", [7]) == {7: "Seven"}
 
 
 def test_the_matrix_has_items_in_rows(tmp_path):
@@ -602,7 +675,7 @@ def table(*rows, names=("user_id", "item_id", "rating")):
         (table((1, 7, "4"), (1, 8, "5")), "ratings are numbers, not (object|str)"),
         (table((1, 7, 4), (np.nan, 8, 2)), "row 1: the user_id is missing"),
         (table(("a", "x", 4), ("b", None, 2)), "row 1: the item_id is missing"),
-        (table((1, "x", 4), ("b", "y", 2)), "user_id cannot be sorted: .*'str'"),
+        (table((1, "x", 4), ("b", "y", 2)), "column user_id: 'b' of type str is no id"),
         (table(([1], "x", 4), ([2], "y", 2)), "user_id cannot be sorted: unhashable"),
         (
             table((1, 7, 4), (2, 7, 3), (1, 7, 2), (2, 7, 1)).set_axis(list("abcd")),
@@ -665,7 +738,21 @@ def test_pairs_that_repeat_in_a_frame():
         ({"stars": [True, True, True]}, "rating: bool is not a type of numbers"),
         ({"what": ["x", "", "x"]}, "row 1: the item_id is empty"),
         ({"what": ["x", None, "x"]}, "row 1: the item_id is missing"),
-        ({"what": ["x", 1, "x"]}, "column item_id cannot be sorted"),
+        ({"what": ["x", 1, "x"]}, "column item_id: 1 of type int is no id"),
+        ({"who": pd.to_datetime([7, 7, 9])}, r"column user_id: Timestamp\(.* is no id"),
+        (
+            {"who": pd.to_timedelta([7, 7, 9])},
+            r"column user_id: Timedelta\(.* is no id",
+        ),
+        ({"who": [True, True, False]}, "column user_id: True of type bool is no id"),
+        ({"who": [(7,), (7,), (9,)]}, r"column user_id: \(7,\) of type tuple is no id"),
+        ({"who": [b"7", b"7", b"9"]}, "column user_id: b'7' of type bytes is no id"),
+        (
+            {"what": ["x", "\ud800", "x"]},
+            r"column item_id: '\\ud800' of type str is no",
+        ),
+        ({"who": [7.0, 7.0, np.inf]}, "column user_id: inf of type float is no id"),
+        ({"who": [7, 7, 2**63]}, f"column user_id: {2**63} of type int is no id"),
         ({"who": [7, 7, 7], "what": [1, 2, 3]}, "holds 3 ratings and only one user"),
     ],
 )
@@ -677,7 +764,10 @@ def test_frames_are_refused_for_what_a_file_is(changes, said):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        (None, r"cannot tell which columns are .* name them \(columns="),
+        (
+            None,
+            r"cannot tell which columns .* such as columns=\['what', 'who', 'stars'\]",
+        ),
         (["who", "what", "how"], "no one column 'how' among 'stars, what, who'"),
         (["who", "what"], "are not three or four columns"),
         (["who", "what", "what"], "are not three or four columns"),
@@ -987,7 +1077,7 @@ def readings(raw, columns):
         letters = ["".join(filter(str.isalpha, field.lower())) for field in first]
         usual = {
             name: [i for i, word in enumerate(letters) if word in words]
-            for name, words in _HEADER_NAMES.items()
+            for name, words in USUAL.items()
         }
         if columns:
             positions = []

@@ -121,6 +121,10 @@ def test_unknown_ids(model):
         model.recommend("nobody")
     with pytest.raises(DataError, match="unknown user 3;"):
         model.recommend(3)
+    with pytest.raises(
+        DataError, match="'101'; the model's items are of type int: 101"
+    ):
+        model.similar("101")
     with pytest.raises(DataError, match="unknown item 999"):
         model.predict([("001", 100), ("001", 999)])
     with pytest.raises(DataError, match="user '011' has no rating in the training"):
@@ -666,8 +670,28 @@ def test_errors_of_the_command_are_clear(folder, tmp_path, capsys):
     with pytest.raises(ModelError, match="holds no model"):
         run_command(capsys, "--model", tmp_path, "--user", 42)
     (tmp_path / "mine").write_text("item,rating\n100,-2\n")
-    with pytest.raises(DataError, match="mine:2: rating '-2' is not positive"):
+    said = (
+        "mine:2: rating '-2' is not positive with 2 added; 0 marks an unobserved cell$"
+    )
+    with pytest.raises(DataError, match=said):
         run_command(capsys, "--model", folder, "--new-user", tmp_path / "mine")
+
+
+def test_what_an_error_of_a_file_proposes_can_be_done(folder, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_bytes("Titel;Nr\nZw\u00f6lf;101\n".encode("latin-1"))
+    ask = ["--model", folder, "--user", "001", "-n", 9, "--titles", file]
+    with pytest.raises(DataError, match=r"is not utf-8; .* \(--encoding latin-1\)"):
+        run_command(capsys, *ask)
+    ask += ["--encoding", "latin-1", "--include-rated"]
+    with pytest.raises(DataError, match=r"but such as 'Titel'; .* \(--title-columns\)"):
+        run_command(capsys, *ask)
+    assert "Zw\u00f6lf" in run_command(capsys, *ask, "--title-columns", "Nr,Titel")
+    file.write_bytes("Note;Werk\n3;100\n".encode("latin-1"))
+    ask = ["--model", folder, "--new-user", file]
+    with pytest.raises(DataError, match="such as --columns Note,Werk"):
+        run_command(capsys, *ask)
+    run_command(capsys, *ask, "--columns", "Werk,Note", "--encoding", "latin-1")
 
 
 @pytest.mark.parametrize(
@@ -688,6 +712,11 @@ def test_errors_of_the_command_are_clear(folder, tmp_path, capsys):
         (["--model", "m", "--pairs", "f", "--columns", "a"], "--pairs are U,I"),
         (["--model", "m", "--users", "f", "--columns", "a,a"], "not a list of columns"),
         (["--model", "m", "--user", "1", "-n", "0"], "'0' is not a whole number"),
+        (["--model", "m", "--user", "1", "-n", "1_0"], "'1_0' is not a whole number"),
+        (
+            ["--model", "m", "--user", "1", "--title-columns", "a,b"],
+            "--title-columns is for --titles",
+        ),
     ],
 )
 def test_flags_that_do_not_go_together(argv, said, capsys):

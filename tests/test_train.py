@@ -119,6 +119,59 @@ def test_a_network_that_beats_biases_is_not_called_worse(reported, monkeypatch):
     assert "biases 9" in lines[5] and len(lines) == 6
 
 
+def test_a_result_that_is_no_number_is_one_line_and_replaces_nothing(
+    small_data, train, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "d2l_autorec.training.Training.predict",
+        lambda self, cells: (np.full(cells.nnz, np.nan), cells.data),
+    )
+    files = [tmp_path / "r.json", tmp_path / "curve.png"]
+    for file in files:
+        file.write_text("old")
+    code, out, err = train(*SMALL, "--quiet", "--json", files[0], "--plot", files[1])
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert re.match(r"error: the RMSE of \d+ predictions is nan, their MAE nan; ", err)
+    assert [file.read_text() for file in files] == ["old", "old"]
+
+
+def test_biases_that_are_no_numbers_are_one_line(small_data, train, monkeypatch):
+    monkeypatch.setattr("d2l_autorec.training.Biases.at", lambda *_: np.nan)
+    code, out, err = train(*SMALL, "--quiet")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--test-ratio", "0", "--lr", "3e37", "-b", "all"],
+        ["--preset", "best", "--lr", "1e38", "-b", "8"],
+    ],
+)
+def test_a_network_that_cannot_predict_replaces_no_model(
+    small_data, train, tmp_path, flags
+):
+    """Its numbers are finite, but the sums of their products are not."""
+    save = ["--quiet", "--save", tmp_path / "m"]
+    assert train(*SMALL, *save)[0] == 0
+    before = (tmp_path / "m" / "model.json").read_bytes()
+    code, out, err = train(*SMALL[:2], *flags, "-e", "1", *save, "--overwrite")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.endswith("a lower learning rate (lr) may help\n")
+    assert (tmp_path / "m" / "model.json").read_bytes() == before
+
+
+def test_ratings_that_are_all_equal_are_refused(train, tmp_path):
+    file = tmp_path / "seen.csv"
+    file.write_text("".join(f"{n % 9},{n % 7},1\n" for n in range(63)))
+    code, out, err = train("--ratings", file, "--save", tmp_path / "m")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "seen.csv: all ratings are 1, so there is nothing to predict; " in err
+    # As the file has them, not as they are shifted.
+    _, _, err = train("--ratings", file, "--rating-offset", "3", "--preset", "best")
+    assert "all ratings are 1, " in err
+
+
 def test_with_a_validation_part_the_result_is_the_best_epochs(reported):
     flags = ["-e", "12", "--lr", "0.3", "--valid-ratio", "0.3"]
     lines, report = reported(*flags)
@@ -178,6 +231,38 @@ def test_titles_of_a_file_are_kept_with_the_model(small_data, train, tmp_path):
     assert load_model(tmp_path / "m").run.titles == {2: "Two", 3: "Three"}
     code, _, err = train(*SMALL, *titles)
     assert (code, "--titles is for --save" in err) == (2, True)
+
+
+def test_titles_of_any_encoding_and_header_are_kept(small_data, train, tmp_path):
+    (tmp_path / "titles.csv").write_bytes(
+        "Nr|Titel|x\n2|Zw\u00f6lf|y\n".encode("latin-1")
+    )
+    flags = ["--quiet", "--save", tmp_path / "m", "--titles", tmp_path / "titles.csv"]
+    code, _, err = train(*SMALL, *flags)
+    assert (code, "(--encoding latin-1)" in err) == (1, True)
+    flags += ["--overwrite", "--encoding", "latin-1"]
+    code, _, err = train(*SMALL, *flags)
+    assert (code, "such as --title-columns Nr,Titel" in err) == (1, True)
+    assert train(*SMALL, *flags, "--title-columns", "Nr,Titel")[0] == 0
+    assert load_model(tmp_path / "m").run.titles == {2: "Zw\u00f6lf"}
+
+
+def test_columns_that_are_taken_are_named(small_data, train, tmp_path):
+    file = tmp_path / "log.csv"
+    text = (small_data / "ml-100k" / "u.data").read_text()
+    file.write_text("visitorid\titemid\trating\ttime\n" + text)
+    code, _, err = train("--ratings", file, "-k", "4", "-e", "1")
+    assert code == 0
+    said = "columns 'visitorid, itemid, rating' are taken for user, item and rating"
+    assert f"{file}: {said}" in err
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2])
+def test_a_time_is_estimated_only_from_an_epoch(small_data, train, num_epochs):
+    flags = ["--dataset", "ml-100k", "--preset", "best", "-k", "2", "-e", num_epochs]
+    code, out, _ = train(*flags)
+    assert (code, "about 0 s" in out) == (0, False)
+    assert ("about" in out) == (num_epochs > 1)
 
 
 def test_refit_trains_on_the_validation_part_too(reported, tmp_path):
@@ -363,6 +448,14 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--wd", "-1"], "'-1' is not a number from 0"),
         (["--dropout", "1"], "'1' is not from 0 to below 1"),
         (["--seed", "-1"], "'-1' is not a whole number from 0"),
+        (["--seed", "1_0"], "'1_0' is not a whole number from 0"),
+        (["-e", "1_0"], "'1_0' is not a whole number from 1"),
+        (["-k", "\uff11\uff10"], "' is not a whole number from 1"),
+        (["--lr", "0.0_1"], "'0.0_1' is not a number above 0"),
+        (["--cold", "1_0"], "'1_0' is not a number"),
+        (["--rating-offset", "\u0661"], "' is not a number"),
+        (["--devices", "cpu:\uff11"], "' is not cpu, gpu, or a list"),
+        (["--title-columns", "a,b"], "--title-columns is for --titles"),
         (["--split-mode", "time"], "invalid choice: 'time'"),
         (["--split-mode", "u1", "--dataset", "ml-1m"], "is for --dataset ml-100k"),
         (["--split-mode", "u1", "--ratings", "f"], "is for --dataset ml-100k"),
@@ -473,9 +566,11 @@ def test_without_data_it_trains_on_synthetic_ratings_and_says_so(
     assert "\nsynthetic-100k: 943 users x 1,682 items" in out
     frame = out[out.index("!!!") : out.rindex("!!!") + 3].splitlines()
     assert {len(line) for line in frame} == {76}
-    assert out.splitlines()[-3] == (
+    # And says nothing of how good the network is.
+    assert out.splitlines()[-2] == (
         "(not comparable with the book, which has other ratings (here synthetic-100k))"
     )
+    assert out.splitlines()[-1].startswith("test RMSE (MAE): this network ")
     assert json.loads(file.read_text())["dataset"] == "synthetic-100k"
 
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import re
+import stat
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable
 from contextlib import suppress
@@ -247,7 +250,8 @@ def _optimizer(text: str) -> str:
 
 def device_names(text: str) -> str:
     """Check a list of devices such as ``gpu`` or ``cpu:0,cpu:1``."""
-    if not re.fullmatch(r"gpu|(cpu|(cpu|gpu):\d{1,3})(,(cpu|gpu):\d{1,3})*", text):
+    several = r"gpu|(cpu|(cpu|gpu):\d{1,3})(,(cpu|gpu):\d{1,3})*"
+    if not re.fullmatch(several, text, re.ASCII):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not cpu, gpu, or a list like cpu:0,cpu:1"
         )
@@ -297,35 +301,70 @@ def parse_devices(names: str | None) -> list[mx.Context]:
 def output_file(text: str) -> Path:
     """Check, before the work starts, that a result will have a place to go to."""
     file = Path(text)
-    if file.is_dir():
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{file}: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
         raise argparse.ArgumentTypeError(f"{file} is a folder, not a file")
     # A regular file is replaced, in its folder; a pipe or a device is written to.
-    place = file
-    if file.is_file() or not file.exists():
+    if stat.S_ISREG(mode):
         place = Path(os.path.realpath(file)).parent
         if not place.is_dir():
             raise argparse.ArgumentTypeError(f"{file.parent} is not a folder")
-    _check_writable(place)
+        _check_writable(place)
+    elif stat.S_ISSOCK(mode) or not os.access(file, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{file} cannot be written")
     return file
 
 
 def output_folder(text: str) -> Path:
     """Check, before the work starts, that a folder can be made, or written to."""
     folder = Path(text)
-    _check_writable(next(p for p in (folder, *folder.absolute().parents) if p.exists()))
+    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not place.is_dir():
+        raise argparse.ArgumentTypeError(f"{place} is not a folder")
+    _check_writable(place)
     return folder
 
 
-def _check_writable(place: Path) -> None:
-    if not os.access(place, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{place} cannot be written")
+def _check_writable(folder: Path) -> None:
+    """Open a file in a folder, of which nothing is left."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        said = f"{folder} cannot be written: {error.strerror}"
+        raise argparse.ArgumentTypeError(said) from None
 
 
 def plot_file(text: str) -> Path:
-    """Check a plot's path and its kind."""
+    """Check a plot's path and its kind, and that it can be drawn."""
     if Path(text).suffix not in (".png", ".svg", ".pdf"):
         raise argparse.ArgumentTypeError(f"{text!r} does not end in .png, .svg or .pdf")
-    return output_file(text)
+    file = output_file(text)
+    check_drawing(file.suffix)
+    return file
+
+
+def check_drawing(ending: str) -> None:
+    """Check, before the work starts, that pictures of a kind can be drawn.
+
+    Raises
+    ------
+    AutoRecError
+        If matplotlib cannot be used.
+    """
+    try:
+        from matplotlib.figure import Figure
+
+        Figure().savefig(io.BytesIO(), format=ending[1:])
+    except (ValueError, ImportError) as error:
+        reason = str(error).partition(";")[0]
+        raise AutoRecError(
+            f"matplotlib cannot draw: {reason}; is MPLBACKEND set?"
+        ) from None
 
 
 def add_data_flags(
@@ -479,9 +518,7 @@ def add_ratings_flags(parser: argparse.ArgumentParser) -> None:
         help="names or positions (from 1) of the columns of user, item, rating and, if "
         "there is one, timestamp (default: a guess)",
     )
-    group.add_argument(
-        "--encoding", default="utf-8", metavar="NAME", help="utf-8, latin-1, ..."
-    )
+    add_encoding_flag(group)
     group.add_argument(
         "--duplicates",
         choices=("error", "last", "mean"),
@@ -498,12 +535,31 @@ def add_ratings_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoding_flag(group: Any) -> None:
+    """Add the flag that names the encoding of the files that are read."""
+    group.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="utf-8, latin-1, ..."
+    )
+
+
 def names(text: str) -> list[str]:
     """Parse the columns of a file."""
     found = [name.strip() for name in text.split(",")]
     if "" in found or len(set(found)) < len(found):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of columns")
     return found
+
+
+def add_title_flags(group: Any, titles: str) -> None:
+    """Add the flags that name a file of titles, and its columns."""
+    group.add_argument("--titles", metavar="FILE", help=titles)
+    group.add_argument(
+        "--title-columns",
+        type=names,
+        metavar="I,T",
+        help="names or positions (from 1) of the columns of item and title in that "
+        "file (default: a guess)",
+    )
 
 
 def column_names(text: str) -> list[str]:

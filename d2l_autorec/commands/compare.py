@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..study import Estimator, Score
 
 # What is compared without --models: the rest takes ten times as long, or more.
-QUICK_MODELS = ["mean", "biases", "mf", "autorec", "autorec-early"]
+QUICK_MODELS = ["mean", "biases", "mf", "book", "autorec-early"]
 _LAYOUT = ("columns", "encoding", "duplicates", "rating_offset")
 BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
 
@@ -44,14 +44,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from .. import study
     from .._mxnet import mx
+    from ..errors import TrainingDiverged
     from ..loop import try_all_gpus
     from ..ratings import label
 
     try:
-        contenders = {text: study.Contender.parse(text) for text in args.models}
+        contenders = {one.name: one for one in map(study.Contender.parse, args.models)}
     except ValueError as error:
         parser.error(f"argument --models: {error}")
     ratings, parts = _load(args)
+    ratings.check_varied(parts[0] if parts else ratings.data)
     if not args.quiet:
         print(ratings.summary())
     devices = try_all_gpus()
@@ -92,7 +94,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                     at = f"epoch {epoch}" if epoch else "preparing"
                     bar.set_postfix_str(f"{doing}, {at}")
 
-                scores[name].append(study.score(model, run, tick, args.ranking))
+                try:
+                    scores[name].append(study.score(model, run, tick, args.ranking))
+                except TrainingDiverged as error:
+                    raise TrainingDiverged(f"{doing}: {error}") from None
                 bar.update()
         if isinstance(mf, study.BookMF):
             bar.set_postfix_str("the book's own protocol for its MF")
@@ -122,7 +127,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "models": {
             name: {
                 "title": titles[name],
-                "cold": model.cold,
                 "scores": [s._asdict() for s in scores[name]],
             }
             for name, model in models.items()
@@ -153,7 +157,8 @@ def _write_files(
     from ..study import comparison_chart
 
     if args.json:
-        save_text(json.dumps(found, indent=2, default=_plain) + "\n", args.json)
+        text = json.dumps(found, indent=2, default=_plain, allow_nan=False)
+        save_text(text + "\n", args.json)
     if args.markdown:
         _write_between_markers(args.markdown, report)
     if args.plot:
@@ -231,8 +236,8 @@ def _notes(
             f"Stopped early: {epochs} epochs, chosen on a tenth of the training "
             "ratings and then trained again on all of them"
         )
-        if "autorec" in scores:
-            pairs = list(zip(scores["autorec-early"], scores["autorec"]))
+        if "book" in scores:
+            pairs = list(zip(scores["autorec-early"], scores["book"]))
             won = sum(early.rmse < book.rmse for early, book in pairs)
             line += f"; below the book's AutoRec in {won} of {len(pairs)} runs"
         lines.append(line + ".")
@@ -254,9 +259,22 @@ def _notes(
             f"{len(found[noun])} {noun}" for noun in ("users", "items") if found[noun]
         )
         lines.append(f"- {run}: {counted}; {found['ratings']} ratings")
-    lines.append("What the models predict there:")
-    lines += [f"- {titles[name]}: {model.cold}" for name, model in models.items()]
+    lines.append("What the models predict there, from the lowest to the highest:")
+    lines += [
+        f"- {titles[name]}: {_predicted(found)}" for name, found in scores.items()
+    ]
     return "\n".join(lines)
+
+
+def _predicted(scores: Sequence[Score]) -> str:
+    """Say what a model has predicted for cold users and for cold items, in all runs."""
+    said = []
+    for noun in ("users", "items"):
+        if ranges := [score.cold[noun] for score in scores if noun in score.cold]:
+            low, high = min(map(min, ranges)), max(map(max, ranges))
+            ends = dict.fromkeys(f"{round(end, 2) + 0.0:.2f}" for end in (low, high))
+            said.append(f"{' to '.join(ends)} for {noun}")
+    return ", ".join(said)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -326,7 +344,10 @@ def _splits(text: str) -> str:
 def _markdown_file(text: str) -> Path:
     file = cli.output_file(text)
     if file.is_file():
-        _, begin, rest = file.read_bytes().decode(errors="replace").partition(BEGIN)
+        try:
+            _, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+        except UnicodeDecodeError:
+            raise argparse.ArgumentTypeError(f"{file} is not UTF-8") from None
         if not begin or END not in rest:
             raise argparse.ArgumentTypeError(
                 f"{file} exists and has no lines {BEGIN} and {END} to write between"

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
+from http.server import HTTPServer
 from importlib.util import find_spec
 
 from ..errors import AutoRecError
@@ -48,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         server = make_server(HOST, 0, page, threaded=True, fd=door.fileno())
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not each request
     print(f"http://{HOST}:{server.port}/ (Ctrl-C ends it)", flush=True)
-    server.serve_forever()
+    with server:
+        # Werkzeug's own swallows what interrupts it.
+        HTTPServer.serve_forever(server)
 
 
 def _listen(port: int) -> socket.socket:

@@ -47,9 +47,9 @@ def make_page(model: Predictor) -> flask.Flask:
 
     @page.get("/model")
     def about() -> dict[str, Any]:
-        num_items, num_users = model.run.train_mat.shape
+        num_items, num_users = model.run.parts.train_mat.shape
         return {
-            "name": model.run.name,
+            "name": model.run.parts.name,
             "num_items": num_items,
             "num_users": num_users,
             "levels": catalogue.levels,
@@ -61,7 +61,11 @@ def make_page(model: Predictor) -> flask.Flask:
 
     @page.post("/recommendations")
     def recommendations() -> list[dict[str, Any]]:
-        return catalogue.recommend(_ratings(flask.request.get_json()))
+        try:
+            body = flask.request.get_json()
+        except RecursionError:  # of lists in lists
+            body = None
+        return catalogue.recommend(_ratings(body))
 
     @page.errorhandler(AutoRecError)
     def refuse(error: AutoRecError) -> tuple[dict[str, str], int]:
@@ -84,18 +88,18 @@ class _Catalogue:
     def __init__(self, model: Predictor) -> None:
         run = model.run
         self.model = model
-        self._ids = run.item_ids.tolist()
+        self._ids = run.parts.item_ids.tolist()
         self._index = {item_id: index for index, item_id in enumerate(self._ids)}
-        self._names = [run.titles.get(i) or str(i) for i in self._ids]
+        self._names = [run.parts.titles.get(i) or str(i) for i in self._ids]
         self._plain = list(map(_plain, self._names))
-        counts = np.diff(run.train_mat.indptr)
+        counts = np.diff(run.parts.train_mat.indptr)
         order = np.argsort(-counts, kind="stable")
         self._by_count = order[counts[order] > 0].tolist()
-        levels = np.unique(run.train_mat.data)
+        levels = np.unique(run.parts.train_mat.data)
         if len(levels) > _MAX_LEVELS:
             levels = np.linspace(levels[0], levels[-1], 5)
         # Of float32, without the digits that a shift brings.
-        self.levels = (levels - run.rating_offset).round(4).tolist()
+        self.levels = (levels - run.parts.rating_offset).round(4).tolist()
 
     def find(self, query: str) -> list[dict[str, Any]]:
         """Find items whose names have all words of the query, most rated first."""
@@ -127,9 +131,11 @@ def _ratings(body: Any) -> list[tuple[int, float]]:
     """Read what the page sends: a list of pairs of an item's index and a rating."""
     try:
         pairs = [(item, float(rating)) for item, rating in body]
+        # float reads texts and true, too.
+        fits = all(type(i) is int and type(r) in (int, float) for i, r in body)
     except (TypeError, ValueError, OverflowError):
-        pairs = [(None, 0.0)]
-    if not all(isinstance(item, int) for item, _ in pairs):
+        fits = False
+    if not fits:
         raise DataError("no list of pairs of an item and a rating")
     return pairs
 

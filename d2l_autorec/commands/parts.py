@@ -73,6 +73,8 @@ def check_split(parser: cli.Parser, args: argparse.Namespace, given: set[str]) -
     if args.ratings and (beside := given & {"dataset", "data_dir"}):
         parser.error(f"--ratings and {cli.flags(beside)} exclude each other")
     layout = given & {"columns", "encoding", "duplicates", "rating_offset"}
+    if getattr(args, "titles", None):
+        layout -= {"encoding"}  # which is theirs, too
     if (layout or args.test_ratings) and not args.ratings:
         layout |= given & {"test_ratings"}
         parser.error(f"only for a file that --ratings names: {cli.flags(layout)}")

@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    cli.show_notes(quiet=True)
     asked = next(name for name in (*_TABLES, *_LISTS) if getattr(args, name))
     _check_combination(parser, args, asked)
 
@@ -46,8 +47,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     model = load_model(args.model)
     if args.titles:
-        titles = read_titles(args.titles, model.run.item_ids.tolist())
-        model.run = replace(model.run, titles={**model.run.titles, **titles})
+        item_ids = model.run.parts.item_ids.tolist()
+        titles = read_titles(args.titles, item_ids, args.encoding, args.title_columns)
+        parts = model.run.parts
+        parts = replace(parts, titles={**parts.titles, **titles})
+        model.run = replace(model.run, parts=parts)
     if asked in _LISTS:
         title, best = _list(args, model)
         if args.json:
@@ -75,6 +79,8 @@ def _check_combination(
     ):
         if getattr(args, flag) is not None and asked not in questions:
             parser.error(f"{cli.flags({flag})} is for {_flags(questions)}")
+    if args.title_columns and not args.titles:
+        parser.error("--title-columns is for --titles")
     if args.json and asked in _TABLES:
         parser.error(f"{_flags([asked])} writes CSV or Parquet, not --json")
     if args.columns and len(args.columns) != len(_COLUMNS[asked]):
@@ -92,21 +98,21 @@ def _list(
     """Answer a question whose answer is a list: what is above it, and its items."""
     n, run, least = args.n, model.run, args.min_ratings or 1
     if args.like:
-        item_id = _raw_ids([args.like], run.item_ids)[0]
-        named = run.titles.get(item_id, f"item {args.like}")
-        title = f"items like {named} ({run.name}), by the cosine of their hidden layers"
+        item_id = _raw_ids([args.like], run.parts.item_ids)[0]
+        named = run.parts.titles.get(item_id, f"item {args.like}")
+        title = f"items like {named} ({run.parts.name}), by the cosine of their hidden layers"
         return title, model.similar(item_id, n, least)
     if args.new_user:
-        table = _read(args, model, rating_offset=run.rating_offset)
-        given = zip(table["item_id"], table["rating"] - run.rating_offset)
+        table = _read(args, model, rating_offset=run.parts.rating_offset)
+        given = zip(table["item_id"], table["rating"] - run.parts.rating_offset)
         best = model.recommend_new(given, n, args.include_rated, least)
         whom = f"the new user of {args.new_user}"
     else:
-        user_id = _raw_ids([args.user], run.user_ids)[0]
+        user_id = _raw_ids([args.user], run.parts.user_ids)[0]
         best = model.recommend(user_id, n, args.include_rated, _unknown(args), least)
         whom = f"user {args.user}"
     held = held_to_scale(best, run)
-    return f"items for {whom} ({run.name}), by predicted rating", held
+    return f"items for {whom} ({run.parts.name}), by predicted rating", held
 
 
 def held_to_scale(best: Iterable[Recommendation], run: Run) -> list[Recommendation]:
@@ -123,13 +129,13 @@ def held_to_scale(best: Iterable[Recommendation], run: Run) -> list[Recommendati
     -------
     list of Recommendation
     """
-    low, high = run.rating_range
+    low, high = run.parts.rating_range
     return [item._replace(rating=min(max(item.rating, low), high)) for item in best]
 
 
 def _pairs(args: argparse.Namespace, model: Predictor) -> Iterator[pd.DataFrame]:
     pairs = _read(args, model)
-    pairs["rating"] = model.predict(pairs, _unknown(args)).clip(*model.run.rating_range)
+    pairs["rating"] = model.predict(pairs, _unknown(args)).clip(*model.run.parts.rating_range)
     yield pairs
 
 
@@ -140,10 +146,10 @@ def _all(args: argparse.Namespace, model: Predictor) -> Iterator[pd.DataFrame]:
 
     users = _read(args, model)["user_id"].tolist() if args.users else None
     how = args.n, args.include_rated, _unknown(args), args.min_ratings or 1
-    total = len(model.run.user_ids if users is None else users)
+    total = len(model.run.parts.user_ids if users is None else users)
     with tqdm(total=total, unit="user") as bar:
         for table in recommend_all(model, users, *how):
-            table["rating"] = table["rating"].clip(*model.run.rating_range)
+            table["rating"] = table["rating"].clip(*model.run.parts.rating_range)
             yield table
             bar.update(table["user_id"].nunique())
         bar.update(total - bar.n)  # those for whom no item is left
@@ -159,7 +165,8 @@ def _read(args: argparse.Namespace, model: Predictor, **options: Any) -> pd.Data
 
     asked = next(name for name in _COLUMNS if getattr(args, name))
     path, names = getattr(args, asked), _COLUMNS[asked]
-    table = read_table(path, names, columns=args.columns, **options)
+    layout = {"columns": args.columns, "encoding": args.encoding}
+    table = read_table(path, names, **layout, **options)
     for column in table.columns.intersection(["user_id", "item_id"]):
         table[column] = _raw_ids(table[column], getattr(model.run, f"{column}s"))
     return table
@@ -237,11 +244,10 @@ def _parser() -> cli.Parser:
         metavar="N",
         help="leave out items with fewer training ratings (default: 1)",
     )
-    parser.add_argument(
-        "--titles",
-        metavar="FILE",
-        help="titles of the items, item,title a line, beside those of the model",
+    cli.add_title_flags(
+        parser, "titles of the items, item,title a line, beside those of the model"
     )
+    cli.add_encoding_flag(parser)
     parser.add_argument(
         "--columns",
         type=cli.names,

@@ -17,7 +17,7 @@ from . import cli
 if TYPE_CHECKING:
     from ..curve import Epoch
     from ..evaluators import Accuracy
-    from ..training import Run, Training, Yardstick
+    from ..training import Run, Training, Baseline
 
 BOOK = "the book prints train loss 0.000, test RMSE 0.898"
 _BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1}
@@ -44,8 +44,8 @@ def report(
     from ..serving import evaluate
 
     beside = _beside(run)
-    found = run.yardstick
-    parts = {"test": run.test_mat, "validation": run.valid_mat}
+    found = run.parts.baseline
+    parts = {"test": run.parts.test_mat, "validation": run.parts.valid_mat}
     scores = {
         part: evaluate(training, held_out)
         for part, held_out in parts.items()
@@ -74,10 +74,10 @@ def _beside(run: Run) -> str:
     """Say what the result compares with, or why it does not."""
     from ..ratings import label
 
-    parts = filter(lambda part: part is not None, run.parts)
-    size = len(run.user_ids), len(run.item_ids), sum(part.nnz for part in parts)
-    name = label(run.name, size)
-    split = [run.split.get(part) for part in _BOOK_SPLIT]
+    parts = run.parts.matrices
+    size = len(run.parts.user_ids), len(run.parts.item_ids), sum(part.nnz for part in parts)
+    name = label(run.parts.name, size)
+    split = [run.parts.split.get(part) for part in _BOOK_SPLIT]
     apart = []
     if name != "ml-100k":
         apart.append(f"other ratings (here {name})")
@@ -98,7 +98,7 @@ def _other_settings(run: Run) -> list[str]:
         return ["one network (here several)"]
     ours, books = asdict(run.recipe), asdict(Recipe())
     other = [f"{n} {books[n]} (here {ours[n]})" for n in books if ours[n] != books[n]]
-    if share := run.split.get("valid_ratio"):
+    if share := run.parts.split.get("valid_ratio"):
         other.append(f"no validation part (here {share} of the training ratings)")
     return other
 
@@ -128,29 +128,31 @@ def _write_files(
     args: argparse.Namespace,
     run: Run,
     history: Sequence[Epoch],
-    found: Yardstick | None,
+    found: Baseline | None,
     result: Mapping[str, Any],
 ) -> None:
     from ..curve import learning_curve
     from ..serving import save_figure, save_text
 
+    if args.json:
+        text = json.dumps(result, indent=2, allow_nan=False)
+        save_text(text + "\n", args.json)
     if args.plot:
         figure = learning_curve(
-            history, yardstick=found and found.models["biases"].rmse
+            history, baseline=found and found.models["biases"].rmse
         )
         note = textwrap.fill(f"({result['note']})", 90)
-        title = f"AutoRec on {run.name}, seed {run.seed}\n{note}"
+        title = f"AutoRec on {run.parts.name}, seed {run.seed}\n{note}"
         figure.suptitle(title, parse_math=False, size="medium")
         save_figure(figure, args.plot)
-    if args.json:
-        text = json.dumps(result, indent=2)
-        save_text(text + "\n", args.json)
 
 
 def _comparison(
-    run: Run, scores: Mapping[str, Accuracy], found: Yardstick | None
+    run: Run, scores: Mapping[str, Accuracy], found: Baseline | None
 ) -> list[str]:
     """Say how the network compares with the simple models, and what may help it."""
+    from ..ratings import SYNTHETIC
+
     if found is None:
         return ["no ratings are held out, so nothing says how good the model is"]
     ours, biases = scores[found.part], found.models["biases"]
@@ -158,7 +160,8 @@ def _comparison(
     models["the mean"] = found.models["global_mean"]
     listed = (f"{name} {one.rmse:.3f} ({one.mae:.3f})" for name, one in models.items())
     lines = [f"{found.part} RMSE (MAE): {', '.join(listed)}"]
-    if ours.rmse > biases.rmse:
+    # Of generated ratings, which model is the better one says nothing.
+    if ours.rmse > biases.rmse and run.parts.name != SYNTHETIC:
         hints = ["more epochs (--num-epochs)"]
         if isinstance(run.recipe, Recipe):
             hints.insert(0, "--preset best")
@@ -175,7 +178,7 @@ def _result(
     run: Run,
     history: Sequence[Epoch],
     scores: Mapping[str, Accuracy],
-    found: Yardstick | None,
+    found: Baseline | None,
 ) -> dict[str, Any]:
     from .._mxnet import mx
     from ..curve import best_epoch, examples_per_second
@@ -185,12 +188,12 @@ def _result(
     test, valid = (scores.get(part) for part in ("test", "validation"))
     models = found.models if found else {}
     return {
-        "dataset": run.name,
-        "num_users": len(run.user_ids),
-        "num_items": len(run.item_ids),
-        "num_train_ratings": run.train_mat.nnz,
-        "num_test_ratings": 0 if run.test_mat is None else run.test_mat.nnz,
-        **run.split,
+        "dataset": run.parts.name,
+        "num_users": len(run.parts.user_ids),
+        "num_items": len(run.parts.item_ids),
+        "num_train_ratings": run.parts.train_mat.nnz,
+        "num_test_ratings": 0 if run.parts.test_mat is None else run.parts.test_mat.nnz,
+        **run.parts.split,
         "seed": run.seed,
         "recipe": asdict(run.recipe),
         "train_loss": best.train_loss,
@@ -202,9 +205,9 @@ def _result(
         "ended": _ended(run, history),
         "examples_per_second": speed,
         "ratings_per_second": speed
-        * run.train_mat.nnz
-        / math.prod(run.train_mat.shape),
-        "yardstick": {
+        * run.parts.train_mat.nnz
+        / math.prod(run.parts.train_mat.shape),
+        "baseline": {
             "part": found and found.part,
             **{name: one._asdict() for name, one in models.items()},
         },

@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     devices = cli.parse_devices(args.devices)
     team = workers.meet(args, devices) if several else None
     first = not (team and team.rank)
+    locked = None
     with ExitStack() as stack:
         if not first:
             args.plot = args.json = None
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif args.save or args.resume:
             if args.save:
                 make_folder(args.save, args.overwrite)
-            stack.enter_context(lock(args.save or args.resume))
+            locked = stack.enter_context(lock(args.save or args.resume))
         run, checkpoint = _begin(args, given, recipe)
         if team:
             workers.compare_data(team, run, checkpoint)
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             run = _choose_epochs(args, run, devices, team)
         if args.save and first:
             checkpoint = Checkpoint(args.save, run, args.overwrite)
+        if checkpoint:
+            checkpoint.locked = locked
         training, history = _train(args, run, checkpoint, devices, team)
         if training:
             report(args, training, run, history)
@@ -167,11 +170,12 @@ def _estimated(epochs: Iterator[Epoch], num_epochs: int) -> Iterator[Epoch]:
     start = time.perf_counter()
     second = list(islice(epochs, 1))
     minutes = 2 * num_epochs * (time.perf_counter() - start) / 60
-    how_long = f"{60 * minutes:.0f} s" if minutes < 2 else f"{minutes:.0f} min"
-    print(
-        f"about {how_long} in all: {num_epochs} epochs to choose on the validation "
-        "part, and at most as many on all ratings"
-    )
+    how_long = f"{max(60 * minutes, 1):.0f} s" if minutes < 2 else f"{minutes:.0f} min"
+    if second:
+        print(
+            f"about {how_long} in all: {num_epochs} epochs to choose on the validation "
+            "part, and at most as many on all ratings"
+        )
     return chain([first], second, epochs)
 
 
@@ -243,6 +247,7 @@ def _train(
     except KeyboardInterrupt as interrupt:
         num_epochs = run.recipe.num_epochs
         if checkpoint and checkpoint.history:
+            checkpoint.check_place()
             what = (
                 f"{len(checkpoint.history)} of {num_epochs} epochs are saved, go on "
                 f"with --resume {checkpoint.directory}"
@@ -308,6 +313,8 @@ def _check_combination(
     for flag in ("overwrite", "titles"):
         if getattr(args, flag) and not args.save:
             parser.error(f"--{flag} is for --save")
+    if args.title_columns and not args.titles:
+        parser.error("--title-columns is for --titles")
     if args.patience and not (args.valid_ratio or args.resume):
         parser.error("--patience needs a validation part (--valid-ratio 0.1)")
     if args.refit and not args.valid_ratio:
@@ -321,8 +328,10 @@ def _new_run(args: argparse.Namespace, recipe: Recipe | Blend) -> Run:
     from ..training import Parts, Run
 
     ratings, pieces = parts.load(args)
+    ratings.check_varied(pieces[0] if pieces else ratings.data)
     if args.titles:
-        titles = read_titles(args.titles, ratings.item_ids.tolist(), args.encoding)
+        item_ids = ratings.item_ids.tolist()
+        titles = read_titles(args.titles, item_ids, args.encoding, args.title_columns)
         ratings = replace(ratings, titles={**ratings.titles, **titles})
     if not args.quiet:
         print(ratings.summary())
@@ -437,11 +446,7 @@ def _parser() -> cli.Parser:
         metavar="DIR",
         help="keep the model there, with the last epoch and the best on validation",
     )
-    saving.add_argument(
-        "--titles",
-        metavar="FILE",
-        help="keep titles of the items with it, item,title a line",
-    )
+    cli.add_title_flags(saving, "keep titles of the items with it, item,title a line")
     saving.add_argument(
         "--overwrite",
         action="store_true",

@@ -52,6 +52,8 @@ class Cells(NamedTuple):
 
 def by_columns(rows: sp.csr_matrix) -> Cells:
     """Sort a batch's ratings by columns; the indices have been `checked`."""
+    if not rows.shape[0]:
+        raise DataError("a batch of the training data is empty")
     cells = rows.tocsc()
     ratings = cells.data.astype(np.float32, copy=False)
     size = num_threads()

@@ -11,7 +11,7 @@ from .reading import (
     read_table,
 )
 from .synthetic import SYNTHETIC, synthetic_ratings
-from .table import COLUMNS, Ratings
+from .table import COLUMNS, Ratings, check_ids, is_text
 from .titles import read_titles
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "NO_PYARROW",
     "SYNTHETIC",
     "Ratings",
+    "check_ids",
+    "is_text",
     "label",
     "load_dataset",
     "load_folds_ml100k",

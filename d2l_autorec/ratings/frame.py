@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
+from .columns import suggested
 from .reading import DUPLICATES, check_size, guess_columns, without_duplicates
 from .table import COLUMNS, Ratings
 
@@ -67,12 +68,14 @@ def _chosen(
     """Copy the columns that are to be read, by the names that `Ratings` has."""
     found = ", ".join(map(str, frame.columns))
     if columns is None:
+        fields = list(map(str, frame.columns))
         try:
-            positions, _ = guess_columns(name, list(map(str, frame.columns)), COLUMNS)
+            positions, _ = guess_columns(name, fields, COLUMNS)
         except DataError:
+            such = frame.columns[suggested(fields, COLUMNS[:3])].tolist()
             raise DataError(
                 f"{name}: cannot tell which columns are user, item and rating among "
-                f"{found!r}; name them (columns=['user', 'item', 'rating'])"
+                f"{found!r}; name them, such as columns={such}"
             ) from None
         chosen = frame.iloc[:, positions]
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import logging
 import lzma
 import math
 import os
@@ -22,22 +23,14 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
+from .columns import likely, suggested, typed, usual
 from .table import COLUMNS, Ratings, first_repeat, repeat_a_pair
+
+_log = logging.getLogger(__name__)
 
 DUPLICATES = ("error", "last", "mean")
 NO_PYARROW = "Parquet needs pyarrow (pip install pyarrow; with NumPy 1, 'pyarrow<15')"
 
-# Names that ratings files give the four columns, lower case, letters only.
-_HEADER_NAMES = {
-    "user_id": {"user", "userid", "uid", "u", "customer", "customerid", "reviewerid"},
-    "item_id": {
-        *("item", "itemid", "iid", "i", "movie", "movieid", "film", "filmid"),
-        *("book", "bookid", "product", "productid", "track", "trackid", "asin", "isbn"),
-    },
-    "rating": {"rating", "ratings", "score", "stars", "value", "r", "bookrating"},
-    "timestamp": {"timestamp", "time", "ts", "unixtime", "unixreviewtime", "ratedat"},
-    "title": {"title", "titles", "name", "itemname", "itemtitle", "movietitle"},
-}
 _NUMBERS = ("rating", "timestamp")
 # Tried in this order: a line of "1::2::3" holds no other mark.
 _SEPARATORS = ("::", "\t", ";", "|", ",")
@@ -284,10 +277,16 @@ class _Text:
         if columns is None:
             positions, header = guess_columns(label, fields, names)
         else:
+            columns = [str(column) for column in columns]
+            least = len([name for name in names if name != "timestamp"])
+            if not least <= len(columns) <= len(names):
+                raise DataError(
+                    f"{label}: {columns} are not columns of {_listed(names[:least])}"
+                )
             positions = [_position(label, column, fields) for column in columns]
             if len(set(positions)) < len(positions):
                 raise DataError(f"{label}: two of the columns {columns} are the same")
-            named = [column for column in columns if not column.isdecimal()]
+            named = [column for column in columns if not _is_position(column)]
             header = _is_header(fields, positions, names)
             if named and not _has_numbers(names):
                 header = True  # as they were found in it
@@ -377,9 +376,12 @@ class _Text:
                     f"{where}: rating {_shown(values['rating'])} is not a finite number"
                 )
             if "rating" in values and rating + rating_offset <= 0:
+                added = f" with {rating_offset:g} added" if rating_offset else ""
+                shift = "user_id" in values  # else the model's offset is
                 raise DataError(
-                    f"{where}: rating {_shown(values['rating'])} is not positive; 0 "
-                    "marks an unobserved cell, so shift the scale (--rating-offset)"
+                    f"{where}: rating {_shown(values['rating'])} is not positive{added}"
+                    "; 0 marks an unobserved cell"
+                    + (", so shift the scale (--rating-offset)" if shift else "")
                 )
             time = _number(values.get("timestamp", "0"))
             if time is None or not math.isfinite(time):
@@ -413,14 +415,12 @@ class _Text:
 
     def _check_header(self, fields: Sequence[str]) -> None:
         """Refuse what may be a rating: one with words for ids and a bad number."""
-        usual = all(
-            _letters(fields[position]) in _HEADER_NAMES[name]
-            for position, name in zip(self.positions, self.names)
-        )
+        found = usual(fields, self.names)
+        is_usual = all(p in found[name] for p, name in zip(self.positions, self.names))
         _, below = next(self._numbered_lines(), (0, ""))
         values = dict(enumerate(_fields(below, self.separator) or []))
         ids = [p for p, name in zip(self.positions, self.names) if "_id" in name]
-        if not usual and all(_number(values.get(p, "")) is None for p in ids):
+        if not is_usual and all(_number(values.get(p, "")) is None for p in ids):
             raise DataError(
                 f"{self.label}:1: {_shown(', '.join(fields))} may be a header or a "
                 "rating; name the columns as it does (--columns), or remove it"
@@ -496,13 +496,22 @@ def guess_columns(
 ) -> tuple[list[int], bool]:
     """Guess where the columns are, and whether the first line is a header."""
     needed = [name for name in names if name != "timestamp"]
-    hint = "name them (--columns user,item,rating)"
-    if names is not COLUMNS:
-        hint = "name them in the first line (or by --columns)"
-    found = {
-        name: [i for i, field in enumerate(fields) if _is_usual(field, name, names)]
-        for name in names
-    }
+    flag = "--title-columns" if "title" in names else "--columns"
+    hint = f"name them, such as {flag} {typed(fields, suggested(fields, needed))}"
+    if not _has_numbers(names):
+        hint += ", or by position where there is no header"
+    found = usual(fields, names)
+    is_header = any(found[name] for name in needed) and found.get("rating") != []
+    if is_header and not all(found[name] for name in needed):
+        found = likely(fields, found)
+        if all(found[name] for name in needed):
+            chosen = ", ".join(fields[found[name][0]] for name in needed)
+            _log.warning(
+                "%s: columns %s are taken for %s",
+                label,
+                _shown(chosen),
+                _listed(needed),
+            )
     if all(found[name] for name in needed):
         for name, among in found.items():
             if len(among) > 1:
@@ -523,19 +532,8 @@ def guess_columns(
     )
 
 
-def _letters(field: str) -> str:
-    return "".join(filter(str.isalpha, field.lower()))
-
-
 def _has_numbers(names: Sequence[str]) -> bool:
     return not set(names).isdisjoint(_NUMBERS)
-
-
-def _is_usual(field: str, name: str, names: Sequence[str]) -> bool:
-    """Tell whether a field is a usual name for a column."""
-    # Where there is no number to tell a header by, user1 is a user.
-    digits = not _has_numbers(names) and any(map(str.isdigit, field))
-    return _letters(field) in _HEADER_NAMES[name] and not digits
 
 
 def _is_header(
@@ -546,22 +544,25 @@ def _is_header(
     Where there is no rating, a header is what has usual names.
     """
     if not _has_numbers(names):
-        return all(_is_usual(fields[p], n, names) for p, n in zip(positions, names))
+        found = usual(fields, names)
+        return all(p in found[name] for p, name in zip(positions, names))
     return all(fields[p] and _number(fields[p]) is None for p in positions)
 
 
 def _position(label: str, column: str, fields: Sequence[str]) -> int:
-    if column.isdecimal():
-        # Python reads no number of thousands of digits.
-        number = int(column) if len(column) < 10 else 0
-        if 1 <= number <= len(fields):
-            return number - 1
+    if _is_position(column) and 1 <= int(column) <= len(fields):
+        return int(column) - 1
     among = f"among {_shown(', '.join(fields))}"
     if fields.count(column) > 1:
         raise DataError(f"{label}: several columns {_shown(column)} {among}")
     if column in fields:
         return fields.index(column)
     raise DataError(f"{label}: no column {_shown(column)} {among}")
+
+
+def _is_position(column: str) -> bool:
+    # Python reads no number of thousands of digits.
+    return bool(re.fullmatch("[0-9]{1,9}", column))
 
 
 def _fields(line: str, separator: str) -> list[str] | None:

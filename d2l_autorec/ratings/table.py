@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +16,7 @@ import scipy.sparse as sp
 from ..errors import DataError
 
 COLUMNS = ("user_id", "item_id", "rating", "timestamp")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which has no UTF-8
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,10 @@ class Ratings:
     name : str
         What to call the data in reports: ``'ml-100k'``, or a file's name.
     data : pandas.DataFrame
-        One row a rating: ``user_id`` and ``item_id`` (raw ids), ``rating`` (finite and
-        positive, because 0 marks an unobserved cell) and, where known, ``timestamp``.
-        Nothing is missing, and no pair of user and item occurs twice.
+        One row a rating: ``user_id`` and ``item_id`` (raw ids: texts, whole numbers in
+        64 bits, or finite numbers), ``rating`` (finite and positive, because 0 marks an
+        unobserved cell) and, where known, ``timestamp``. Nothing is missing, and no
+        pair of user and item occurs twice.
     titles : mapping, optional
         Raw item id to title, for the items that have one.
     rating_offset : float
@@ -56,6 +61,7 @@ class Ratings:
         for column in ("user_id", "item_id"):
             try:
                 codes, found = pd.factorize(self.data[column])
+                check_ids(f"{self.name}: column {column}", found)
                 # An array of Python's strings, whatever type pandas has for them.
                 ids = np.sort(np.asarray(found))
             except TypeError as error:
@@ -130,6 +136,22 @@ class Ratings:
             raise DataError(f"{self.name}: row {row}: {repeat}")
         return matrix
 
+    def check_varied(self, train_data: pd.DataFrame) -> None:
+        """Refuse rows to train on whose ratings are all equal.
+
+        Raises
+        ------
+        DataError
+            That names the rating.
+        """
+        rating = train_data["rating"].to_numpy(np.float32)
+        if rating.size and rating.min() == rating.max():
+            raise DataError(
+                f"{self.name}: all ratings are {rating[0] - self.rating_offset:g}, so "
+                "there is nothing to predict; purchases or views, which are implicit "
+                "feedback, cannot be learned from"
+            )
+
     def summary(self) -> str:
         """Describe size, sparsity and rating scale in one line."""
         rating = self.data["rating"]
@@ -167,6 +189,37 @@ def _check_columns(name: str, data: pd.DataFrame) -> None:
             f"{name}: row {row}: rating {value} is not a finite, positive float32; 0 "
             "marks an unobserved cell"
         )
+
+
+def is_text(value: Any) -> bool:
+    """Tell whether a value is a text that can be written as UTF-8."""
+    return isinstance(value, str) and not _SURROGATE.search(value)
+
+
+def check_ids(name: str, ids: Any) -> None:
+    """Check raw ids: different texts, whole numbers in 64 bits, or finite numbers.
+
+    Raises
+    ------
+    DataError
+        For the first that is none, or is another kind than the ones before.
+    """
+    # Of objects, as dates in an array would become whole numbers.
+    found = pd.Index(ids, dtype=object).tolist() if np.ndim(ids) == 1 else [ids]
+    kind: Any = type(found[0]) if found else str
+    for raw_id in found:
+        if type(raw_id) is not kind or not (
+            (kind is int and -(2**63) <= raw_id < 2**63)
+            or (kind is float and math.isfinite(raw_id))
+            or is_text(raw_id)
+        ):
+            raise DataError(
+                f"{name}: {reprlib.repr(raw_id)} of type {type(raw_id).__name__} is no "
+                "id here: all are texts, or all whole numbers in 64 bits (astype(str) "
+                "makes texts)"
+            )
+    if len(set(found)) < len(found):
+        raise DataError(f"{name}: an id occurs twice")
 
 
 def repeat_a_pair(user_index: Any, item_index: Any) -> bool:

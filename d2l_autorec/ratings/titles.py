@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ from .reading import read_table
 
 
 def read_titles(
-    path: str | Path, item_ids: Iterable[Any], encoding: str = "utf-8"
+    path: str | Path,
+    item_ids: Iterable[Any],
+    encoding: str = "utf-8",
+    columns: Sequence[str] | None = None,
 ) -> dict[Any, str]:
     """Read the titles of items.
 
@@ -25,6 +28,8 @@ def read_titles(
         written in the same way; what is not there may have a title, too.
     encoding : str
         As for `read_ratings`.
+    columns : sequence of str, optional
+        Of the item and its title: names, or positions from 1.
 
     Returns
     -------
@@ -37,7 +42,7 @@ def read_titles(
         For the first thing wrong with the file, if it titles an item twice, or if it
         titles none of them.
     """
-    table = read_table(path, ("item_id", "title"), encoding=encoding)
+    table = read_table(path, ("item_id", "title"), 0.0, columns, encoding)
     repeated = table["item_id"].duplicated()
     if repeated.any():
         item_id = table["item_id"][repeated].tolist()[0]
@@ -46,5 +51,8 @@ def read_titles(
     titles = {i: written[str(i)] for i in item_ids if str(i) in written}
     if not titles:
         example = table["item_id"].tolist()[0]
-        raise DataError(f"{path}: titles none of the items, but such as {example!r}")
+        raise DataError(
+            f"{path}: titles none of the items, but such as {example!r}; if other "
+            "columns hold item and title, name them (--title-columns)"
+        )
     return titles

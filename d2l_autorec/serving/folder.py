@@ -18,7 +18,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,16 @@ import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
 from ..curve import Epoch, best_epoch
+from ..data import check_ratings
 from ..errors import ModelError
 from ..fast import dense
 from ..loop import check_finite
+from ..ratings import check_ids
 from ..training import (
     Blend,
     Parts,
     Run,
     Training,
-    check_ids,
-    check_ratings,
     network,
     parameter_shapes,
 )
@@ -93,7 +93,7 @@ def make_folder(directory: str | Path, overwrite: bool = False) -> None:
 
 
 @contextmanager
-def lock(directory: str | Path) -> Iterator[None]:
+def lock(directory: str | Path) -> Iterator[int]:
     """Keep other trainings from saving to a model folder.
 
     The lock of a process that was killed is gone. At the end, files that the model does
@@ -103,6 +103,11 @@ def lock(directory: str | Path) -> Iterator[None]:
     ----------
     directory : path
         What is read from it to train on has to be read under the lock.
+
+    Yields
+    ------
+    int
+        A handle of the folder, which stays its own wherever the folder is moved to.
 
     Raises
     ------
@@ -122,9 +127,10 @@ def lock(directory: str | Path) -> Iterator[None]:
         except BlockingIOError:
             raise ModelError(f"{directory}: another training is saving to it") from None
         try:
-            yield
+            yield handle
         finally:
-            _remove_old(directory)
+            if _leads_to(directory, handle):
+                _remove_old(directory)
     finally:
         os.close(handle)
 
@@ -147,6 +153,8 @@ class Checkpoint:
     run : Run
     history : list of Epoch
         The epochs up to the last save.
+    locked : int or None
+        What `lock` gave, where the caller holds it.
 
     Raises
     ------
@@ -160,6 +168,7 @@ class Checkpoint:
         make_folder(directory, overwrite)
         self.directory, self.run = Path(directory), run
         self.history: list[Epoch] = []
+        self.locked: int | None = None
         self._digests: dict[str, str] = {}
         self._found = _files(self.directory)
 
@@ -194,6 +203,26 @@ class Checkpoint:
         checkpoint._optimizer_state()
         return checkpoint
 
+    def check_place(self) -> None:
+        """Check that the path still leads to the folder that is locked.
+
+        Raises
+        ------
+        ModelError
+            If it does not, with the place where the folder is now, if that is known.
+        """
+        if self.locked is None or _leads_to(self.directory, self.locked):
+            return
+        what = "was moved or removed during the training, with what is saved in it"
+        with suppress(OSError):
+            place = os.readlink(f"/proc/self/fd/{self.locked}")
+            if _leads_to(place, self.locked):
+                what = (
+                    f"was moved to {place} during the training; what is saved is there "
+                    f"(--resume {place})"
+                )
+        raise ModelError(f"{self.directory}: {what}")
+
     def network(self, devices: Sequence[mx.Context]) -> Any:
         """Make the network, with the parameters of the best epoch.
 
@@ -204,14 +233,16 @@ class Checkpoint:
 
         Returns
         -------
-        AutoRec, Average or mxnet.gluon.nn.Sequential
-            As `training.network` makes it.
+        AutoRec or mxnet.gluon.nn.Sequential
+            The latter holds the networks of a blend.
 
         Raises
         ------
         ModelError
-            If the parameters do not have the shapes that the recipe asks for.
+            If the parameters do not have the shapes that the recipe asks for; and as
+            `check_place` does.
         """
+        self.check_place()
         recipe, train_mat = self.run.recipe, self.run.parts.train_mat
         nets = [network(one, train_mat) for one in recipe.recipes]
         found = self._parameters("best")
@@ -275,9 +306,12 @@ class Checkpoint:
         ------
         ModelError
             If another training saves to this folder, or has done so since it was
-            opened.
+            opened; and as `save` does.
         """
-        with lock(self.directory):
+        with ExitStack() as stack:
+            if self.locked is None:
+                self.locked = stack.enter_context(lock(self.directory))
+                stack.callback(setattr, self, "locked", None)
             if self._found != _files(self.directory):
                 raise ModelError(f"{self.directory}: another training has saved to it")
             for epoch in epochs:
@@ -302,22 +336,30 @@ class Checkpoint:
         Raises
         ------
         TrainingDiverged
-            If a number of it is no longer finite.
+            If a number of it is no longer finite, or a parameter so large that
+            predictions would not be.
+        ModelError
+            If the folder was moved, or the best epoch's parameters were removed.
         OSError
             If the folder cannot be written, or the disk is full; the model that was
             there is left as it was.
         """
         for name, array in {**parameters, **state}.items():
-            check_finite(
-                f"largest of {name}", np.abs(array).max(initial=0), epoch.epoch
-            )
+            what, largest = f"largest of {name}", float(np.abs(array).max(initial=0))
+            if name in parameters:  # of which predictions are products
+                what, largest = f"square of the {what}", largest**2
+            finite = largest <= np.finfo(np.float32).max
+            check_finite(what, largest if finite else math.inf, epoch.epoch)
+        self.check_place()
         _remove_old(self.directory)
         self.history.append(epoch)
         try:
             digests = dict(self._digests)
-            if "ids" not in digests:
-                ids, ratings = _ids(self.run), _rating_arrays(self.run)
+            if not self._has("ids"):
+                ids = _ids(self.run)
                 digests["ids"] = self._put("ids", lambda f: _write_json(f, ids))
+            if not self._has("ratings"):
+                ratings = _rating_arrays(self.run)
                 digests["ratings"] = self._put(
                     "ratings", lambda f: _write_arrays(f, ratings)
                 )
@@ -329,6 +371,8 @@ class Checkpoint:
             )
             if best_epoch(self.history) is epoch:
                 digests["best"] = digests["last"]
+            elif not self._has("best"):
+                raise ModelError(f"{self._path('best')}: was removed")
             text = manifest_text(self.run, self.history, digests)
             self._put(None, lambda f: _write_text(f, text))
         except BaseException:
@@ -339,8 +383,13 @@ class Checkpoint:
     def _path(self, kind: str) -> Path:
         return self.directory / KINDS[kind].format(self._digests[kind][:16])
 
+    def _has(self, kind: str) -> bool:
+        """Tell whether a file of an earlier save is there."""
+        return kind in self._digests and self._path(kind).exists()
+
     def _put(self, kind: str | None, write: Callable[[Path], None]) -> str:
         """Write a file and name it by its content, or as the manifest."""
+        self.check_place()
         unfinished = self.directory / _UNFINISHED
         try:
             # Something else may bear its name: what a link leads to is not ours.
@@ -395,6 +444,14 @@ def _sha256(file: Path) -> str:
         while block := opened.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _leads_to(path: str | Path, handle: int) -> bool:
+    """Tell whether a path leads to the folder that a handle is of."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except OSError:
+        return False
 
 
 def _remove_old(directory: Path) -> None:
@@ -501,7 +558,8 @@ def _matrices(
         if any(p.ndim != 1 or p.dtype.kind != k for p, k in zip(parts, "fii")):
             raise ValueError(f"{name}: its arrays are not of a matrix in format csr")
         matrices[name] = sp.csr_matrix(tuple(parts), shape, copy=True)
-        check_ratings(name, matrices[name], shape)
+        if check_ratings(name, matrices[name], shape) is not matrices[name]:
+            raise ValueError(f"{name}: its ratings are not sorted float32 above 0")
     return matrices
 
 

@@ -75,13 +75,13 @@ def best_items(
 
 def item_counts(run: Run) -> np.ndarray:
     """Count the training ratings of each item: shape (num_items,)."""
-    counts: np.ndarray = np.diff(run.train_mat.indptr)
+    counts: np.ndarray = np.diff(run.parts.train_mat.indptr)
     return counts
 
 
 def rated_by_users(run: Run) -> sp.csc_matrix:
     """Add up the parts, so that a column is what a user has rated in any of them."""
-    parts = [part for part in run.parts if part is not None]
+    parts = run.parts.matrices
     rated: sp.csc_matrix = sum(parts[1:], parts[0]).tocsc()
     return rated
 
@@ -120,13 +120,13 @@ def recommend_all(
     """
     run = model.run
     if user_ids is None:
-        trained = np.unique(run.train_mat.indices)
+        trained = np.unique(run.parts.train_mat.indices)
         user_ids = (
-            run.user_ids if unknown != "error" else run.user_ids[trained]
+            run.parts.user_ids if unknown != "error" else run.parts.user_ids[trained]
         ).tolist()
-    counts, rated, index = item_counts(run), rated_by_users(run), pd.Index(run.user_ids)
+    counts, rated, index = item_counts(run), rated_by_users(run), pd.Index(run.parts.user_ids)
     all_ids = pd.Index(user_ids)
-    size = max(1, _CELLS // len(run.item_ids))
+    size = max(1, _CELLS // len(run.parts.item_ids))
     for start in range(0, len(all_ids), size):
         ids = all_ids[start : start + size]
         scores = model.scores(ids, unknown)  # (num_users, num_items)
@@ -144,7 +144,7 @@ def _table(
     model: Scorer, user_ids: pd.Index, best: Sequence[np.ndarray], unknown: str
 ) -> pd.DataFrame:
     lengths = [len(items) for items in best]
-    items = model.run.item_ids[np.concatenate(best)]
+    items = model.run.parts.item_ids[np.concatenate(best)]
     table = pd.DataFrame(
         {
             "user_id": user_ids.repeat(lengths),
@@ -153,6 +153,6 @@ def _table(
         }
     )
     table["rating"] = model.predict(table, unknown)
-    if titles := model.run.titles:
+    if titles := model.run.parts.titles:
         table["title"] = pd.Series(map(titles.get, items.tolist()), dtype=object)
     return table

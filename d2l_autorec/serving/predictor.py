@@ -18,8 +18,11 @@ from ..loop import try_all_gpus
 from ..training import Run
 from .folder import Checkpoint
 from .lists import best_items, item_counts, rated_by_users
+from .manifest import read_manifest
 from .reconstruction import rate_cells, reconstruction
 
+# Of a training with short epochs, files may be replaced while they are read.
+_ATTEMPTS = 20
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Listed = TypeVar("_Listed", "Recommendation", "Similar")
 
@@ -66,7 +69,7 @@ def load_model(directory: str | Path) -> Predictor:
     Parameters
     ----------
     directory : path
-        That a training saved to.
+        That a training saved to, or is saving to.
 
     Returns
     -------
@@ -80,6 +83,19 @@ def load_model(directory: str | Path) -> Predictor:
         If there is no model, a file of it is damaged or missing, or it has another
         version's format.
     """
+    for _ in range(_ATTEMPTS - 1):
+        files = read_manifest(Path(directory))["files"]
+        try:
+            return _load(directory)
+        except ModelError as error:
+            missing = isinstance(error.__cause__, FileNotFoundError)
+            if not missing or read_manifest(Path(directory))["files"] == files:
+                raise
+    return _load(directory)
+
+
+def _load(directory: str | Path) -> Predictor:
+    """Load a model as its manifest has it."""
     checkpoint = Checkpoint.open(directory)
     return Predictor(checkpoint.network(try_all_gpus()[:1]), checkpoint.run)
 
@@ -103,7 +119,7 @@ class Predictor:
 
     Parameters
     ----------
-    net : AutoRec, Average or mxnet.gluon.nn.Sequential
+    net : AutoRec or mxnet.gluon.nn.Sequential
         Trained, on one device; of a blend, all of its networks.
     run : Run
         What it was trained on.
@@ -115,7 +131,7 @@ class Predictor:
 
     def __init__(self, net: gluon.Block, run: Run) -> None:
         self.net, self.run = net, run
-        self._model = reconstruction(net, run.recipe, run.train_mat)
+        self._model = reconstruction(net, run.recipe, run.parts.train_mat)
 
     @_finitely
     def recommend(
@@ -188,7 +204,7 @@ class Predictor:
         users = self._known(user_ids, "user", unknown)
         found = self._model.score(self._model.of_users(users))
         found[users < 0] = self._item_means
-        return found - np.float32(self.run.rating_offset)
+        return found - np.float32(self.run.parts.rating_offset)
 
     @_finitely
     def similar(self, item_id: Any, n: int = 10, min_ratings: int = 1) -> list[Similar]:
@@ -276,14 +292,14 @@ class Predictor:
         item_ids = [item_id for item_id, _ in pairs]
         rated = self._known(item_ids, "item", "error")
         given = np.array([rating for _, rating in pairs], float)
-        given += self.run.rating_offset
+        given += self.run.parts.rating_offset
         with np.errstate(over="ignore"):
             single = given.astype(np.float32)
         for place, (item_id, rating) in enumerate(pairs):
             if not 0 < single[place] < np.inf:
                 raise DataError(
                     f"rating {rating} of item {item_id!r} is not a finite, positive "
-                    f"float32, with the {self.run.rating_offset:g} of the training "
+                    f"float32, with the {self.run.parts.rating_offset:g} of the training "
                     "added"
                 )
             if rated[place] in rated[:place]:
@@ -316,15 +332,15 @@ class Predictor:
             pairs = pd.DataFrame(list(pairs), columns=["user_id", "item_id"])
         users = self._known(pairs["user_id"], "user", unknown)
         items = self._known(pairs["item_id"], "item", unknown)
-        mean = self.run.train_mat.data.mean()
-        predictions = np.where(items < 0, mean, self._item_means[items])
+        mean = self.run.parts.train_mat.data.mean()
+        predictions: np.ndarray = np.where(items < 0, mean, self._item_means[items])
         known = (users >= 0) & (items >= 0)
         predictions[known] = rate_cells(self._model, users[known], items[known])
-        return predictions - self.run.rating_offset
+        return predictions - self.run.parts.rating_offset
 
     @cached_property
     def _user_counts(self) -> np.ndarray:
-        return np.bincount(self.run.train_mat.indices, minlength=len(self.run.user_ids))
+        return np.bincount(self.run.parts.train_mat.indices, minlength=len(self.run.parts.user_ids))
 
     @cached_property
     def _item_counts(self) -> np.ndarray:
@@ -332,7 +348,7 @@ class Predictor:
 
     @cached_property
     def _item_means(self) -> np.ndarray:
-        sums = self.run.train_mat.sum(axis=1, dtype=np.float64).A1
+        sums = self.run.parts.train_mat.sum(axis=1, dtype=np.float64).A1
         means: np.ndarray = sums / np.maximum(self._item_counts, 1)
         return means
 
@@ -350,6 +366,12 @@ class Predictor:
         if unknown == "error" and not trained.all():
             raw_id = list(ids)[int(np.argmin(trained))]
             if found[np.argmin(trained)] < 0:
+                same = [i for i in index.tolist() if str(i) == str(raw_id)]
+                if same:
+                    raise DataError(
+                        f"unknown {noun} {raw_id!r}; the model's {noun}s are of type "
+                        f"{type(same[0]).__name__}: {same[0]!r}"
+                    )
                 raise DataError(
                     f"unknown {noun} {raw_id!r}; the model knows {len(index):,} "
                     f"{noun}s, such as {index[0]!r}"
@@ -360,8 +382,8 @@ class Predictor:
     @cached_property
     def _index(self) -> dict[str, pd.Index]:
         indices = {
-            "user": pd.Index(self.run.user_ids),
-            "item": pd.Index(self.run.item_ids),
+            "user": pd.Index(self.run.parts.user_ids),
+            "item": pd.Index(self.run.parts.item_ids),
         }
         for index in indices.values():
             # This makes pandas build its tables now: at the first look-up, several
@@ -385,12 +407,12 @@ class Predictor:
         self, items: np.ndarray, found: np.ndarray
     ) -> list[Recommendation]:
         """Name items with ratings that are shifted as those of the training."""
-        return self._listed(Recommendation, items, found - self.run.rating_offset)
+        return self._listed(Recommendation, items, found - self.run.parts.rating_offset)
 
     def _listed(self, kind: type[_Listed], items: Any, values: Any) -> list[_Listed]:
         """Name items by their raw ids and titles, each with its value between them."""
-        ids = self.run.item_ids[items].tolist()
+        ids = self.run.parts.item_ids[items].tolist()
         return [
-            kind(item_id, value, self.run.titles.get(item_id))
+            kind(item_id, value, self.run.parts.titles.get(item_id))
             for item_id, value in zip(ids, values.tolist())
         ]

@@ -50,7 +50,6 @@ class BiasedMF(Estimator):
     num_epochs: int = 40
 
     title = "BiasedMF"
-    cold = "the mean and the other's bias"
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         all_users = np.ones((1, self.ratings.num_users))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,13 +12,15 @@ import pandas as pd
 
 from ..data import split_data_ml100k
 from ..errors import DataError
-from ..evaluators import mae, rmse
+from ..evaluators import accuracy
 from ..loop import seed_everything
 from ..mf import mf_evaluator, mf_pooled_evaluator
 from ..ratings import Ratings, load_folds_ml100k
 from .estimators import BookMF, Estimator
 from .ranking import ranking
 from .tables import markdown_table, spread
+
+_COLUMNS = {"users": "user_id", "items": "item_id"}
 
 
 class Split(NamedTuple):
@@ -42,16 +44,20 @@ class Split(NamedTuple):
     def cold(self) -> dict[str, list[Any]]:
         """List the test part's users and items that have no training rating."""
         return {
-            noun: sorted(set(self.test_data[column]) - set(self.train_data[column]))
-            for noun, column in (("users", "user_id"), ("items", "item_id"))
+            noun: sorted(set(self.test_data[_COLUMNS[noun]][rows]))
+            for noun, rows in self.cold_rows().items()
+        }
+
+    def cold_rows(self) -> dict[str, np.ndarray]:
+        """Mark the test ratings, of shape (num_ratings,), of such users and items."""
+        return {
+            noun: ~self.test_data[column].isin(self.train_data[column]).to_numpy()
+            for noun, column in _COLUMNS.items()
         }
 
     def num_cold_ratings(self) -> int:
         """Count the test ratings of such users and items."""
-        cold = self.cold()
-        affected = self.test_data["user_id"].isin(cold["users"])
-        affected |= self.test_data["item_id"].isin(cold["items"])
-        return int(affected.sum())
+        return int(np.logical_or(*self.cold_rows().values()).sum())
 
 
 class Score(NamedTuple):
@@ -72,6 +78,9 @@ class Score(NamedTuple):
         As from `ranking`, if that was asked for.
     chosen : str
         Settings that a validation part has chosen.
+    cold : dict of str to list of float, optional
+        The lowest and the highest prediction for ``'users'``, and for ``'items'``, that
+        have no training rating, where the test part has some; in the unit of the file.
     """
 
     rmse: float
@@ -81,6 +90,7 @@ class Score(NamedTuple):
     num_parameters: int
     ranking: dict[str, float] | None = None
     chosen: str = ""
+    cold: Mapping[str, list[float]] = {}
 
 
 def make_splits(
@@ -162,31 +172,41 @@ def score(
     Returns
     -------
     Score
+
+    Raises
+    ------
+    TrainingDiverged
+        If the model does not predict finite numbers.
     """
     pairs, held_out = run.test_data[["user_id", "item_id"]], run.test_data["rating"]
     curve = []
     start, scoring = time.perf_counter(), 0.0
-    for epoch in model.fit(run.train_data, run.seed):
-        paused = time.perf_counter()
-        tick(epoch)
-        if epoch:
-            curve.append(rmse(model.predict(pairs), held_out))
-        scoring += time.perf_counter() - paused
-    seconds = time.perf_counter() - start - scoring
-    predictions = model.predict(pairs)
+    with np.errstate(all="ignore"):  # what is not finite in the end is refused
+        for epoch in model.fit(run.train_data, run.seed):
+            paused = time.perf_counter()
+            tick(epoch)
+            if epoch:
+                curve.append(accuracy(model.predict(pairs), held_out).rmse)
+            scoring += time.perf_counter() - paused
+        seconds = time.perf_counter() - start - scoring
+        predictions = model.predict(pairs)
+        rmse, mae = accuracy(predictions, held_out)
     found = None
     if ranked:
         found = ranking(
             predictions, run.test_data, run.train_data["rating"].mean(), run.seed
         )
+    shifted = predictions - model.ratings.rating_offset
+    cold = {noun: shifted[rows] for noun, rows in run.cold_rows().items()}
     return Score(
-        rmse(predictions, held_out),
-        mae(predictions, held_out),
+        rmse,
+        mae,
         curve,
         seconds,
         model.num_parameters,
         found,
         model.chosen,
+        {n: [float(p.min()), float(p.max())] for n, p in cold.items() if p.size},
     )
 
 

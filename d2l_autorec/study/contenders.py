@@ -9,12 +9,12 @@ its combinations with other settings of that kind, a validation part chooses
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..training import POSITIVE_INT, PRESETS, SETTINGS
+from ..training import POSITIVE_INT, PRESETS, SETTINGS, Setting
 
 if TYPE_CHECKING:
     from .._mxnet import mx
@@ -39,11 +39,16 @@ ALIASES = {"autorec": "book", "autorec-best": "best"}
 TUNED = {"biased-mf": {"num_factors": "20/100", "wd": "0.7/1/1.5"}}
 
 
+_MEMBERS = Setting("", POSITIVE_INT)  # networks of each kind, to be averaged
+
+
 class Contender(NamedTuple):
     """A model with its settings.
 
     Attributes
     ----------
+    name : str
+        In this module's notation; other names of the same model have the same.
     given : str
         The settings that were given, in words.
     candidates : dict of str to callable
@@ -51,6 +56,7 @@ class Contender(NamedTuple):
         ratings and devices.
     """
 
+    name: str
     given: str
     candidates: Mapping[str, Callable[[Ratings, list[mx.Context]], Estimator]]
 
@@ -83,7 +89,8 @@ class Contender(NamedTuple):
         for values in product(*(value.split("/") for value in grid.values())):
             settings = dict(zip(grid, values))
             candidates[_in_words(settings)] = _maker(name, settings)
-        return cls(_in_words(given), candidates)
+        named = ":".join([name, *(f"{key}={value}" for key, value in given.items())])
+        return cls(named, _in_words(given), candidates)
 
     def make(self, ratings: Ratings, devices: list[mx.Context]) -> Estimator:
         """Make the estimator, of several candidates one that chooses.
@@ -117,41 +124,34 @@ def _maker(name: str, settings: Mapping[str, str]) -> Callable[..., Estimator]:
     # The first two are ratings and devices.
     defaults = {field.name: field.default for field in fields(cls)[2:]}
     if "recipe" not in defaults:
-        return partial(cls, **_read(name, settings, defaults))
-    preset = name if name in PRESETS else "book"
-    given = _read(name, settings, dict.fromkeys(SETTINGS, ""))
-    recipe = PRESETS[preset].changed(**given)
-    return partial(cls, recipe=recipe, name=preset)
+        accepted = {n: _setting(n, default) for n, default in defaults.items()}
+        return partial(cls, **_read(name, settings, accepted))
+    recipe: Any = PRESETS.get(name, defaults["recipe"])
+    given = _read(name, settings, {**SETTINGS, "members": _MEMBERS})
+    members = given.pop("members", 1)
+    recipe = recipe.changed(**given).averaged(members)
+    return partial(cls, recipe=recipe, name=name)
+
+
+def _setting(name: str, default: Any) -> Setting:
+    """Describe a class's setting: one value of the kind of its default."""
+    numbers = POSITIVE_INT if isinstance(default, int) else SETTINGS["lr"].numbers
+    like = SETTINGS.get(name, Setting("", numbers))
+    words = like.words if isinstance(default, str) else {}
+    return replace(like, words=words, several=False)
 
 
 def _read(
-    model: str, settings: Mapping[str, str], defaults: Mapping[str, Any]
+    model: str, settings: Mapping[str, str], accepted: Mapping[str, Setting]
 ) -> dict[str, Any]:
-    """Read settings, each of the kind of its default."""
+    """Read settings, each as its description says."""
     found = {}
     for name, text in settings.items():
-        if name not in defaults:
-            known = f"; it has {', '.join(defaults)}" if defaults else ""
+        if name not in accepted:
+            known = f"; it has {', '.join(accepted)}" if accepted else ""
             raise ValueError(f"{model} has no setting {name!r}{known}")
         try:
-            found[name] = _value(name, text, defaults[name])
+            found[name] = accepted[name].parse(text)
         except ValueError as error:
             raise ValueError(f"{model}:{name}={error}") from None
     return found
-
-
-def _value(name: str, text: str, default: Any) -> Any:
-    """Read a setting's value: by its description, or as the number that it is."""
-    if name not in SETTINGS:
-        numbers = POSITIVE_INT if isinstance(default, int) else SETTINGS["wd"].numbers
-        assert numbers
-        return numbers.parse(text)
-    setting = SETTINGS[name]
-    named = {str(one).lower(): one for one in (*setting.choices, *setting.also)}
-    if text.lower() in named:
-        return named[text.lower()]
-    if not setting.numbers:
-        raise ValueError(f"{text!r} is not {setting}")
-    if setting.several and "x" in text:
-        return tuple(map(setting.parse, text.split("x")))
-    return setting.parse(text)

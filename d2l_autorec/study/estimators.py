@@ -14,13 +14,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from .._mxnet import gluon, mx
-from ..curve import Epoch
 from ..data import rating_batches
 from ..loop import Step, seed_everything, train_epochs
 from ..mf import MF
@@ -28,11 +27,10 @@ from ..ratings import Ratings
 from ..training import (
     PRESETS,
     VALID_RATIO,
+    EarlyStopping,
     Parts,
-    SeededBatches,
+    Training,
     hold_out,
-    make_training,
-    stop_early,
 )
 from ..training import Biases as FittedBiases
 
@@ -60,11 +58,6 @@ class Estimator(ABC):
     @abstractmethod
     def title(self) -> str:
         """What tables and pictures call it."""
-
-    @property
-    @abstractmethod
-    def cold(self) -> str:
-        """What it predicts where a user or an item has no training rating."""
 
     @property
     def clips(self) -> bool:
@@ -126,7 +119,6 @@ class GlobalMean(Estimator):
     """The mean of the training ratings, for every pair."""
 
     title = "global mean"
-    cold = "the mean"
     num_parameters = 1
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
@@ -141,7 +133,6 @@ class Biases(Estimator):
     """The mean and a bias of each user and item: see `training.Biases`."""
 
     title = "biases"
-    cold = "the mean and the other's bias"
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         self.found = FittedBiases(self.ratings.matrix(train_data))
@@ -170,7 +161,6 @@ class BookMF(Estimator):
     wd: float = 1e-5
 
     title = "MF (book)"
-    cold = "the other's bias alone, below the scale (weights without data decay to 0)"
     num_factors, lr, num_epochs, batch_size = 30, 0.002, 20, 512
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
@@ -186,7 +176,7 @@ class BookMF(Estimator):
             {"learning_rate": self.lr, "wd": self.wd},
         )
         step = Step(self.net, loss, trainer, self.devices)
-        batches = SeededBatches(self.batches(train_data, shuffle=True), seed)
+        batches = self.batches(train_data, shuffle=True)
         for epoch in train_epochs(batches, step, self.num_epochs, lambda: None):
             yield epoch.epoch
 
@@ -229,34 +219,22 @@ class BookAutoRec(Estimator):
         return f"AutoRec ({self.name})"
 
     @property
-    def cold(self) -> str:  # noqa: D102
-        if self.recipe.cold == "mean":
-            return "the mean"
-        if self.recipe.cold == "biases":
-            return Biases.cold
-        if self.recipe.cold is not None:
-            return f"{self.recipe.cold:g}"
-        row, column = "item", "user"
-        if self.recipe.kind == "user":
-            row, column = column, row
-        return (
-            f"0 for {_a(column)} (weights without data decay to 0); an empty row's for "
-            f"{_a(row)}"
-        )
-
-    @property
     def clips(self) -> bool:  # noqa: D102
-        return bool(self.recipe.clip)
+        return all(recipe.clip for recipe in self.recipe.recipes)
 
     @property
     def num_ticks(self) -> int:  # noqa: D102
         return int(self.recipe.pretrain_epochs + self.recipe.num_epochs)
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+        return self._train(self.recipe, train_data, seed)
+
+    def _train(self, recipe: Any, train_data: pd.DataFrame, seed: int) -> Iterator[int]:
+        """Train by a recipe, which may be a chosen one; yield as `fit`."""
         seed_everything(seed)
         self.train_mat = self.ratings.matrix(train_data)
         parts = Parts(self.train_mat)
-        self.training = make_training(self.recipe, parts, self.devices, seed)
+        self.training = Training(recipe, parts, self.devices, seed)
         self.net = self.training.net
         for _ in self.training.pretraining:
             yield 0
@@ -277,43 +255,39 @@ class ChosenAutoRec(BookAutoRec):
     Then the model is trained again on all of them.
     """
 
+    patience: ClassVar[int | None] = None
+
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         fit_data, valid_data = hold_out(train_data, VALID_RATIO, seed)
         fit_mat, valid_mat = map(self.ratings.matrix, (fit_data, valid_data))
         seed_everything(seed)
-        training = make_training(
-            self.recipe, Parts(fit_mat, valid_mat=valid_mat), self.devices, seed
-        )
+        parts = Parts(fit_mat, valid_mat=valid_mat)
+        training = Training(self.recipe, parts, self.devices, seed)
         for _ in training.pretraining:
             yield 0
         history = []
-        for epoch in self.watched(training.epochs()):
+        stopping = EarlyStopping(self.patience) if self.patience else None
+        for epoch in training.epochs():
             history.append(epoch)
             yield 0
-        _, self.recipe = training.choose(history)
-        yield from super().fit(train_data, seed)
-
-    def watched(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
-        """Pass the epochs on that are chosen from."""
-        return epochs
+            if stopping and stopping.ends(epoch):
+                break
+        _, recipe = training.choose(history)
+        yield from self._train(recipe, train_data, seed)
 
     @property
     def num_ticks(self) -> int:  # noqa: D102
         return 2 * super().num_ticks
 
 
+@dataclass(eq=False)
 class EarlyStoppedAutoRec(ChosenAutoRec):
-    """AutoRec, by default in the book's settings, for as many epochs as are best."""
+    """AutoRec, for as many epochs as are best; by default the book's, at most 100."""
+
+    recipe: Any = PRESETS["book"].changed(num_epochs=100)
 
     title = "AutoRec, stopped early"
-    max_epochs, patience = 100, 10
-
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        self.recipe = self.recipe.changed(num_epochs=self.max_epochs)
-        return super().fit(train_data, seed)
-
-    def watched(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:  # noqa: D102
-        return stop_early(epochs, self.patience)
+    patience = 10
 
 
 @dataclass(eq=False)
@@ -322,16 +296,6 @@ class BlendAutoRec(ChosenAutoRec):
 
     recipe: Any = PRESETS["best"]
     name: str = "best"
-
-    cold = Biases.cold
-
-    @property
-    def clips(self) -> bool:  # noqa: D102
-        return all(recipe.clip for recipe in self.recipe.recipes)
-
-
-def _a(noun: str) -> str:
-    return f"{'an' if noun == 'item' else 'a'} {noun}"
 
 
 def half_cosine(lr: float, epoch: int, num_epochs: int) -> float:

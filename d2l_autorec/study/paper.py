@@ -108,7 +108,7 @@ class Experiment:
             hidden = one.num_hidden
             widest = hidden if isinstance(hidden, int) else hidden[0]
             num_epochs = one.num_epochs + one.pretrain_epochs
-            cost += one.members * num_epochs * (widest + 100) / 30_000
+            cost += num_epochs * (widest + 100) / 30_000
         return cost * (2 if isinstance(self.recipe, Blend) else 1)
 
     def model(self, ratings: Ratings, wd: float | None) -> Estimator:
@@ -399,7 +399,7 @@ def protocol_rmse(
     float
         Pooled over `held_out`.
     """
-    from ..evaluators import rmse
+    from ..evaluators import accuracy
 
     rating = train_data["rating"]
     predictions = model.predict(held_out[["user_id", "item_id"]])
@@ -407,7 +407,7 @@ def protocol_rmse(
     for column in ("user_id", "item_id"):
         unknown = ~held_out[column].isin(train_data[column])
         predictions[unknown] = rating.mean() if cold == "mean" else cold
-    return rmse(predictions, held_out["rating"])
+    return accuracy(predictions, held_out["rating"]).rmse
 
 
 class Row(NamedTuple):

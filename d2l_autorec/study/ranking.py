@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ..errors import DataError
+
 CUTOFF = 10
 
 
@@ -38,7 +40,12 @@ def ranking(
     -------
     dict of str to float
         ``'NDCG@10'``, ``'recall@10'`` and ``'precision@10'``, each from 0 to 1, as a
-        mean over the users with at least one relevant item; NaN without any.
+        mean over the users with at least one relevant item.
+
+    Raises
+    ------
+    DataError
+        If no item is relevant.
 
     Notes
     -----
@@ -70,6 +77,11 @@ def ranking(
         size=("hit", "size"),
     )
     users = users[users["relevant"] > 0]
+    if users.empty:
+        raise DataError(
+            "all held-out ratings are below the mean of the training ratings: no item "
+            "is relevant, and there is nothing to rank"
+        )
     ideal = np.cumsum(1 / np.log2(np.arange(1, CUTOFF + 1) + 1))
     best = ideal[users["relevant"].clip(upper=CUTOFF) - 1]
     return {

@@ -61,8 +61,6 @@ class RBM(Estimator):
     lr: float = 0.02
     wd: float = 0.02
 
-    cold = "from what is known of the other: near its mean"
-
     @property
     def title(self) -> str:
         """I-RBM or U-RBM."""

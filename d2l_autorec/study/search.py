@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TrainingDiverged
-from ..evaluators import rmse
+from ..evaluators import accuracy
 from ..training import hold_out
 from .estimators import Estimator
 
@@ -53,7 +53,7 @@ class GridSearch(Estimator):
             try:
                 for _ in candidate.fit(fit_data, seed):
                     yield 0
-                error = rmse(candidate.predict(pairs), valid_data["rating"])
+                error = accuracy(candidate.predict(pairs), valid_data["rating"]).rmse
             except TrainingDiverged:
                 error = math.inf
             self.errors[name] = error
@@ -67,10 +67,6 @@ class GridSearch(Estimator):
     def title(self) -> str:
         """That of the candidates."""
         return self._best.title
-
-    @property
-    def cold(self) -> str:  # noqa: D102
-        return self._best.cold
 
     @property
     def num_parameters(self) -> int:  # noqa: D102

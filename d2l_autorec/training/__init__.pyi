@@ -17,8 +17,6 @@ from .pretraining import pretrain as pretrain
 from .run import Parts as Parts
 from .run import Run as Run
 from .run import Baseline as Baseline
-from .run import check_ids as check_ids
-from .run import check_ratings as check_ratings
 from .settings import ACTIVATIONS as ACTIVATIONS
 from .settings import FINITE as FINITE
 from .settings import NON_NEGATIVE_INT as NON_NEGATIVE_INT

@@ -1,6 +1,5 @@
 """What a training starts from: ratings cut into parts, a recipe and a seed."""
 
-import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,14 +10,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..curve import Epoch
-from ..data import checked
-from ..errors import DataError
+from ..data import check_ratings
 from ..evaluators import Accuracy
-from ..ratings import Ratings
+from ..ratings import Ratings, check_ids, is_text
 from .biases import baselines, range_of
 from .settings import FINITE, NON_NEGATIVE_INT, POSITIVE_INT, Blend, Recipe
-
-_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which has no UTF-8
 
 
 class Baseline(NamedTuple):
@@ -77,7 +73,7 @@ class Parts:
     def __post_init__(self) -> None:
         """Check each field: they may come from a file that somebody forged."""
         for name, fits, wanted in (
-            ("name", _is_text(self.name), "a text"),
+            ("name", is_text(self.name), "a text"),
             ("titles", _are_titles(self.titles), "a text for an item"),
             ("rating_offset", FINITE.allow(self.rating_offset), FINITE.wanted),
             ("split", _is_report(self.split), "words and numbers by name"),
@@ -92,7 +88,7 @@ class Parts:
         for name in ("train_mat", "test_mat", "valid_mat"):
             matrix = getattr(self, name)
             if matrix is not None or name == "train_mat":
-                check_ratings(name, matrix, shape)
+                object.__setattr__(self, name, check_ratings(name, matrix, shape))
 
     @classmethod
     def of(
@@ -130,6 +126,12 @@ class Parts:
             rating_offset=ratings.rating_offset,
             split=split or {},
         )
+
+    @property
+    def matrices(self) -> list[sp.csr_matrix]:
+        """Those parts that there are."""
+        found = self.train_mat, self.test_mat, self.valid_mat
+        return [matrix for matrix in found if matrix is not None]
 
     @property
     def rating_range(self) -> tuple[float, float]:
@@ -220,83 +222,13 @@ def _check(owner: Any, name: str, fits: bool, wanted: str) -> None:
         raise ValueError(f"{name}={value} is not {wanted}")
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not _SURROGATE.search(value)
-
-
 def _are_titles(titles: Any) -> bool:
     return isinstance(titles, Mapping) and all(map(_is_text, titles.values()))
 
 
 def _is_report(split: Any) -> bool:
     return isinstance(split, Mapping) and all(
-        _is_text(name)
-        and (value in (None, True, False) or _is_text(value) or FINITE.allow(value))
+        is_text(name)
+        and (value in (None, True, False) or is_text(value) or FINITE.allow(value))
         for name, value in split.items()
     )
-
-
-def check_ids(name: str, ids: np.ndarray) -> None:
-    """Check raw ids.
-
-    Parameters
-    ----------
-    name : str
-        What to call them.
-    ids : numpy.ndarray
-        Texts, or whole numbers in 64 bits; or, from Python, finite numbers.
-
-    Raises
-    ------
-    DataError
-        If they are not, or one occurs twice.
-    """
-    found = ids.tolist() if np.ndim(ids) == 1 else []
-    kinds = {type(raw_id) for raw_id in found}
-    if kinds == {int}:
-        fits = min(found) >= -(2**63) and max(found) < 2**63
-    elif kinds == {float}:
-        fits = all(map(FINITE.allow, found))
-    else:
-        fits = kinds == {str} and _is_text("".join(found))
-    if not fits:
-        raise DataError(f"{name}: is no list of texts, or of whole numbers in 64 bits")
-    if len(set(found)) < len(found):
-        raise DataError(f"{name}: an id occurs twice")
-
-
-def check_ratings(name: str, matrix: Any, shape: tuple[int, int]) -> None:
-    """Check an interaction matrix.
-
-    Parameters
-    ----------
-    name : str
-        What to call it.
-    matrix : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Finite, positive ratings in float32, each cell once, in order.
-    shape : tuple of int
-        What its shape should be.
-
-    Raises
-    ------
-    DataError
-        If it is not so.
-    """
-    try:
-        checked(matrix)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from None
-    if matrix.format != "csr" or matrix.shape != shape:
-        raise DataError(
-            f"{name}: is of shape {matrix.shape} in format {matrix.format}, and not of "
-            f"items x users, {shape}, in format csr"
-        )
-    if matrix.dtype != np.float32 or not matrix.nnz:
-        raise DataError(f"{name}: holds no ratings in float32")
-    tiny = np.finfo(np.float32).tiny  # below it, MXNet does not read a number
-    if not (np.isfinite(matrix.data) & (matrix.data >= tiny)).all():
-        raise DataError(f"{name}: a rating is not a finite, positive number")
-    if not sp.csr_matrix(
-        (matrix.data, matrix.indices, matrix.indptr), matrix.shape
-    ).has_canonical_format:  # of a copy, as the matrix may say so without being so
-        raise DataError(f"{name}: its indices are not sorted, or one occurs twice")

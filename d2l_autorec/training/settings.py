@@ -65,7 +65,8 @@ class Numbers:
             If the text is none.
         """
         try:
-            number = self.kind(text)
+            # Python takes 1_0, and digits of all the world.
+            number = self.kind(text if text.isascii() and "_" not in text else "")
         except ValueError:
             number = float("nan")
         if not self.allow(number):

@@ -162,9 +162,12 @@ class Training:
         """Make the training of a run; the arguments are those of the class."""
         return cls(run.recipe, run.parts, devices, run.seed, trained, team)
 
-    def __reduce__(self) -> Any:
-        """Refuse to be pickled, in one line."""
-        raise TypeError("a Training cannot be pickled: save it (d2l_autorec.serving)")
+    def __getstate__(self) -> Any:
+        """Refuse to be pickled."""
+        raise TypeError(
+            "a training cannot be pickled; keep what it learns by a Checkpoint, or its "
+            "network by net.save_parameters(file)"
+        )
 
     def epochs(self) -> Iterator[Epoch]:
         """Train, what is left of the pretraining first.

@@ -223,29 +223,19 @@ def add_recipe_flags(group: Any) -> None:
         flags = [f"--{name.replace('_', '-')}"]
         if setting.letter:
             flags.append(f"-{setting.letter}")
-        options: dict[str, Any] = {"metavar": "X"}
+        options: dict[str, Any]
         if isinstance(getattr(Recipe(), name), bool):
             options = {"action": argparse.BooleanOptionalAction}
-        elif name == "optimizer":  # too many to list
-            options = {"type": parsed_by(_optimizer), "metavar": "NAME"}
-        elif setting.choices:
-            options = {"choices": setting.choices}
+        elif not setting.numbers:
+            options = {"choices": list(setting.words), "type": str.lower}
         else:
-            options["type"] = parsed_by(setting.parse)
-            if setting.numbers and setting.numbers.kind is int:
-                options["metavar"] = "N"
+            metavar = "N" if setting.numbers.kind is int else "X"
+            options = {"type": parsed_by(setting.parse), "metavar": metavar}
         if setting.several:
             options["nargs"] = "+"
         group.add_argument(
             *flags, help=setting.help, default=getattr(Recipe(), name), **options
         )
-
-
-def _optimizer(text: str) -> str:
-    known = SETTINGS["optimizer"]
-    if not known.allows(text.lower()):
-        raise ValueError(f"{text!r} is not {known}")
-    return text
 
 
 def device_names(text: str) -> str:

@@ -223,7 +223,7 @@ def _check(owner: Any, name: str, fits: bool, wanted: str) -> None:
 
 
 def _are_titles(titles: Any) -> bool:
-    return isinstance(titles, Mapping) and all(map(_is_text, titles.values()))
+    return isinstance(titles, Mapping) and all(map(is_text, titles.values()))
 
 
 def _is_report(split: Any) -> bool:

@@ -36,6 +36,8 @@ def evaluate(
     ------
     DataError
         If a predictor meets an id that it does not know.
+    TrainingDiverged
+        If the RMSE or the MAE is not finite.
     """
     if isinstance(model, Training):
         return accuracy(model.predict(data), data.data)

@@ -157,7 +157,9 @@ class Step:
 
     def _backward_observed(self, rows: sp.csr_matrix) -> Losses:
         """Do so at the cells that a sparse matrix stores: the mask is explicit."""
-        own = isinstance(self.net, AutoRec) and type(self.net).forward is AutoRec.forward
+        own = (
+            isinstance(self.net, AutoRec) and type(self.net).forward is AutoRec.forward
+        )
         # The book's forward would mask by the sign of the inputs.
         reconstruct = self.net.reconstruct if own else self.net
         samples, length = rows.shape

@@ -280,7 +280,9 @@ def test_the_loops_sigmoid_is_the_sigmoid():
     found = SigmoidLayer(0.0).predict(values)
     expected = 1 / (1 + np.exp(-values.astype(np.float64)))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-37)
-    assert np.isnan(SigmoidLayer(0.0).predict(np.full((1, 3), np.nan, np.float32))).all()
+    assert np.isnan(
+        SigmoidLayer(0.0).predict(np.full((1, 3), np.nan, np.float32))
+    ).all()
 
 
 def test_a_dropout_mask_keeps_the_mean():

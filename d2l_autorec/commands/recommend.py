@@ -135,7 +135,9 @@ def held_to_scale(best: Iterable[Recommendation], run: Run) -> list[Recommendati
 
 def _pairs(args: argparse.Namespace, model: Predictor) -> Iterator[pd.DataFrame]:
     pairs = _read(args, model)
-    pairs["rating"] = model.predict(pairs, _unknown(args)).clip(*model.run.parts.rating_range)
+    pairs["rating"] = model.predict(pairs, _unknown(args)).clip(
+        *model.run.parts.rating_range
+    )
     yield pairs
 
 

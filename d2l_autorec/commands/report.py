@@ -17,7 +17,7 @@ from . import cli
 if TYPE_CHECKING:
     from ..curve import Epoch
     from ..evaluators import Accuracy
-    from ..training import Run, Training, Baseline
+    from ..training import Baseline, Run, Training
 
 BOOK = "the book prints train loss 0.000, test RMSE 0.898"
 _BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1}
@@ -75,7 +75,11 @@ def _beside(run: Run) -> str:
     from ..ratings import label
 
     parts = run.parts.matrices
-    size = len(run.parts.user_ids), len(run.parts.item_ids), sum(part.nnz for part in parts)
+    size = (
+        len(run.parts.user_ids),
+        len(run.parts.item_ids),
+        sum(part.nnz for part in parts),
+    )
     name = label(run.parts.name, size)
     split = [run.parts.split.get(part) for part in _BOOK_SPLIT]
     apart = []
@@ -138,9 +142,7 @@ def _write_files(
         text = json.dumps(result, indent=2, allow_nan=False)
         save_text(text + "\n", args.json)
     if args.plot:
-        figure = learning_curve(
-            history, baseline=found and found.models["biases"].rmse
-        )
+        figure = learning_curve(history, baseline=found and found.models["biases"].rmse)
         note = textwrap.fill(f"({result['note']})", 90)
         title = f"AutoRec on {run.parts.name}, seed {run.seed}\n{note}"
         figure.suptitle(title, parse_math=False, size="medium")

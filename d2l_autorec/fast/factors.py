@@ -118,8 +118,6 @@ class Factors:
         return predictions
 
 
-
-
 @compiled
 def _descend(  # type: ignore[no-untyped-def]
     share, num_shares, users, items, ratings, arrays, lr, user_wd, item_wd

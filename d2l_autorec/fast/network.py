@@ -75,7 +75,12 @@ class SparseNetwork:
         encoder, decoder = net.encoder, net.decoder
         self._encoder, self.encoder_bias, self.decoder_weight, self.decoder_bias = (
             view(parameter.list_data()[0])
-            for parameter in (encoder.weight, encoder.bias, decoder.weight, decoder.bias)
+            for parameter in (
+                encoder.weight,
+                encoder.bias,
+                decoder.weight,
+                decoder.bias,
+            )
         )
         self.encoder_weight = self._encoder.T.copy()
         self.layers = hidden_layers(net)

@@ -201,7 +201,11 @@ class FastStep(Step):
         """Compute the sum of the losses, and their gradient at the decoder's outputs."""
         act = self.net.decoder.act
         is_linear = getattr(act, "linear", act is None)
-        if is_linear and type(self.loss) is gluon.loss.L2Loss and self.loss._weight == 1:
+        if (
+            is_linear
+            and type(self.loss) is gluon.loss.L2Loss
+            and self.loss._weight == 1
+        ):
             errors = outputs - ratings
             return float(np.square(errors, dtype=float).sum()) / 2, errors
         if not outputs.size:  # MXNet computes nothing on empty arrays

@@ -281,8 +281,10 @@ class Checkpoint:
         with blaming(self._path("optimizer")):
             for name, array in state.items():
                 is_count = name.endswith("num_updates")
-                if not np.isfinite(array).all() or is_count and not (
-                    array.shape == () and 0 <= array <= most_steps
+                if (
+                    not np.isfinite(array).all()
+                    or is_count
+                    and not (array.shape == () and 0 <= array <= most_steps)
                 ):
                     raise ValueError(f"{name} is not of this training")
             training.load(self._parameters("last"), state)
@@ -536,7 +538,10 @@ def _read_run(directory: Path, manifest: Mapping[str, Any]) -> Run:
 def _check_scores(history: Sequence[Epoch], run: Run) -> None:
     """Check that each epoch has a score on the parts that there are, and no other."""
     for epoch in history:
-        for score, matrix in (("test", run.parts.test_mat), ("valid", run.parts.valid_mat)):
+        for score, matrix in (
+            ("test", run.parts.test_mat),
+            ("valid", run.parts.valid_mat),
+        ):
             if (getattr(epoch, f"{score}_rmse") is None) != (matrix is None):
                 raise ValueError(f"history: epoch {epoch.epoch}: {score}_rmse")
 

@@ -124,7 +124,11 @@ def recommend_all(
         user_ids = (
             run.parts.user_ids if unknown != "error" else run.parts.user_ids[trained]
         ).tolist()
-    counts, rated, index = item_counts(run), rated_by_users(run), pd.Index(run.parts.user_ids)
+    counts, rated, index = (
+        item_counts(run),
+        rated_by_users(run),
+        pd.Index(run.parts.user_ids),
+    )
     all_ids = pd.Index(user_ids)
     size = max(1, _CELLS // len(run.parts.item_ids))
     for start in range(0, len(all_ids), size):

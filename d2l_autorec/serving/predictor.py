@@ -340,7 +340,9 @@ class Predictor:
 
     @cached_property
     def _user_counts(self) -> np.ndarray:
-        return np.bincount(self.run.parts.train_mat.indices, minlength=len(self.run.parts.user_ids))
+        return np.bincount(
+            self.run.parts.train_mat.indices, minlength=len(self.run.parts.user_ids)
+        )
 
     @cached_property
     def _item_counts(self) -> np.ndarray:

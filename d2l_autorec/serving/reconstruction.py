@@ -143,7 +143,9 @@ class Reconstruction:
                 "--output identity"
             )
         outputs = self._outputs(sums)
-        return self._normalizer.restore(outputs, levels) if self._normalizer else outputs
+        return (
+            self._normalizer.restore(outputs, levels) if self._normalizer else outputs
+        )
 
     def rating(self, found: np.ndarray) -> np.ndarray:
         """Clip predictions where the recipe says so: to rank by, they are not clipped."""
@@ -185,9 +187,7 @@ class Reconstruction:
             [decoder.weight.data().asnumpy(), decoder.bias.data().asnumpy()]
         )
 
-    def _ratings(
-        self, sums: np.ndarray, users: Any, items: Any
-    ) -> np.ndarray:
+    def _ratings(self, sums: np.ndarray, users: Any, items: Any) -> np.ndarray:
         """Turn products of vectors into ratings, not yet clipped."""
         outputs = self._outputs(sums)
         if self._normalizer:

@@ -1,10 +1,10 @@
+from .batches import SeededBatches as SeededBatches
 from .biases import Biases as Biases
 from .biases import Normalizer as Normalizer
 from .biases import Standardizer as Standardizer
 from .biases import baselines as baselines
 from .biases import normalizer_of as normalizer_of
 from .biases import range_of as range_of
-from .batches import SeededBatches as SeededBatches
 from .losses import MaskedRMSELoss as MaskedRMSELoss
 from .member import Member as Member
 from .networks import DeepAutoRec as DeepAutoRec
@@ -14,9 +14,9 @@ from .networks import network as network
 from .networks import parameter_shapes as parameter_shapes
 from .optimizers import Rprop as Rprop
 from .pretraining import pretrain as pretrain
+from .run import Baseline as Baseline
 from .run import Parts as Parts
 from .run import Run as Run
-from .run import Baseline as Baseline
 from .settings import ACTIVATIONS as ACTIVATIONS
 from .settings import FINITE as FINITE
 from .settings import NON_NEGATIVE_INT as NON_NEGATIVE_INT

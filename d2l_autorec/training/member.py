@@ -117,7 +117,11 @@ class Member:
 
     def all_examples(self, examples: int) -> int:
         """Say how many values all workers train on while this one does so many."""
-        return examples * self.shard.num_columns // self.rows.shape[1] if self.shard else examples
+        return (
+            examples * self.shard.num_columns // self.rows.shape[1]
+            if self.shard
+            else examples
+        )
 
     def predict(self, cells: sp.csr_matrix) -> np.ndarray:
         """Predict the ratings of cells, as `Training.predict` does."""
@@ -216,7 +220,10 @@ class Member:
             for parameter in self.net.collect_params(".*bias").values():
                 parameter.wd_mult = 0.0
         return gluon.Trainer(
-            self.net.collect_params(), recipe.optimizer, settings, update_on_kvstore=False
+            self.net.collect_params(),
+            recipe.optimizer,
+            settings,
+            update_on_kvstore=False,
         )
 
     def _step(self, ratings_per_row: float) -> Step:

@@ -176,7 +176,9 @@ class DeepAutoRec(AutoRec):
         return hidden
 
 
-def network(recipe: Recipe, train_mat: sp.csr_matrix, length: int | None = None) -> AutoRec:
+def network(
+    recipe: Recipe, train_mat: sp.csr_matrix, length: int | None = None
+) -> AutoRec:
     """Make a recipe's network, not yet initialized.
 
     Parameters

@@ -59,6 +59,9 @@ def pretrain(
     batches = row_batches(sp.csr_matrix(codes), batch_size, shuffle=True)
     for _ in train_epochs(batches, step, NUM_EPOCHS, lambda: None):
         pass
-    for layer, trained in ((net.encoder, shallow.encoder), (net.decoder, shallow.decoder)):
+    for layer, trained in (
+        (net.encoder, shallow.encoder),
+        (net.decoder, shallow.decoder),
+    ):
         layer.weight.set_data(trained.weight.list_data()[0])
         layer.bias.set_data(trained.bias.list_data()[0])

@@ -357,11 +357,23 @@ class Recipe:
                 "rprop needs all rows in one batch (--batch-size all)",
             ),
             (left_out and several, "leave_one_out needs one hidden layer"),
-            (left_out and self.activation != "sigmoid", "leave_one_out needs sigmoid units"),
-            (left_out and self.output != "identity", "leave_one_out needs the identity output"),
+            (
+                left_out and self.activation != "sigmoid",
+                "leave_one_out needs sigmoid units",
+            ),
+            (
+                left_out and self.output != "identity",
+                "leave_one_out needs the identity output",
+            ),
             (left_out and self.dropout, "leave_one_out needs dropout 0"),
-            (left_out and self.loss == "rmse", "leave_one_out needs the loss book or paper"),
-            (left_out and self.optimizer != "adam", "leave_one_out needs the optimizer adam"),
+            (
+                left_out and self.loss == "rmse",
+                "leave_one_out needs the loss book or paper",
+            ),
+            (
+                left_out and self.optimizer != "adam",
+                "leave_one_out needs the optimizer adam",
+            ),
         ):
             if is_wrong:
                 raise ValueError(why)

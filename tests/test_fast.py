@@ -1,4 +1,4 @@
-"""The fast step learns what the book's step learns; it predicts what the network does."""
+"""The fast step learns what the book's does; predictions are the network's."""
 
 from contextlib import suppress
 

@@ -84,13 +84,13 @@ class Shard:
         """Return what draws a weight of all columns, and keeps this worker's."""
         return _Cutting(start, axis, self)
 
-    def gather(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-        """Put arrays of all workers together; the first worker alone gets them."""
+    def gather(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Put arrays of all workers together; the first worker alone gets any."""
         whole = {}
         for name, array in arrays.items():
             axis = _AXES.get(name)
             whole[name] = array if axis is None else self._gather(array, axis)
-        return None if self.workers.rank else whole
+        return {} if self.workers.rank else whole
 
     def cut(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Take this worker's columns of arrays of all."""

@@ -64,7 +64,7 @@ class Team(Workers):
         bounds = np.arange(self.size + 1) * array.size // self.size
         counts = np.diff(bounds)
         own = np.empty(counts[self.rank], np.float32)
-        self._wait(self._comm.Ireduce_scatter(values, own, counts, MPI.SUM))
+        self._wait(self._comm.Ireduce_scatter(values, own, counts.tolist(), MPI.SUM))
         slices = [values, counts, bounds[:-1], MPI.FLOAT]
         self._wait(self._comm.Iallgatherv(own, slices))
 
@@ -153,7 +153,8 @@ def join(devices: list[Any] | None = None) -> Team:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise ClusterError(
-            f"several workers need MPI ({error}): python -m pip install mpi4py 'mpich>=5'"
+            f"several workers need MPI ({error}): "
+            "python -m pip install mpi4py 'mpich>=5'"
         ) from None
     finally:
         signal.alarm(0)

@@ -100,7 +100,8 @@ def _list(
     if args.like:
         item_id = _raw_ids([args.like], run.parts.item_ids)[0]
         named = run.parts.titles.get(item_id, f"item {args.like}")
-        title = f"items like {named} ({run.parts.name}), by the cosine of their hidden layers"
+        measure = "the cosine of their hidden layers"
+        title = f"items like {named} ({run.parts.name}), by {measure}"
         return title, model.similar(item_id, n, least)
     if args.new_user:
         table = _read(args, model, rating_offset=run.parts.rating_offset)

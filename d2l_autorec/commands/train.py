@@ -258,7 +258,7 @@ def _train(
             raise
         raise KeyboardInterrupt(f"{_how(interrupt)}; {what}") from None
     # Of the best epoch, be it of the past.
-    parameters = None if saved else best.parameters()
+    parameters = {} if saved else best.parameters()
     if not first:
         return None, history
     if checkpoint:

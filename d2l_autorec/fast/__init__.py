@@ -1,4 +1,4 @@
-"""One step of training on sparse rows, by compiled loops and memory shared with MXNet."""
+"""Training and predicting on sparse rows, by compiled loops."""
 
 from .arrays import dense, on_device, view
 from .factors import Factors

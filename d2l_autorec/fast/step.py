@@ -46,19 +46,19 @@ class Weights(NamedTuple):
 class Rates(NamedTuple):
     """The numbers of an update, as MXNet's Adam has them."""
 
-    lr: np.float32
-    wd: np.float32
-    beta1: np.float32
-    beta2: np.float32
-    epsilon: np.float32
-    rescale: np.float32
+    lr: Any
+    wd: Any
+    beta1: Any
+    beta2: Any
+    epsilon: Any
+    rescale: Any
 
 
 class FastStep(Step):
     """A `Step` on sparse rows by Adam on one CPU, for networks that it `fits`.
 
-    It keeps the encoder's weights in memory of its own: the Gluon network has them after
-    `finish`, and `read` takes what somebody has written there.
+    It keeps the encoder's weights in memory of its own: the Gluon network has them
+    after `finish`, and `read` takes what somebody has written there.
 
     Parameters
     ----------
@@ -198,14 +198,11 @@ class FastStep(Step):
     def _errors(
         self, outputs: np.ndarray, ratings: np.ndarray
     ) -> tuple[float, np.ndarray]:
-        """Compute the sum of the losses, and their gradient at the decoder's outputs."""
+        """Compute the sum of the losses, and their gradient at the outputs."""
         act = self.net.decoder.act
         is_linear = getattr(act, "linear", act is None)
-        if (
-            is_linear
-            and type(self.loss) is gluon.loss.L2Loss
-            and self.loss._weight == 1
-        ):
+        loss: Any = self.loss
+        if is_linear and type(loss) is gluon.loss.L2Loss and loss._weight == 1:
             errors = outputs - ratings
             return float(np.square(errors, dtype=float).sum()) / 2, errors
         if not outputs.size:  # MXNet computes nothing on empty arrays
@@ -214,7 +211,7 @@ class FastStep(Step):
         values.attach_grad()
         with autograd.record():
             found = act(values) if act else values
-            losses = self.loss(found, mx.np.array(ratings))
+            losses = loss(found, mx.np.array(ratings))
         losses.backward()
         return float(losses.asnumpy().sum(dtype=float)), view(values.grad)
 

@@ -299,8 +299,8 @@ class Predictor:
             if not 0 < single[place] < np.inf:
                 raise DataError(
                     f"rating {rating} of item {item_id!r} is not a finite, positive "
-                    f"float32, with the {self.run.parts.rating_offset:g} of the training "
-                    "added"
+                    f"float32, with the {self.run.parts.rating_offset:g} of the "
+                    "training added"
                 )
             if rated[place] in rated[:place]:
                 raise DataError(f"item {item_id!r} is rated more than once")

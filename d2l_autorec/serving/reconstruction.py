@@ -121,7 +121,8 @@ class Reconstruction:
 
         .. math:: w = \mu + \Sigma H^T (H \Sigma H^T + s^2 I)^{-1} (r - H \mu),
 
-        where :math:`s^2` is the mean squared error on the training ratings. A model of residuals has *r* less a bias of the new user's, estimated as those
+        where :math:`s^2` is the mean squared error on the training ratings. A model of
+        residuals has *r* less a bias of the new user's, estimated as those
         of the training are.
         """
         levels = None
@@ -148,7 +149,7 @@ class Reconstruction:
         )
 
     def rating(self, found: np.ndarray) -> np.ndarray:
-        """Clip predictions where the recipe says so: to rank by, they are not clipped."""
+        """Clip predictions where the recipe says so."""
         bounded = getattr(self._net.decoder.act, "rating_range", None)
         if bounded or (self._normalizer and self._recipe.clip):
             found = found.clip(*self._range)
@@ -212,7 +213,7 @@ class Reconstruction:
         spread = hidden @ rows.T  # (num_rated, num_users)
         gram = spread @ spread.T + self._noise * np.eye(len(rated))
         share = np.linalg.solve(gram, given - hidden @ mean) @ spread
-        return self._codes @ (mean + share.astype(np.float32) @ rows)
+        return np.asarray(self._codes @ (mean + share.astype(np.float32) @ rows))
 
     @cached_property
     def _prior(self) -> tuple[np.ndarray, np.ndarray]:

@@ -167,7 +167,7 @@ class Biases(Normalizer):
         self.scale = float(left.std()) or 1.0
 
     def of_new_user(self, items: np.ndarray, ratings: np.ndarray) -> np.ndarray:
-        """Add the bias that a user with these ratings has in training: see `Normalizer`."""
+        """Add the bias that a user with these ratings has in training."""
         levels = super().of_new_user(items, ratings)
         left = (ratings - levels[items]).sum()
         return np.asarray(levels + left / (len(items) + self.user_reg))

@@ -85,17 +85,23 @@ class Member:
         if recipe.pretrain_epochs and not trained:
             self.pretraining = self._pretrain()
 
-    def parameters(self) -> dict[str, np.ndarray] | None:
+    def parameters(self) -> dict[str, np.ndarray]:
         """Return the parameters, as `Training.parameters` does."""
         found = self.net._collect_params_with_prefix().items()
         own = {name: one.list_data()[0].asnumpy() for name, one in found}
-        return self.shard.gather(own) if self.shard else own
+        return self.gathered(own)
 
-    def state(self) -> dict[str, np.ndarray] | None:
+    def state(self) -> dict[str, np.ndarray]:
         """Return the optimizer's state, as `Training.state` does."""
-        fast = isinstance(self.step, FastStep)
-        own = self.step.state() if fast else gluon_state(self.trainer)
-        return self.shard.gather(own) if self.shard else own
+        if isinstance(self.step, FastStep):
+            own = self.step.state()
+        else:
+            own = gluon_state(self.trainer)
+        return self.gathered(own)
+
+    def gathered(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Put the workers' columns together, if there are several."""
+        return self.shard.gather(arrays) if self.shard else arrays
 
     def load(
         self,

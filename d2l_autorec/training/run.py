@@ -114,11 +114,14 @@ class Parts:
         -------
         Parts
         """
+        test_mat, valid_mat = (
+            None if part is None else ratings.matrix(part)
+            for part in (test_data, valid_data)
+        )
         return cls(
-            *(
-                None if part is None else ratings.matrix(part)
-                for part in (train_data, test_data, valid_data)
-            ),
+            ratings.matrix(train_data),
+            test_mat,
+            valid_mat,
             name=ratings.name,
             user_ids=ratings.user_ids,
             item_ids=ratings.item_ids,

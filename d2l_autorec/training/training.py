@@ -286,19 +286,19 @@ class Training:
         predictions[cells.data - 1] = found
         return predictions
 
-    def parameters(self) -> dict[str, np.ndarray] | None:
+    def parameters(self) -> dict[str, np.ndarray]:
         """Return a copy of the networks' parameters.
 
         Returns
         -------
-        dict of str to numpy.ndarray, or None
+        dict of str to numpy.ndarray
             By Gluon's names and in its shapes; of a blend, each name has its network's
             number before it. Of several workers, who all have to call this, the first
-            one gets what all of them have, and the others None.
+            one gets what all of them have, and the others nothing.
         """
         return self._numbered([member.parameters() for member in self.members])
 
-    def state(self) -> dict[str, np.ndarray] | None:
+    def state(self) -> dict[str, np.ndarray]:
         """Return the optimizers' state by name, as `parameters` does."""
         return self._numbered([member.state() for member in self.members])
 
@@ -323,9 +323,9 @@ class Training:
         """What biases alone predict."""
         return self.mixture.biases if self.mixture else self.members[0].biases
 
-    def _numbered(self, each: Sequence[Any]) -> dict[str, np.ndarray] | None:
-        if None in each:
-            return None
+    def _numbered(
+        self, each: Sequence[Mapping[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
         return {
             f"{number}.{name}" if self.mixture else name: array
             for number, arrays in enumerate(each)
@@ -344,7 +344,7 @@ class Training:
         valid_mat = self.parts.valid_mat
         if valid_mat is None:
             return None
-        if self.mixture and self.recipe.weights is None:
+        if self.mixture and not getattr(self.recipe, "weights", None):
             self.mixture.choose(*self._found(valid_mat), valid_mat.data)
         return self.rmse(valid_mat)
 

@@ -93,13 +93,13 @@ class BestEpoch:
     def __init__(self, training: Training) -> None:
         self.training = training
         self._best = math.inf
-        self._kept: dict[str, Any] | None = None
+        self._kept: dict[str, Any] = {}
 
     def keep(self, epoch: Epoch) -> None:
         """Keep what was learned up to an epoch, if that is the best one so far."""
         if epoch.valid_rmse is not None and epoch.valid_rmse < self._best:
             self._best, self._kept = epoch.valid_rmse, self.training.parameters()
 
-    def parameters(self) -> dict[str, Any] | None:
+    def parameters(self) -> dict[str, Any]:
         """Return what was kept; without a validation part, what was learned last."""
         return self._kept if self._best < math.inf else self.training.parameters()

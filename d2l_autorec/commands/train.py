@@ -106,10 +106,7 @@ def _choose_epochs(
     args: argparse.Namespace, run: Run, devices: list[mx.Context], team: Team | None
 ) -> Run:
     """Choose the number of epochs on the validation part; return what to train then."""
-    from ..loop import seed_everything
-    from ..training import Training
-
-    training = Training.of(run, devices, team=team)
+    training = _seeded(run, devices, team=team)
     _pretrain(args, training)
     epochs = training.epochs()
     if not args.quiet:
@@ -117,19 +114,29 @@ def _choose_epochs(
     try:
         with _progress(args, run.recipe.num_epochs) as progress:
             history = _until_the_end(run, training, epochs, progress.show)
+        best, recipe = training.choose(history)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(
             f"{_how(interrupt)} while choosing on the validation part; nothing of that "
             "is kept"
         ) from None
-    best, recipe = training.choose(history)
     run = run.refit(recipe, best)
     print(
         f"{_chosen(recipe, best)}, validation RMSE {best.valid_rmse:.3f}; now on all "
         f"{run.parts.train_mat.nnz:,} ratings:"
     )
-    seed_everything(run.seed)  # as if this came first
     return run
+
+
+def _seeded(
+    run: Run, devices: list[mx.Context], trained: int = 0, team: Team | None = None
+) -> Training:
+    """Make a training whose weights do not depend on what was drawn before."""
+    from ..loop import seed_everything
+    from ..training import Training
+
+    seed_everything(run.seed)
+    return Training.of(run, devices, trained, team)
 
 
 def _until_the_end(
@@ -220,7 +227,7 @@ def _train(
     from ..training import BestEpoch, Training
 
     past = list(checkpoint.history) if checkpoint else []
-    training = Training.of(run, devices, len(past), team)
+    training = _seeded(run, devices, len(past), team)
     if checkpoint and past:
         checkpoint.restore(training)
     _pretrain(args, training)

@@ -178,6 +178,7 @@ class FastStep(Step):
         self._samples += samples
         self._examples += samples * length
 
+    @np.errstate(over="ignore")
     def finish(self) -> tuple[float, int]:
         """End an epoch: the Gluon network has the weights."""
         self.sparse.write()

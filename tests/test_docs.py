@@ -194,17 +194,35 @@ def test_commands_have_the_flags_that_are_named(document, monkeypatch, capsys):
             pytest.fail(f"{command}: {capsys.readouterr().err}")
 
 
-@pytest.mark.parametrize("page", ["for-readers", "side-by-side"])
-def test_the_chapter_in_a_script_has_the_result_of_the_command(
-    page, small_data, capsys
-):
+PAGES = ["for-readers", "side-by-side", "ko/for-readers"]
+
+
+def printed_by_the_script(page: str, capsys) -> tuple[str, str]:
+    """A page, and the first line that its chapter in a script prints."""
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     codes = [code for _, code in FENCE.findall(text)]
     (script,) = (code for code in codes if "seed_everything(0)" in code)
     exec(script, {})
-    printed = capsys.readouterr().out.splitlines()[0]
+    return text, capsys.readouterr().out.splitlines()[0]
+
+
+def test_the_chapter_in_a_script_has_one_result_on_all_pages(small_data, capsys):
+    lines = {printed_by_the_script(page, capsys)[1] for page in PAGES}
+    assert len(lines) == 1
+    assert re.fullmatch(r"train loss \d\.\d+, test RMSE \d\.\d+", lines.pop())
+
+
+def test_the_pages_state_the_results_of_script_and_command(real_ml_100k, capsys):
+    _, line = printed_by_the_script("for-readers", capsys)
     importlib.import_module("d2l_autorec.train").main(["--quiet"])
-    assert printed in capsys.readouterr().out.splitlines()
+    (ours,) = (
+        x for x in capsys.readouterr().out.splitlines() if x.startswith("train loss")
+    )
+    for page in PAGES:
+        text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        for result in (line, ours):
+            assert result.split()[-1] in text
+    assert f"\n{ours}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 # Installs, opens a folder of an installation, or runs until it is interrupted.

@@ -99,21 +99,7 @@ class Parts:
         valid_data: Any = None,
         split: Mapping[str, Any] | None = None,
     ) -> "Parts":
-        """Lay the parts of a split out as matrices.
-
-        Parameters
-        ----------
-        ratings : Ratings
-            The whole.
-        train_data, test_data, valid_data : pandas.DataFrame
-            Its parts; the last two are optional.
-        split : mapping, optional
-            As for the class.
-
-        Returns
-        -------
-        Parts
-        """
+        """Lay the parts of a table out as matrices: data frames of some of its rows."""
         test_mat, valid_mat = (
             None if part is None else ratings.matrix(part)
             for part in (test_data, valid_data)
@@ -192,18 +178,8 @@ class Run:
     def refit(self, recipe: Recipe | Blend, chosen: Epoch) -> "Run":
         """Make the run that trains on the validation part as well.
 
-        Parameters
-        ----------
-        recipe : Recipe or Blend
-            That ends with the chosen epoch, where a cosine schedule ends, too; see
-            `Training.choose`.
-        chosen : Epoch
-            On the validation part.
-
-        Returns
-        -------
-        Run
-            Its split names the epoch and its validation RMSE.
+        The recipe ends with the epoch that was chosen there, as `Training.choose` says;
+        the split of the run's parts names that epoch and its validation RMSE.
         """
         parts = self.parts
         choice = {

@@ -34,19 +34,8 @@ STEPS_BEFORE_PATIENCE = 500
 class Mixture:
     """What becomes of several networks' predictions.
 
-    Parameters
-    ----------
-    recipe : Blend
-        The settings.
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from.
-
-    Attributes
-    ----------
-    biases : Biases
-        What the networks' predictions are compared with.
-    weights : numpy.ndarray of float64, shape (num_networks,)
-        Of how they differ from it.
+    It adds up, by weights, how they differ from the biases' predictions: arrays of
+    shape (...) and, of the networks, (num_networks, ...).
     """
 
     def __init__(self, recipe: Blend, train_mat: sp.csr_matrix) -> None:
@@ -57,15 +46,7 @@ class Mixture:
         self._range = range_of(train_mat) if clip else None
 
     def choose(self, levels: np.ndarray, found: np.ndarray, rating: np.ndarray) -> None:
-        """Choose the weights by least squares, none of them below 0.
-
-        Parameters
-        ----------
-        levels, found
-            As for `mixed`.
-        rating : numpy.ndarray, shape (num_cells,)
-            What the ratings are.
-        """
+        """Choose the weights by least squares, none of them below 0."""
         from scipy.optimize import nnls  # of no use to others
 
         self.weights, _ = nnls((found - levels).T, rating - levels)
@@ -73,21 +54,7 @@ class Mixture:
     def mixed(
         self, levels: np.ndarray, found: np.ndarray, clip: bool = True
     ) -> np.ndarray:
-        """Mix predictions.
-
-        Parameters
-        ----------
-        levels : numpy.ndarray, shape (...)
-            The predictions of the biases.
-        found : numpy.ndarray, shape (num_networks, ...)
-            Those of the networks.
-        clip : bool
-            Whether to hold them to the range of the ratings, if all recipes say so.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (...)
-        """
+        """Mix predictions; clip them, if all recipes say so."""
         rest = 1 - self.weights.sum()
         predictions = rest * levels + np.tensordot(self.weights, found, 1)
         if clip and self._range:
@@ -198,17 +165,10 @@ class Training:
             yield Epoch(number, train_loss, test_rmse, valid_rmse, seconds, examples)
 
     def patience(self, patience: int) -> EarlyStopping:
-        """Say when to stop, as the validation RMSE no longer gets better.
+        """Make what ends the training after so many epochs without a new best.
 
-        Parameters
-        ----------
-        patience : int
-            Epochs without a new best, counted once the network is better than biases,
-            or after `STEPS_BEFORE_PATIENCE`.
-
-        Returns
-        -------
-        EarlyStopping
+        They count once the network is better than biases on the validation part, or
+        after `STEPS_BEFORE_PATIENCE`.
         """
         assert self.parts.valid_mat is not None
         biases = baselines(self.parts.train_mat, self.parts.valid_mat)["biases"].rmse
@@ -266,18 +226,7 @@ class Training:
         return self.members[0].predict(cells)
 
     def predict_pairs(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Predict the ratings of pairs, as `predict` does.
-
-        Parameters
-        ----------
-        users, items : numpy.ndarray of int, shape (num_pairs,)
-            Indices; no pair occurs twice.
-
-        Returns
-        -------
-        numpy.ndarray of float, shape (num_pairs,)
-            In their order.
-        """
+        """Predict the ratings of pairs of indices, none of them twice, in their order."""
         # A cell holds the place of its pair, from 1 as a matrix of 0 would be empty.
         places = np.arange(1, len(users) + 1)
         cells = sp.csr_matrix((places, (items, users)), self.parts.train_mat.shape)

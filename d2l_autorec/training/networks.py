@@ -179,25 +179,11 @@ class DeepAutoRec(AutoRec):
 def network(
     recipe: Recipe, train_mat: sp.csr_matrix, length: int | None = None
 ) -> AutoRec:
-    """Make a recipe's network, not yet initialized.
+    """Make a recipe's network, not yet initialized; the book's is an `AutoRec`.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        With the default structure it is the book's `AutoRec`.
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from, whose range is that of bounded predictions.
-    length : int, optional
-        Of a row, where the network is for some of the columns.
-
-    Returns
-    -------
-    AutoRec
-
-    Raises
-    ------
-    DataError
-        If its parameters would not fit into the memory of this machine.
+    A bounded output is stretched over the range of the ratings `train_mat`. Rows are of
+    a `length`, where the network is for some of the columns. What would not fit into
+    the memory of this machine is a DataError.
     """
     num_rows, num_columns = train_mat.shape[:: -1 if recipe.kind == "user" else 1]
     length = length or num_columns

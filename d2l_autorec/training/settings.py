@@ -311,8 +311,8 @@ class Recipe:
         r"""Return :math:`\lambda` of the paper's objective: `wd`, or one by size.
 
         That is 7.5 times the root of the ratings per item or per user, whichever are
-        more. It grows so because the noise in the ratings, as a matrix, does; the factor
-        is near the best one on the validation parts of MovieLens 100K and 1M alike.
+        more. It grows so because the noise in the ratings, as a matrix, does; the
+        factor is near the best one on the validation parts of MovieLens 100K and 1M.
         """
         if self.wd is not None:
             return self.wd

@@ -155,13 +155,18 @@ class Training:
                     member.step(batch)
                 losses.append(member.step.finish())
             seconds = time.perf_counter() - start
-            train_loss = float(np.mean([loss for loss, _ in losses]))
-            check_finite("training loss", train_loss, number)
-            valid_rmse = self._score_validation()
-            check_finite("validation RMSE", valid_rmse, number)
-            test_rmse = self.rmse(self.parts.test_mat)
-            check_finite("test RMSE", test_rmse, number)
-            examples = sum(m.all_examples(n) for m, (_, n) in zip(self.members, losses))
+            scores = {
+                "training loss": float(np.mean([loss for loss, _ in losses])),
+                "validation RMSE": self._score_validation(),
+                "test RMSE": self.rmse(self.parts.test_mat),
+            }
+            for name, score in scores.items():
+                check_finite(name, score, number)
+            train_loss, valid_rmse, test_rmse = scores.values()
+            examples = sum(
+                count * member.num_columns // member.rows.shape[1]  # of all workers
+                for member, (_, count) in zip(self.members, losses)
+            )
             yield Epoch(number, train_loss, test_rmse, valid_rmse, seconds, examples)
 
     def patience(self, patience: int) -> EarlyStopping:
@@ -226,7 +231,7 @@ class Training:
         return self.members[0].predict(cells)
 
     def predict_pairs(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Predict the ratings of pairs of indices, none of them twice, in their order."""
+        """Predict the ratings of pairs of indices, in order; none occurs twice."""
         # A cell holds the place of its pair, from 1 as a matrix of 0 would be empty.
         places = np.arange(1, len(users) + 1)
         cells = sp.csr_matrix((places, (items, users)), self.parts.train_mat.shape)

@@ -155,7 +155,7 @@ class Training:
                     member.step(batch)
                 losses.append(member.step.finish())
             seconds = time.perf_counter() - start
-            scores = {
+            scores: dict[str, Any] = {
                 "training loss": float(np.mean([loss for loss, _ in losses])),
                 "validation RMSE": self._score_validation(),
                 "test RMSE": self.rmse(self.parts.test_mat),

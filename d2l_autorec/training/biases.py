@@ -64,13 +64,7 @@ class Normalizer:
 
 
 class Standardizer(Normalizer):
-    """One level for all cells, so that ratings have mean `SHIFT` and variance 1.
-
-    Parameters
-    ----------
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from; if all are equal, `scale` is 1.
-    """
+    """One level for all cells, so that ratings have mean `SHIFT` and variance 1."""
 
     def __init__(self, train_mat: sp.csr_matrix) -> None:
         num_items, num_users = train_mat.shape

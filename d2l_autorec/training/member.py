@@ -27,18 +27,10 @@ class Member:
 
     Parameters
     ----------
-    recipe : Recipe
-        The settings.
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from.
-    devices : sequence of mxnet.Context
-        To train on.
+    recipe, train_mat, devices, trained, team
+        As for `Training`.
     seed : sequence of int
-        Of what is drawn in training: see `SeededBatches`.
-    trained : int
-        Epochs that lie behind it.
-    team : cluster.Team, optional
-        Workers to train with, each of which has some columns of the rows.
+        Of the order of rows and the dropout masks: see `SeededBatches`.
 
     Attributes
     ----------
@@ -47,11 +39,9 @@ class Member:
     step : Step
         Trains on a batch: a `FastStep` where it fits.
     batches : SeededBatches
-        Of the rows that it learns from.
+        Of `rows`, which it learns from.
     num_columns : int
         Of a row, those of other workers included.
-    steps_per_epoch : float
-        In the mean.
     """
 
     def __init__(

@@ -18,15 +18,7 @@ from .settings import FINITE, NON_NEGATIVE_INT, POSITIVE_INT, Blend, Recipe
 
 
 class Baseline(NamedTuple):
-    """What simple models have on the ratings that a network is judged by.
-
-    Attributes
-    ----------
-    part : str
-        ``'test'``, or ``'validation'`` where there is no test part.
-    models : dict
-        From a model's name to its `Accuracy`.
-    """
+    """The accuracy of simple models on the ``'test'`` or the ``'validation'`` part."""
 
     part: str
     models: dict[str, Accuracy]

@@ -23,7 +23,7 @@ class MaskedRMSELoss(gluon.loss.Loss):
     def forward(
         self, predictions: mx.np.ndarray, ratings: mx.np.ndarray
     ) -> mx.np.ndarray:
-        """Compute the RMSE (1,) times the number of cells, as losses of cells add up."""
+        """Compute the RMSE, (1,), times the number of cells: losses add up."""
         size = len(ratings)
         mean = mx.np.mean(mx.np.square(predictions - ratings), keepdims=True)
         # At an error of 0 the root has no derivative.

@@ -7,6 +7,7 @@ import pickle
 import resource
 import shutil
 import signal
+import socket
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from d2l_autorec._mxnet import mx
 from d2l_autorec.curve import Epoch
 from d2l_autorec.errors import ModelError
 from d2l_autorec.ratings import Ratings
-from d2l_autorec.serving import Checkpoint
+from d2l_autorec.serving import Checkpoint, load_model
 from d2l_autorec.training import Recipe, Run, best_epoch
 
 CPU = [mx.cpu()]
@@ -214,6 +215,30 @@ def test_a_missing_file_is_named(tmp_path):
         ):
             Checkpoint.open(tmp_path)
         (tmp_path / name).write_bytes(raw)
+
+
+def make_socket(name):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(name)
+
+
+ODD = {
+    "folder": os.mkdir,
+    "loop": lambda name: os.symlink(name, name),
+    "socket": make_socket,
+}
+
+
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
+def test_what_is_no_file_is_named(tmp_path, monkeypatch, make):
+    train(tmp_path / "m", make_run(num_epochs=1))
+    for name in content(tmp_path / "m"):
+        directory = shutil.copytree(tmp_path / "m", tmp_path / f"m-{name}")
+        monkeypatch.chdir(directory)
+        os.unlink(name)
+        make(name)
+        with pytest.raises(ModelError, match=f"{name}: cannot be read: "):
+            load_model(directory)
 
 
 def test_no_folder_and_a_file_are_no_model(tmp_path):

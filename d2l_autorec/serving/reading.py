@@ -76,19 +76,27 @@ def read_file(file: Path, largest: int | None = None) -> bytes:
 
     Raises
     ------
+    FileNotFoundError, NotADirectoryError
+        If there is none.
     ModelError
-        If it is no file, or larger.
+        If it is no file, or larger, or cannot be read.
     """
-    with open(file, "rb", opener=_open_at_once) as opened:
-        found = os.fstat(opened.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ModelError(f"{file}: is no regular file")
-        largest = memory() if largest is None else largest
-        if found.st_size > largest:
-            raise ModelError(
-                f"{file}: has {found.st_size:,} bytes, and may have {largest:,} here"
-            )
-        return opened.read(found.st_size)
+    try:
+        with open(file, "rb", opener=_open_at_once) as opened:
+            found = os.fstat(opened.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ModelError(f"{file}: is no regular file")
+            largest = memory() if largest is None else largest
+            if found.st_size > largest:
+                raise ModelError(
+                    f"{file}: has {found.st_size:,} bytes, and may have {largest:,} "
+                    "here"
+                )
+            return opened.read(found.st_size)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _open_at_once(file: str, flags: int) -> int:
@@ -117,7 +125,7 @@ def read_signed(file: Path, digest: str) -> bytes:
     """
     try:
         content = read_file(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"{file}: is missing") from None
     if hashlib.sha256(content).hexdigest() != digest:
         raise ModelError(f"{file}: is damaged: its SHA-256 is not in the manifest")

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import socket
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -157,6 +158,66 @@ def test_two_trainings_do_not_save_to_one_folder(tmp_path):
         train(tmp_path, make_run(), overwrite=True)
     first.close()
     train(tmp_path, make_run(), overwrite=True)
+
+
+def begin(directory, **recipe):
+    """A training whose first epoch is saved, and whose others are as they pass by."""
+    run = make_run(num_epochs=3, **recipe)
+    training = run.train(CPU)
+    saving = Checkpoint(directory, run).saving(training, training.epochs())
+    next(saving)
+    return saving
+
+
+def test_a_folder_that_was_moved_is_found_again(tmp_path):
+    saving = begin(tmp_path / "m")
+    (tmp_path / "m").rename(tmp_path / "moved")
+    second = begin(tmp_path / "m", lr=0.1)  # in a folder of that name
+    (tmp_path / "m" / ".saving").write_bytes(b"of the second one")
+    before = content(tmp_path / "m")
+    said = f"m: was moved to {tmp_path}/moved during .*--resume {tmp_path}/moved"
+    with pytest.raises(ModelError, match=said):
+        next(saving)
+    assert content(tmp_path / "m") == before
+    assert len(Checkpoint.open(tmp_path / "moved").history) == 1
+    next(second)
+    assert len(Checkpoint.open(tmp_path / "m").history) == 2
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["another", "none"])
+def test_a_folder_that_was_removed_is_not_made_again(tmp_path, there):
+    saving = begin(tmp_path / "m")
+    shutil.rmtree(tmp_path / "m")
+    if there:
+        (tmp_path / "m").mkdir()
+    with pytest.raises(ModelError, match="m: was moved or removed during the training"):
+        next(saving)
+    assert (tmp_path / "m").exists() == there and not [*tmp_path.glob("m/*")]
+
+
+@pytest.mark.parametrize("kind", ["ids", "ratings"])
+def test_a_file_that_was_removed_is_written_again(tmp_path, kind):
+    saving = begin(tmp_path)
+    before = content(tmp_path)
+    for file in tmp_path.glob(f"{kind}-*"):
+        file.unlink()
+    next(saving)
+    (name,) = (name for name in before if name.startswith(kind))
+    assert (tmp_path / name).read_bytes() == before[name]
+    assert len(Checkpoint.open(tmp_path).history) == 2
+
+
+def test_it_is_said_if_the_best_epochs_parameters_were_removed(tmp_path):
+    run = make_run(num_epochs=12, valid=True, lr=0.5)
+    best = best_epoch(train(tmp_path / "whole", run)[0]).epoch
+    training = run.train(CPU)
+    saving = Checkpoint(tmp_path / "m", run).saving(training, training.epochs())
+    list(islice(saving, best + 1))
+    files = json.loads((tmp_path / "m" / "model.json").read_text())["files"]
+    name = f"parameters-{files['best'][:16]}.params"
+    (tmp_path / "m" / name).unlink()
+    with pytest.raises(ModelError, match=f"{name}: was removed"):
+        next(saving)
 
 
 def test_a_model_is_replaced_only_if_asked_for(tmp_path):

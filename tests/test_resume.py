@@ -16,6 +16,7 @@ from d2l_autorec._mxnet import mx
 from d2l_autorec.commands import train as command
 from d2l_autorec.errors import ModelError
 from d2l_autorec.serving import Checkpoint
+from d2l_autorec.training import Training
 
 
 def resume(directory, num_epochs, devices=CPU):
@@ -237,6 +238,36 @@ def test_a_folder_is_read_when_no_other_training_saves_to_it(
     monkeypatch.setattr(Checkpoint, "open", read_while_another_starts)
     command.main(["--resume", str(directory), "-e", "4", "--quiet"])
     assert epochs_saved(directory) == 4
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "interrupt", "more"),
+    [
+        (Checkpoint, "save", False, ["-e", "2"]),
+        (Checkpoint, "save", True, ["-e", "2"]),
+        (Checkpoint, "save", False, ["-e", "1"]),
+        (Training, "choose", False, ["-e", "2", "--valid-ratio", "0.2", "--refit"]),
+    ],
+    ids=["between epochs", "interrupted", "at the end", "before the first epoch"],
+)
+def test_the_command_says_where_to_a_folder_was_moved(
+    tmp_path, ratings_file, monkeypatch, capsys, owner, method, interrupt, more
+):
+    original = getattr(owner, method)
+
+    def move(*args):
+        found = original(*args)
+        (tmp_path / "m").rename(tmp_path / "moved")
+        (tmp_path / "m").mkdir()
+        if interrupt:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(owner, method, move)
+    said = f"m: was moved to {tmp_path}/moved"
+    with pytest.raises((ModelError, KeyboardInterrupt), match=said):
+        command.main(flags(ratings_file, tmp_path / "m", *more))
+    assert not [*(tmp_path / "m").iterdir()]
 
 
 def test_a_second_training_of_a_folder_changes_nothing(

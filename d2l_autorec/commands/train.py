@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     devices = cli.parse_devices(args.devices)
     team = workers.meet(args, devices) if args.kvstore else None
     first = not (team and team.rank)
+    locked = None
     with ExitStack() as stack:
         if not first:
             args.plot = args.json = None
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif args.save or args.resume:
             if args.save:
                 make_folder(args.save, args.overwrite)
-            stack.enter_context(lock(args.save or args.resume))
+            locked = stack.enter_context(lock(args.save or args.resume))
         run, checkpoint = _begin(args, given, recipe)
         if team:
             workers.compare_data(team, run, checkpoint)
@@ -79,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             run = _choose_epochs(args, run, devices, team)
         if args.save and first:
             checkpoint = Checkpoint(args.save, run, args.overwrite)
+        if checkpoint:
+            checkpoint.locked = locked
         training, history = _train(args, run, checkpoint, devices, team)
         if training:
             report(args, training, run, history)
@@ -201,7 +204,7 @@ def _train(
     def hook(epochs: Iterable[Epoch], num_epochs: int) -> Iterable[Epoch]:
         epochs = _noted(training.validated(epochs), done)
         if saves:
-            epochs = saves.saving(training, epochs, locked=True)
+            epochs = saves.saving(training, epochs)
         elif saved:  # by the first worker
             epochs = training.gathering(epochs)
         epochs = chain(past, epochs)
@@ -220,6 +223,7 @@ def _train(
     except KeyboardInterrupt as interrupt:
         num_epochs = run.recipe.num_epochs
         if checkpoint and checkpoint.history:
+            checkpoint.check_place()
             what = (
                 f"{len(checkpoint.history)} of {num_epochs} epochs are saved, go on "
                 f"with --resume {checkpoint.directory}"

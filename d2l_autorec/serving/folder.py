@@ -18,7 +18,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def make_folder(directory: str | Path, overwrite: bool = False) -> None:
 
 
 @contextmanager
-def lock(directory: str | Path) -> Iterator[None]:
+def lock(directory: str | Path) -> Iterator[int]:
     """Keep other trainings from saving to a model folder.
 
     The lock of a process that was killed is gone. At the end, files that the model does
@@ -104,6 +104,11 @@ def lock(directory: str | Path) -> Iterator[None]:
     ----------
     directory : path
         What is read from it to train on has to be read under the lock.
+
+    Yields
+    ------
+    int
+        A handle of the folder, which stays its own wherever the folder is moved to.
 
     Raises
     ------
@@ -123,9 +128,10 @@ def lock(directory: str | Path) -> Iterator[None]:
         except BlockingIOError:
             raise ModelError(f"{directory}: another training is saving to it") from None
         try:
-            yield
+            yield handle
         finally:
-            _remove_old(directory)
+            if _leads_to(directory, handle):
+                _remove_old(directory)
     finally:
         os.close(handle)
 
@@ -148,6 +154,8 @@ class Checkpoint:
     run : Run
     history : list of Epoch
         The epochs up to the last save.
+    locked : int or None
+        What `lock` gave, where the caller holds it.
 
     Raises
     ------
@@ -161,6 +169,7 @@ class Checkpoint:
         make_folder(directory, overwrite)
         self.directory, self.run = Path(directory), run
         self.history: list[Epoch] = []
+        self.locked: int | None = None
         self._digests: dict[str, str] = {}
         self._found = _files(self.directory)
 
@@ -195,6 +204,26 @@ class Checkpoint:
         checkpoint._optimizer_state()
         return checkpoint
 
+    def check_place(self) -> None:
+        """Check that the path still leads to the folder that is locked.
+
+        Raises
+        ------
+        ModelError
+            If it does not, with the place where the folder is now, if that is known.
+        """
+        if self.locked is None or _leads_to(self.directory, self.locked):
+            return
+        what = "was moved or removed during the training, with what is saved in it"
+        with suppress(OSError):
+            place = os.readlink(f"/proc/self/fd/{self.locked}")
+            if _leads_to(place, self.locked):
+                what = (
+                    f"was moved to {place} during the training; what is saved is there "
+                    f"(--resume {place})"
+                )
+        raise ModelError(f"{self.directory}: {what}")
+
     def network(self, devices: Sequence[mx.Context]) -> Any:
         """Make the network, with the parameters of the best epoch.
 
@@ -211,8 +240,10 @@ class Checkpoint:
         Raises
         ------
         ModelError
-            If the parameters do not have the shapes that the recipe asks for.
+            If the parameters do not have the shapes that the recipe asks for; and as
+            `check_place` does.
         """
+        self.check_place()
         net = network(self.run.recipe, self.run.train_mat)
         for one in self._networks(net):
             one.initialize(mx.init.Zero(), list(devices))
@@ -242,10 +273,8 @@ class Checkpoint:
             _restore_optimizers(whole.trainers, state, most_steps)
         training.scatter()
 
-    def saving(
-        self, training: Training, epochs: Iterable[Epoch], locked: bool = False
-    ) -> Iterator[Epoch]:
-        """Save after each epoch.
+    def saving(self, training: Training, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
+        """Save after each epoch, under the folder's `lock`.
 
         Parameters
         ----------
@@ -253,8 +282,6 @@ class Checkpoint:
             Of `run`; of a team, the first worker's.
         epochs : iterable of Epoch
             Of that training, as they pass by.
-        locked : bool
-            Whether the caller holds the folder's `lock`; else it is held meanwhile.
 
         Yields
         ------
@@ -265,9 +292,12 @@ class Checkpoint:
         ------
         ModelError
             If another training saves to this folder, or has done so since it was
-            opened.
+            opened; and as `save` does.
         """
-        with nullcontext() if locked else lock(self.directory):
+        with ExitStack() as stack:
+            if self.locked is None:
+                self.locked = stack.enter_context(lock(self.directory))
+                stack.callback(setattr, self, "locked", None)
             if self._found != _files(self.directory):
                 raise ModelError(f"{self.directory}: another training has saved to it")
             for epoch in epochs:
@@ -290,6 +320,8 @@ class Checkpoint:
         ------
         TrainingDiverged
             If a number of it is no longer finite.
+        ModelError
+            If the folder was moved, or the best epoch's parameters were removed.
         OSError
             If the folder cannot be written, or the disk is full; the model that was
             there is left as it was.
@@ -299,13 +331,16 @@ class Checkpoint:
             check_finite(
                 f"largest of {name}", np.abs(array).max(initial=0), epoch.epoch
             )
+        self.check_place()
         _remove_old(self.directory)
         self.history.append(epoch)
         try:
             digests = dict(self._digests)
-            if "ids" not in digests:
-                ids, ratings = _ids(self.run), _rating_arrays(self.run)
+            if not self._has("ids"):
+                ids = _ids(self.run)
                 digests["ids"] = self._put("ids", lambda f: _write_json(f, ids))
+            if not self._has("ratings"):
+                ratings = _rating_arrays(self.run)
                 digests["ratings"] = self._put(
                     "ratings", lambda f: _write_arrays(f, ratings)
                 )
@@ -317,6 +352,8 @@ class Checkpoint:
             )
             if best_epoch(self.history) is epoch:
                 digests["best"] = digests["last"]
+            elif not self._has("best"):
+                raise ModelError(f"{self._path('best')}: was removed")
             text = manifest_text(self.run, self.history, digests)
             self._put(None, lambda f: _write_text(f, text))
         except BaseException:
@@ -327,8 +364,13 @@ class Checkpoint:
     def _path(self, kind: str) -> Path:
         return self.directory / KINDS[kind].format(self._digests[kind][:16])
 
+    def _has(self, kind: str) -> bool:
+        """Tell whether a file of an earlier save is there."""
+        return kind in self._digests and self._path(kind).exists()
+
     def _put(self, kind: str | None, write: Callable[[Path], None]) -> str:
         """Write a file and name it by its content, or as the manifest."""
+        self.check_place()
         unfinished = self.directory / _UNFINISHED
         try:
             # Something else may bear its name: what a link leads to is not ours.
@@ -391,6 +433,14 @@ def _sha256(file: Path) -> str:
         while block := opened.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _leads_to(path: str | Path, handle: int) -> bool:
+    """Tell whether a path leads to the folder that a handle is of."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except OSError:
+        return False
 
 
 def _remove_old(directory: Path) -> None:

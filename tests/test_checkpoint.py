@@ -162,7 +162,7 @@ def test_two_trainings_do_not_save_to_one_folder(tmp_path):
 
 def begin(directory, **recipe):
     """A training whose first epoch is saved, and whose others are as they pass by."""
-    run = make_run(num_epochs=3, **recipe)
+    run = make_run(**{"num_epochs": 3, **recipe})
     training = run.train(CPU)
     saving = Checkpoint(directory, run).saving(training, training.epochs())
     next(saving)
@@ -193,6 +193,28 @@ def test_a_folder_that_was_removed_is_not_made_again(tmp_path, there):
     with pytest.raises(ModelError, match="m: was moved or removed during the training"):
         next(saving)
     assert (tmp_path / "m").exists() == there and not [*tmp_path.glob("m/*")]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("kind", ["optimizer", "parameters"])
+def test_a_model_is_read_while_a_training_saves_to_it(
+    tmp_path, monkeypatch, kind, times
+):
+    saving = begin(tmp_path, num_epochs=2 * times + 1)
+    opening, left = os.open, times
+
+    def save_first(file, *args):
+        nonlocal left
+        if left and str(file).startswith(f"{tmp_path}/{kind}-"):
+            left -= 1
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "open", opening)
+                assert len(list(islice(saving, 2))) == 2  # the second removes the file
+        return opening(file, *args)
+
+    monkeypatch.setattr(os, "open", save_first)
+    load_model(tmp_path)
+    assert not left
 
 
 @pytest.mark.parametrize("kind", ["ids", "ratings"])

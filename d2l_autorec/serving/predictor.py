@@ -18,8 +18,11 @@ from ..loop import try_all_gpus
 from ..training import Run
 from .folder import Checkpoint
 from .lists import best_items, item_counts, rated_by_users
+from .manifest import read_manifest
 from .reconstruction import rate_cells, reconstruction
 
+# Of a training with short epochs, files may be replaced while they are read.
+_ATTEMPTS = 20
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Listed = TypeVar("_Listed", "Recommendation", "Similar")
 
@@ -66,7 +69,7 @@ def load_model(directory: str | Path) -> Predictor:
     Parameters
     ----------
     directory : path
-        That a training saved to.
+        That a training saved to, or is saving to.
 
     Returns
     -------
@@ -80,6 +83,19 @@ def load_model(directory: str | Path) -> Predictor:
         If there is no model, a file of it is damaged or missing, or it has another
         version's format.
     """
+    for _ in range(_ATTEMPTS - 1):
+        files = read_manifest(Path(directory))["files"]
+        try:
+            return _load(directory)
+        except ModelError as error:
+            missing = isinstance(error.__cause__, FileNotFoundError)
+            if not missing or read_manifest(Path(directory))["files"] == files:
+                raise
+    return _load(directory)
+
+
+def _load(directory: str | Path) -> Predictor:
+    """Load a model as its manifest has it."""
     checkpoint = Checkpoint.open(directory)
     return Predictor(checkpoint.network(try_all_gpus()[:1]), checkpoint.run)
 

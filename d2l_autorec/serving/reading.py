@@ -125,8 +125,8 @@ def read_signed(file: Path, digest: str) -> bytes:
     """
     try:
         content = read_file(file)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(f"{file}: is missing") from None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelError(f"{file}: is missing") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise ModelError(f"{file}: is damaged: its SHA-256 is not in the manifest")
     return content

@@ -635,11 +635,14 @@ def test_a_new_markdown_file_can_be_written_again(small_data, command, tmp_path)
 
 def test_a_file_without_markers_is_left_alone(small_data, command, tmp_path):
     file = tmp_path / "README.md"
-    file.write_text("mine\n")
-    code, _, err = command(*QUICK, "--markdown", file)
-    assert code == 2
-    assert "has no lines" in err
-    assert file.read_text() == "mine\n"
+    for raw, said in (
+        (b"mine\n", "has no lines"),
+        (f"{BEGIN}Am\xe9lie{END}".encode("latin-1"), "is not UTF-8"),
+    ):
+        file.write_bytes(raw)
+        code, _, err = command(*QUICK, "--markdown", file)
+        assert (code, said in err) == (2, True)
+        assert file.read_bytes() == raw
 
 
 @pytest.mark.parametrize("output", ["--markdown", "--json", "--plot"])

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import socket
 import stat
 import threading
 from contextlib import contextmanager
@@ -143,9 +144,25 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch, k
     (tmp_path / "folder").mkdir()
     file = os.devnull if kind == "device" else tmp_path / kind
     check = cli.output_folder if kind == "folder" else cli.output_file
+    before = [*tmp_path.rglob("*")]
     assert str(check(str(file))) == str(file)
-    place = file if kind in ("device", "folder") else tmp_path
-    # As on a read-only disk, which root is told as well.
-    monkeypatch.setattr(os, "access", lambda asked, mode: asked != type(asked)(place))
+    assert [*tmp_path.rglob("*")] == before
+
+    def read_only(place, *args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), place)
+
+    # Root is allowed all that can be asked for.
+    system = ("access", lambda *_: False) if kind == "device" else ("open", read_only)
+    monkeypatch.setattr(os, *system)
     with pytest.raises(cli.argparse.ArgumentTypeError, match="cannot be written"):
         check(str(file))
+
+
+def test_what_is_no_place_for_a_file_is_said_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.symlink("loop", "loop")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket")
+    for name in ("loop", "socket", "socket/f", 300 * "f"):
+        with pytest.raises(cli.argparse.ArgumentTypeError, match=f"^{name}"):
+            cli.output_file(name)

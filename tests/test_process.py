@@ -251,6 +251,26 @@ def test_an_archive_that_memory_cannot_hold(run, tmp_path):
     assert err.startswith("error: not enough memory") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("train", "--plot=f.png"), ("compare", "--plot=f.svg"), ("paper", "")],
+)
+def test_what_draws_no_picture_is_said_before_the_work(run, tmp_path, name, flag):
+    code, out, err = run(
+        *(
+            "-m",
+            f"d2l_autorec.{name}",
+            "--dataset",
+            "synthetic-100k",
+            flag or "--quick",
+        ),
+        env={**os.environ, "MPLBACKEND": "x"},
+        cwd=tmp_path,
+    )
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("error: matplotlib cannot draw: ") and "MPLBACKEND" in err
+
+
 @pytest.mark.slow  # in every run, tests in one process make errors of warnings
 @pytest.mark.parametrize("flags", [["-O"], ["-W", "error"]], ids=" ".join)
 def test_a_training_and_its_recommendations(run, tmp_path, flags):
@@ -399,7 +419,8 @@ def test_a_disk_that_is_full_from_any_file_on(
 ):
     """What was there stays, or is replaced by what is whole."""
     draw = "matplotlib.figure.Figure.savefig"  # which takes its time
-    monkeypatch.setattr(draw, lambda _, file, **options: file.write_text("new"))
+    monkeypatch.setattr(draw, lambda _, file, **options: open(file, "w").close())
+    monkeypatch.setattr(cli, "check_drawing", lambda ending: None)
     model, pairs = tmp_path / "m", tmp_path / "pairs.csv"
     files = [tmp_path / "f.json", tmp_path / "f.svg"]
     results = ["--json", files[0], "--plot", files[1], "--quiet"]
@@ -432,7 +453,7 @@ def test_a_disk_that_is_full_from_any_file_on(
             break
         assert ended.value.code == 1
         assert re.fullmatch(rf"error: {tmp_path}/\S+: .+\n", err)
-        last = files[1] if command == "compare" else files[0]  # to be written
+        last = files[0] if command == "recommend" else files[1]  # to be written
         assert last.read_text() == "old"
     assert number > 2 and not err
 

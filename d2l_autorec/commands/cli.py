@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import re
+import stat
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable
 from contextlib import suppress
@@ -297,35 +300,70 @@ def parse_devices(names: str | None) -> list[mx.Context]:
 def output_file(text: str) -> Path:
     """Check, before the work starts, that a result will have a place to go to."""
     file = Path(text)
-    if file.is_dir():
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{file}: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
         raise argparse.ArgumentTypeError(f"{file} is a folder, not a file")
     # A regular file is replaced, in its folder; a pipe or a device is written to.
-    place = file
-    if file.is_file() or not file.exists():
+    if stat.S_ISREG(mode):
         place = Path(os.path.realpath(file)).parent
         if not place.is_dir():
             raise argparse.ArgumentTypeError(f"{file.parent} is not a folder")
-    _check_writable(place)
+        _check_writable(place)
+    elif stat.S_ISSOCK(mode) or not os.access(file, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{file} cannot be written")
     return file
 
 
 def output_folder(text: str) -> Path:
     """Check, before the work starts, that a folder can be made, or written to."""
     folder = Path(text)
-    _check_writable(next(p for p in (folder, *folder.absolute().parents) if p.exists()))
+    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not place.is_dir():
+        raise argparse.ArgumentTypeError(f"{place} is not a folder")
+    _check_writable(place)
     return folder
 
 
-def _check_writable(place: Path) -> None:
-    if not os.access(place, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{place} cannot be written")
+def _check_writable(folder: Path) -> None:
+    """Open a file in a folder, of which nothing is left."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        said = f"{folder} cannot be written: {error.strerror}"
+        raise argparse.ArgumentTypeError(said) from None
 
 
 def plot_file(text: str) -> Path:
-    """Check a plot's path and its kind."""
+    """Check a plot's path and its kind, and that it can be drawn."""
     if Path(text).suffix not in (".png", ".svg", ".pdf"):
         raise argparse.ArgumentTypeError(f"{text!r} does not end in .png, .svg or .pdf")
-    return output_file(text)
+    file = output_file(text)
+    check_drawing(file.suffix)
+    return file
+
+
+def check_drawing(ending: str) -> None:
+    """Check, before the work starts, that pictures of a kind can be drawn.
+
+    Raises
+    ------
+    AutoRecError
+        If matplotlib cannot be used.
+    """
+    try:
+        from matplotlib.figure import Figure
+
+        Figure().savefig(io.BytesIO(), format=ending[1:])
+    except (ValueError, ImportError) as error:
+        reason = str(error).partition(";")[0]
+        raise AutoRecError(
+            f"matplotlib cannot draw: {reason}; is MPLBACKEND set?"
+        ) from None
 
 
 def add_data_flags(

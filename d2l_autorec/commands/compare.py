@@ -326,7 +326,10 @@ def _splits(text: str) -> str:
 def _markdown_file(text: str) -> Path:
     file = cli.output_file(text)
     if file.is_file():
-        _, begin, rest = file.read_bytes().decode(errors="replace").partition(BEGIN)
+        try:
+            _, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+        except UnicodeDecodeError:
+            raise argparse.ArgumentTypeError(f"{file} is not UTF-8") from None
         if not begin or END not in rest:
             raise argparse.ArgumentTypeError(
                 f"{file} exists and has no lines {BEGIN} and {END} to write between"

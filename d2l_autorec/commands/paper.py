@@ -6,7 +6,6 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..study import HIDDEN_UNITS, NAMES, Row, Study, experiments, provenance, report
@@ -26,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = _parser().parse_args(argv)
     cli.show_notes(args.quiet)
+    cli.check_drawing(".png")
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from tqdm import tqdm
@@ -169,7 +169,7 @@ def _parser() -> cli.Parser:
     output.add_argument(
         "--out",
         type=cli.output_folder,
-        default=Path("paper-results"),
+        default="paper-results",
         metavar="DIR",
         help="folder for the table (.md), every training (.json) and the plot (.png)",
     )

@@ -134,6 +134,9 @@ def _write_files(
     from ..curve import learning_curve
     from ..serving import save_figure, save_text
 
+    if args.json:
+        text = json.dumps(result, indent=2)
+        save_text(text + "\n", args.json)
     if args.plot:
         figure = learning_curve(
             history, yardstick=found and found.models["biases"].rmse
@@ -142,9 +145,6 @@ def _write_files(
         title = f"AutoRec on {run.name}, seed {run.seed}\n{note}"
         figure.suptitle(title, parse_math=False, size="medium")
         save_figure(figure, args.plot)
-    if args.json:
-        text = json.dumps(result, indent=2)
-        save_text(text + "\n", args.json)
 
 
 def _comparison(

@@ -40,6 +40,7 @@ def report(
     history : list of Epoch
         All of its epochs.
     """
+    from ..curve import best_epoch
     from ..loop import closing_lines
     from ..serving import evaluate
 
@@ -54,26 +55,32 @@ def report(
     result = {
         **_result(run, history, scores, found),
         "devices": [str(device) for device in training.devices],
-        "note": beside,
+        "note": beside or None,
     }
     try:
         _write_files(args, run, history, found, result)
     finally:
+        speed = f"{result['ratings_per_second']:,.0f} ratings/sec"
         lines = [
-            _kept(run, history),
-            closing_lines(history, training.devices),
-            f"{result['ratings_per_second']:,.0f} ratings/sec (an example is a cell of "
-            "the matrix, a rating one that was observed)",
-            f"({beside})",
-            *_comparison(run, scores, found),
+            best_epoch(history).summary(),
+            f"{speed} on {training.devices}",
         ]
-        print("\n".join(lines))
+        if beside:
+            lines = [
+                closing_lines(history, training.devices),
+                f"{speed} (an example is a cell of the matrix, a rating one that was "
+                "observed)",
+                f"({beside})",
+            ]
+        print(_kept(run, history), *lines, *_comparison(run, scores, found), sep="\n")
 
 
 def _beside(run: Run) -> str:
-    """Say what the result compares with, or why it does not."""
+    """Say how the result compares with the book; nothing if the ratings are others."""
     from ..ratings import label
 
+    if run.name != "ml-100k":
+        return ""
     parts = filter(lambda part: part is not None, run.parts)
     size = len(run.user_ids), len(run.item_ids), sum(part.nnz for part in parts)
     name = label(run.name, size)
@@ -141,8 +148,9 @@ def _write_files(
         figure = learning_curve(
             history, yardstick=found and found.models["biases"].rmse
         )
-        note = textwrap.fill(f"({result['note']})", 90)
-        title = f"AutoRec on {run.name}, seed {run.seed}\n{note}"
+        title = f"AutoRec on {run.name}, seed {run.seed}"
+        if result["note"]:
+            title += "\n" + textwrap.fill(f"({result['note']})", 90)
         figure.suptitle(title, parse_math=False, size="medium")
         save_figure(figure, args.plot)
 

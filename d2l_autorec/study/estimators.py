@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,9 @@ from ..ratings import Ratings
 from ..training import (
     PRESETS,
     VALID_RATIO,
+    Blend,
     Parts,
+    Recipe,
     SeededBatches,
     hold_out,
     make_training,
@@ -75,6 +77,22 @@ class Estimator(ABC):
     def chosen(self) -> str:
         """The settings that a validation part has chosen in `fit`, if it did."""
         return ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of the model's settings: what its class defines and `Estimator` does not.
+
+        A recipe is a dict of its own settings.
+        """
+        kinds = (int, float, str, Recipe, Blend)
+        found = {}
+        for cls in reversed(type(self).__mro__):
+            for name, default in vars(cls).items():
+                if isinstance(default, kinds) and not hasattr(Estimator, name):
+                    value = getattr(self, name)
+                    recipe = isinstance(value, (Recipe, Blend))
+                    found[name] = asdict(value) if recipe else value
+        return found
 
     @property
     def num_ticks(self) -> int:
@@ -142,6 +160,12 @@ class Biases(Estimator):
 
     title = "biases"
     cold = "the mean and the other's bias"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of `training.Biases`."""
+        names = ("item_reg", "user_reg", "num_sweeps")
+        return {name: getattr(FittedBiases, name) for name in names}
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         self.found = FittedBiases(self.ratings.matrix(train_data))
@@ -276,6 +300,8 @@ class ChosenAutoRec(BookAutoRec):
 
     Then the model is trained again on all of them.
     """
+
+    valid_ratio = VALID_RATIO
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         fit_data, valid_data = hold_out(train_data, VALID_RATIO, seed)

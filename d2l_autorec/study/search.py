@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -71,6 +71,12 @@ class GridSearch(Estimator):
     @property
     def cold(self) -> str:  # noqa: D102
         return self._best.cold
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of each candidate."""
+        found = {name: model.settings for name, model in self.candidates.items()}
+        return {**super().settings, "candidates": found}
 
     @property
     def num_parameters(self) -> int:  # noqa: D102

@@ -25,7 +25,7 @@ from ..errors import DataError
 from .table import COLUMNS, Ratings, first_repeat, repeat_a_pair
 
 DUPLICATES = ("error", "last", "mean")
-NO_PYARROW = "Parquet needs pyarrow (pip install pyarrow; with NumPy 1, 'pyarrow<15')"
+NO_PYARROW = "Parquet needs pyarrow: python -m pip install pyarrow"
 
 # Names that ratings files give the four columns, lower case, letters only.
 _HEADER_NAMES = {

@@ -158,12 +158,6 @@ class Biases(Estimator):
         names = ("item_reg", "user_reg", "num_sweeps")
         return {name: getattr(FittedBiases, name) for name in names}
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those of `training.Biases`."""
-        names = ("item_reg", "user_reg", "num_sweeps")
-        return {name: getattr(FittedBiases, name) for name in names}
-
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         self.found = FittedBiases(self.ratings.matrix(train_data))
         return iter(())

@@ -75,12 +75,6 @@ class GridSearch(Estimator):
         return {**super().settings, "candidates": found}
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """Those of each candidate."""
-        found = {name: model.settings for name, model in self.candidates.items()}
-        return {**super().settings, "candidates": found}
-
-    @property
     def num_parameters(self) -> int:  # noqa: D102
         return self._best.num_parameters
 

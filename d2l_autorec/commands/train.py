@@ -106,7 +106,6 @@ def _choose_epochs(
     args: argparse.Namespace, run: Run, devices: list[mx.Context], team: Team | None
 ) -> Run:
     """Choose the number of epochs on the validation part; return what to train then."""
-    from ..loop import seed_everything
     from ..training import Training
 
     training = Training.of(run, devices, team=team)
@@ -128,7 +127,6 @@ def _choose_epochs(
         f"{_chosen(recipe, best)}, validation RMSE {best.valid_rmse:.3f}; now on all "
         f"{run.parts.train_mat.nnz:,} ratings:"
     )
-    seed_everything(run.seed)  # as if this came first
     return run
 
 

@@ -10,13 +10,15 @@ they wait for each other, which makes small operations many times slower as soon
 anything else runs on the machine; here it gets a thread a core, and they sleep. Of its
 engines, a build without CUDA gets the one that computes an operator where it is called:
 the other one hands each operator to a thread of its own, which takes longer than a
-small operator does. Settings that the environment already has stay.
+small operator does. Settings that the environment already has stay, if they are among
+those that the libraries take.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -27,7 +29,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, NoReturn
 
-from .errors import MXNetUnusable
+from .errors import InvalidVariable, MXNetUnusable
 
 _NUMBERS = {
     "Inf": float("inf"),
@@ -37,7 +39,6 @@ _NUMBERS = {
     "NaN": float("nan"),
     "PZERO": 0.0,
     "NZERO": -0.0,
-    "bool": bool,
 }
 _HEIRS = {
     "alltrue": "all",
@@ -50,6 +51,29 @@ _HEIRS = {
 _EXTINCT = ("in1d", "mirr", "msort", "npv", "pmt", "ppmt", "pv", "rate")
 _ROOM = 400 << 20  # bytes of addresses that its libraries take
 _ENGINES = ("NaiveEngine", "ThreadedEngine", "ThreadedEnginePerDevice")
+# The environment variables for which MXNet, Numba and tqdm end the process or cannot be
+# imported: their names, the values that they may have, and these in words.
+_VARIABLES = (
+    ("(OMP|NUMBA)_NUM_THREADS", "([1-9][0-9]{0,3})?", "a whole number from 1 to 9999"),
+    ("MXNET_.+THREADS", "[0-9]{0,4}", "a whole number up to 9999"),
+    (
+        "MXNET_((CPU|DISABLE|EXEC|GPU|KVSTORE|MKLDNN|PROFILER)_.+(?<!_TYPE)"
+        "|.+_(CORES_OPERATOR_TUNING|CYTHON|TUNING_DATA|TUNING_INFO))",
+        "(-?[0-9]{1,9})?",
+        "a whole number",
+    ),
+    ("MXNET_ENGINE_TYPE", "|".join(_ENGINES), f"one of {', '.join(_ENGINES)}"),
+    ("NUMBA_DISABLE_JIT", "0?", "0, as some loops run compiled alone"),
+    ("NUMBA_CPU_FEATURES", "([+-][^,]+(,|$))*", "such as +avx2,-fma"),
+    ("TQDM_(INITIAL|NCOLS|NROWS|POSITION|UNIT_DIVISOR)", "[0-9]+", "a whole number"),
+    (
+        "MXNET_TUNING_WEIGHT_SCALE"
+        "|TQDM_(DELAY|MAXINTERVAL|MININTERVAL|MINITERS|SMOOTHING|TOTAL)",
+        "[0-9]*[.]?[0-9]+|inf",
+        "a number",
+    ),
+    ("TQDM_(GUI|LOCK_ARGS|WRITE_BYTES)", "", "unset"),
+)
 
 
 class MXNetFinder:
@@ -68,8 +92,9 @@ class MXNetFinder:
             # What an import without us that failed has left: halves of modules.
             for leftover in [name for name in sys.modules if name.startswith("mxnet.")]:
                 del sys.modules[leftover]
+            check_variables()
             with _defaults(OMP_NUM_THREADS=str(num_cores()), OMP_WAIT_POLICY="PASSIVE"):
-                _check_settings()
+                _check_process()
                 # Warnings about old code, which -W error would make errors of.
                 with _removed_names(), _stand_ins(), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
@@ -95,6 +120,22 @@ def memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def check_variables() -> None:
+    """Refuse values that libraries cannot be imported with.
+
+    Raises
+    ------
+    InvalidVariable
+        For the first such variable of the environment.
+    """
+    for name, value in os.environ.items():
+        for names, values, kind in _VARIABLES:
+            if re.fullmatch(names, name) and not re.fullmatch(values, value):
+                raise InvalidVariable(
+                    f"the environment variable {name} is {value!r}; it has to be {kind}"
+                )
+
+
 @contextmanager
 def _added(
     mapping: MutableMapping[str, Any], entries: Mapping[str, Any]
@@ -114,13 +155,8 @@ def _defaults(**settings: str) -> AbstractContextManager[None]:
     return _added(os.environ, settings)
 
 
-def _check_settings() -> None:
+def _check_process() -> None:
     """Refuse what MXNet only says on standard error, or with a traceback."""
-    engine = os.environ.get("MXNET_ENGINE_TYPE", _ENGINES[0])
-    if engine not in _ENGINES:
-        raise MXNetUnusable(
-            f"MXNET_ENGINE_TYPE is {engine!r}; it is one of {', '.join(_ENGINES)}"
-        )
     if sys.flags.optimize > 1:
         raise MXNetUnusable(
             "MXNet cannot be imported without docstrings (python -OO); -O will do"

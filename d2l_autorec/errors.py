@@ -29,6 +29,10 @@ class DeviceUnavailable(AutoRecError, ValueError):
     """A device that is not there, or cannot do what it is named for."""
 
 
+class InvalidVariable(AutoRecError, ValueError):
+    """An environment variable with a value that a library cannot be imported with."""
+
+
 class MXNetMissing(AutoRecError, ImportError):
     """MXNet is not installed."""
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import numpy as np
 import pandas as pd
@@ -143,6 +143,13 @@ def test_epochs_count_up_once_the_settings_are_chosen(model_class, ratings):
     trained = [epoch for epoch in epochs if epoch]
     assert trained == list(range(1, len(trained) + 1))
     assert epochs == [0] * (len(epochs) - len(trained)) + trained
+
+
+def test_the_settings_of_a_model_are_all_there(model_class, ratings):
+    model = model_class(ratings, [])
+    found = json.loads(json.dumps(model.settings))
+    given = {field.name for field in fields(model) if field.init}
+    assert given - {"ratings", "devices"} <= found.keys()
 
 
 def test_every_model_can_be_compared():
@@ -711,6 +718,62 @@ def test_the_json_report_holds_every_score(small_data, command, tmp_path):
     assert f"{report['book_protocol']['averaged']:.3f} here" in out
 
 
+def test_the_json_report_says_what_it_was_made_of(files, command, tmp_path):
+    file = tmp_path / "report.json"
+    models = "biases,mf,autorec:num_epochs=2,biased-mf:num_epochs=1:wd=1/2"
+    flags = ["--ratings", files[0], "--seeds", "0", "--models", models]
+
+    def report(*more):
+        assert command(*flags, *more, "--json", file)[0] == 0
+        return json.loads(file.read_text())
+
+    found = report("--duplicates", "mean")
+    assert found["reading"] == {
+        **{"ratings": str(files[0]), "test_ratings": None, "columns": None},
+        **{"encoding": "utf-8", "duplicates": "mean", "rating_offset": 0.0},
+    }
+    versions = ["d2l_autorec", "python", "mxnet", "numpy", "scipy", "pandas", "numba"]
+    assert list(found["versions"]) == versions
+    assert found["devices"] == ["cpu(0)"]
+    settings = [model["settings"] for model in found["models"].values()]
+    assert settings[0] == {"item_reg": 10, "user_reg": 15, "num_sweeps": 10}
+    mf = {"wd": 1e-5, "lr": 0.002, "num_factors": 30, "batch_size": 512}
+    assert settings[1] == {**mf, "num_epochs": 3}
+    assert settings[2]["recipe"] == asdict(PRESETS["book"].changed(num_epochs=2))
+    candidates = settings[3]["candidates"].values()
+    assert {one["wd"] for one in candidates} == {1.0, 2.0}
+    assert {one["num_epochs"] for one in candidates} == {1}
+    # Of the ratings there is a checksum.
+    assert report()["data"] == found["data"]
+    text = files[0].read_text()
+    files[0].write_text(text[:-2] + f"{6 - int(text[-2])}\n")
+    assert report()["data"] != found["data"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
+def test_the_predictions_are_those_that_were_scored(files, command, tmp_path, ending):
+    predictions, report = tmp_path / f"p.{ending}", tmp_path / "report.json"
+    code, _, _ = command(
+        *("--ratings", files[0], "--rating-offset", "2", "--splits", "3-fold"),
+        *("--seeds", "3-4", "--models", "biases,book:num_epochs=2"),
+        *("--predictions", predictions, "--json", report),
+    )
+    assert code == 0
+    read = pd.read_parquet if ending == "parquet" else pd.read_csv
+    table = read(predictions)
+    models = json.loads(report.read_text())["models"]
+    assert list(table) == ["run", "seed", "user_id", "item_id", "rating", *models]
+    for name, model in models.items():
+        errors = (table[name] - table["rating"]) ** 2
+        found = np.sqrt(errors.groupby(table["run"], sort=False).mean())
+        assert list(found) == pytest.approx([s["rmse"] for s in model["scores"]])
+    # Each rating of the file once a seed, as it stands there.
+    mine = pd.read_csv(files[0]).set_axis(["user_id", "item_id", "rating"], axis=1)
+    for seed in (3, 4):
+        held_out = table[table["seed"] == seed].merge(mine)
+        assert len(held_out) == len(mine)
+
+
 def test_the_best_recipe_is_said_to_be_clipped(
     small_data, command, tmp_path, monkeypatch
 ):
@@ -778,7 +841,7 @@ def test_a_file_without_markers_is_left_alone(small_data, command, tmp_path):
         assert file.read_bytes() == raw
 
 
-@pytest.mark.parametrize("output", ["--markdown", "--json", "--plot"])
+@pytest.mark.parametrize("output", ["--markdown", "--json", "--plot", "--predictions"])
 def test_generated_ratings_replace_no_result(command, offline, tmp_path, output):
     kept = tmp_path / "kept.png"
     kept.write_text(f"{BEGIN}\nof real ratings\n{END}\n")

@@ -75,6 +75,7 @@ def test_the_json_report_holds_settings_history_and_result(small_data, train, tm
     assert report["recipe"]["num_hidden"] == 8
     assert report["seed"] == 3
     assert [e["epoch"] for e in report["history"]] == [1, 2, 3]
+    assert {"d2l_autorec", "python", "mxnet", "numpy"} < report["versions"].keys()
     assert f"test RMSE {report['test_rmse']:.3f}" in out
     assert report["note"].startswith("not comparable with the book, which has other")
     assert report["ended"] == "epochs"

@@ -15,11 +15,13 @@ import stat
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .._ready import check_variables
 from ..errors import AutoRecError, DatasetUnavailable, DeviceUnavailable
 from ..training import (
     FINITE,
@@ -64,13 +66,17 @@ class _Notes(logging.Handler):
 
 
 def show_notes(quiet: bool = False) -> None:
-    """Show on standard error what is logged.
+    """Show on standard error what is logged, and progress.
 
     Parameters
     ----------
     quiet : bool
         Only warnings; else also what takes its time, for those who see progress.
     """
+    from tqdm import tqdm
+
+    # By default also one for processes, which is left behind when `run` ends this one.
+    tqdm.set_lock(threading.RLock())
     log = logging.getLogger("d2l_autorec")
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     log.propagate = False  # MXNet gives the root a handler
@@ -106,6 +112,8 @@ def run(
 ) -> NoReturn:
     """Run a command and exit, with 1 and one line if a known error stops it.
 
+    With 2, before it starts, for an environment that its libraries do not take.
+
     Parameters
     ----------
     command : callable
@@ -118,7 +126,9 @@ def run(
     open_streams()
     with Interrupts():
         try:
-            message = _message(command)
+            status, message = 2, _message(check_variables)
+            if not message:
+                status, message = 1, _message(command)
         except SystemExit as stopped:  # of --help, or of a bad flag
             if isinstance(stopped.code, int) and stopped.code:
                 end(stopped.code)
@@ -129,7 +139,7 @@ def run(
             sys.stdout.flush()
         with suppress(OSError):
             print(message, file=sys.stderr, flush=True)
-        end(1)
+        end(status)
 
 
 def _message(command: Callable[[], None]) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..study import ALIASES, MODELS
 from . import cli
 
@@ -18,11 +16,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..ratings import Ratings
-    from ..study import Estimator, Score
+    from ..study import Estimator, Score, Split
 
 # What is compared without --models: the rest takes ten times as long, or more.
 QUICK_MODELS = ["mean", "biases", "mf", "book", "autorec-early"]
 _LAYOUT = ("columns", "encoding", "duplicates", "rating_offset")
+_READING = ("ratings", "test_ratings", *_LAYOUT)
 BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
 
 
@@ -43,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from tqdm import tqdm
 
     from .. import study
-    from .._mxnet import mx
     from ..errors import TrainingDiverged
     from ..loop import try_all_gpus
     from ..ratings import label
+    from ..serving import versions
 
     try:
         contenders = {one.name: one for one in map(study.Contender.parse, args.models)}
@@ -65,8 +64,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, model in models.items()
     }
 
+    settings = {name: model.settings for name, model in models.items()}
     scores: dict[str, list[Score]] = {name: [] for name in models}
     runs, cold, protocol = [], [], None
+    predictions: list[pd.DataFrame] = []
     # Other data have no figures of the book to compare with, whatever their name.
     books = ratings.name == "ml-100k" and not args.ratings
     mf = models.get("mf") if books else None
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for run in splits:
             runs.append(run.name)
             cold.append({**run.cold(), "ratings": run.num_cold_ratings()})
+            table = _held_out(run, ratings.rating_offset)
             for name, model in models.items():
                 doing = f"{run.name}, {titles[name]}"
                 bar.set_postfix_str(doing)
@@ -98,7 +100,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                     scores[name].append(study.score(model, run, tick, args.ranking))
                 except TrainingDiverged as error:
                     raise TrainingDiverged(f"{doing}: {error}") from None
+                if args.predictions:
+                    predicted = model.predict(run.test_data[["user_id", "item_id"]])
+                    table[name] = predicted - ratings.rating_offset
                 bar.update()
+            if args.predictions:
+                predictions.append(table)
         if isinstance(mf, study.BookMF):
             bar.set_postfix_str("the book's own protocol for its MF")
             protocol = study.book_protocol(mf, ratings, seeds[0])
@@ -120,6 +127,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     found = {
         "dataset": ratings.name,
+        "data": study.fingerprint(ratings),
+        "reading": {name: getattr(args, name) for name in _READING}
+        if args.ratings
+        else None,
         "splits": args.test_ratings or args.splits,
         "seeds": seeds,
         "clipped": [name for name, model in models.items() if model.clips],
@@ -127,38 +138,48 @@ def main(argv: Sequence[str] | None = None) -> None:
         "models": {
             name: {
                 "title": titles[name],
+                "settings": settings[name],
                 "scores": [s._asdict() for s in scores[name]],
             }
             for name, model in models.items()
         },
         "book_protocol": protocol,
-        "versions": {
-            "d2l_autorec": __version__,
-            "python": platform.python_version(),
-            "mxnet": mx.__version__,
-        },
+        "devices": [str(device) for device in devices],
+        "versions": versions(),
     }
     spreads = ", mean and standard deviation" if num_runs > 1 else ""
     curves = {titles[name]: scored for name, scored in scores.items()}
     try:
-        _write_files(args, found, report, curves, f"{where}{spreads}")
+        _write_files(args, found, predictions, report, curves, f"{where}{spreads}")
     finally:
         print(report)
+
+
+def _held_out(run: Split, rating_offset: float) -> pd.DataFrame:
+    """List the held-out ratings of a run, in the unit of the file."""
+    table = run.test_data[["user_id", "item_id", "rating"]].copy()
+    table["rating"] -= rating_offset
+    table.insert(0, "run", run.name)
+    table.insert(1, "seed", run.seed)
+    return table
 
 
 def _write_files(
     args: argparse.Namespace,
     found: dict[str, Any],
+    predictions: list[pd.DataFrame],
     report: str,
     scores: dict[str, list[Score]],
     title: str,
 ) -> None:
-    from ..serving import save_figure, save_text
+    from ..serving import save_figure, save_tables, save_text
     from ..study import comparison_chart
 
     if args.json:
         text = json.dumps(found, indent=2, default=_plain, allow_nan=False)
         save_text(text + "\n", args.json)
+    if args.predictions:
+        save_tables(predictions, args.predictions)
     if args.markdown:
         _write_between_markers(args.markdown, report)
     if args.plot:
@@ -189,7 +210,7 @@ def _load(
     from ..ratings import read_parts, read_ratings
 
     if not args.ratings:
-        files = args.markdown, args.plot, args.json
+        files = args.markdown, args.plot, args.json, args.predictions
         return cli.load_ratings(args.dataset, args.data_dir, *files), None
     layout = {name: getattr(args, name) for name in _LAYOUT}
     if args.test_ratings:
@@ -403,7 +424,15 @@ def _parser() -> cli.Parser:
     output = cli.add_output_flags(
         parser,
         plot="draw the errors and the learning curves",
-        json="write every score and every learning curve",
+        json="write every score and every learning curve, with data, settings and "
+        "versions",
+    )
+    output.add_argument(
+        "--predictions",
+        type=cli.output_file,
+        metavar="FILE",
+        help="write each held-out rating of each run and every model's prediction of "
+        "it, as Parquet if FILE ends in .parquet, else as CSV",
     )
     output.add_argument(
         "--markdown",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -190,8 +189,8 @@ def _result(
     scores: Mapping[str, Accuracy],
     found: Baseline | None,
 ) -> dict[str, Any]:
-    from .._mxnet import mx
     from ..curve import best_epoch, examples_per_second
+    from ..serving import versions
 
     best = best_epoch(history)
     speed = examples_per_second(history)
@@ -222,5 +221,5 @@ def _result(
             **{name: one._asdict() for name, one in models.items()},
         },
         "history": [epoch._asdict() for epoch in history],
-        "versions": {"python": platform.python_version(), "mxnet": mx.__version__},
+        "versions": versions(),
     }

@@ -10,6 +10,7 @@ from .folder import make_folder as make_folder
 from .lists import recommend_all as recommend_all
 from .manifest import FORMAT as FORMAT
 from .manifest import MANIFEST as MANIFEST
+from .manifest import versions as versions
 from .predictor import Predictor as Predictor
 from .predictor import Recommendation as Recommendation
 from .predictor import Similar as Similar

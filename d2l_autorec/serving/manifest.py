@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -10,10 +11,9 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from .. import __version__
 from .._mxnet import mx
@@ -48,6 +48,17 @@ _EPOCH = {
 }
 
 
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """List the versions of Python, of this package and of what it computes with."""
+    return {
+        "d2l_autorec": __version__,
+        "python": platform.python_version(),
+        "mxnet": mx.__version__,
+        **{name: version(name) for name in ("numpy", "scipy", "pandas", "numba")},
+    }
+
+
 def manifest_text(
     run: Run, history: Sequence[Epoch], digests: Mapping[str, str]
 ) -> str:
@@ -74,12 +85,7 @@ def manifest_text(
     text = signed(
         {
             "format": FORMAT,
-            "versions": {
-                "d2l_autorec": __version__,
-                "python": platform.python_version(),
-                "mxnet": mx.__version__,
-                "numpy": np.__version__,
-            },
+            "versions": versions(),
             "name": run.parts.name,
             "rating_offset": run.parts.rating_offset,
             "split": dict(run.parts.split),

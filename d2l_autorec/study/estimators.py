@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,8 +27,10 @@ from ..ratings import Ratings
 from ..training import (
     PRESETS,
     VALID_RATIO,
+    Blend,
     EarlyStopping,
     Parts,
+    Recipe,
     Training,
     hold_out,
 )
@@ -68,6 +70,22 @@ class Estimator(ABC):
     def chosen(self) -> str:
         """The settings that a validation part has chosen in `fit`, if it did."""
         return ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of the model's settings: what its class defines and `Estimator` does not.
+
+        A recipe is a dict of its own settings.
+        """
+        kinds = (int, float, str, Recipe, Blend)
+        found = {}
+        for cls in reversed(type(self).__mro__):
+            for name, default in vars(cls).items():
+                if isinstance(default, kinds) and not hasattr(Estimator, name):
+                    value = getattr(self, name)
+                    recipe = isinstance(value, (Recipe, Blend))
+                    found[name] = asdict(value) if recipe else value
+        return found
 
     @property
     def num_ticks(self) -> int:
@@ -133,6 +151,12 @@ class Biases(Estimator):
     """The mean and a bias of each user and item: see `training.Biases`."""
 
     title = "biases"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of `training.Biases`."""
+        names = ("item_reg", "user_reg", "num_sweeps")
+        return {name: getattr(FittedBiases, name) for name in names}
 
     def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
         self.found = FittedBiases(self.ratings.matrix(train_data))

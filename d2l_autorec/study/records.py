@@ -17,7 +17,7 @@ from ..training import Recipe
 from .tables import machine
 
 # Goes up when the same settings, data and seed give another result.
-REVISION = 1
+REVISION = 2
 
 
 class Records:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -67,6 +67,12 @@ class GridSearch(Estimator):
     def title(self) -> str:
         """That of the candidates."""
         return self._best.title
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of each candidate."""
+        found = {name: model.settings for name, model in self.candidates.items()}
+        return {**super().settings, "candidates": found}
 
     @property
     def num_parameters(self) -> int:  # noqa: D102

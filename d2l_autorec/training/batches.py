@@ -12,20 +12,8 @@ class SeededBatches:
     """Batches of rows in an order that follows from a seed and the epoch alone.
 
     So an epoch can be repeated, a training that was interrupted goes on as it would
-    have, and workers draw alike.
-
-    Parameters
-    ----------
-    rows : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
-        Ratings.
-    batch_size : int
-        Rows a mini-batch. As in the book, an incomplete batch waits for the next epoch.
-    seed : sequence of int
-        Of the training.
-    step : Step
-        Whose dropout is seeded for each batch.
-    trained : int
-        Epochs that lie behind.
+    have, and workers draw alike. The seed of a `step`'s dropout is set for each batch.
+    As in the book, an incomplete batch waits for the next epoch.
     """
 
     def __init__(

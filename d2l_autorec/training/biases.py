@@ -7,7 +7,6 @@ TKDD 4(1), 2010. N. Hug, "Surprise: A Python library for recommender systems", J
 5(52), 2020.
 """
 
-from abc import ABC
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from .settings import Recipe
 SHIFT = 3.2
 
 
-class Normalizer(ABC):
+class Normalizer:
     """A level for each cell, from which a network learns how ratings differ.
 
     Attributes
@@ -40,33 +39,13 @@ class Normalizer(ABC):
     scale: float
 
     def at(self, users: Any, items: Any) -> np.ndarray:
-        """Return the levels of cells.
-
-        Parameters
-        ----------
-        users, items : array_like of int, shape (num_cells,)
-            Indices.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (num_cells,)
-            In the unit of the ratings.
-        """
+        """Return the levels of cells, by their indices, in the unit of the ratings."""
         return np.asarray(self.mean + self.user_bias[users] + self.item_bias[items])
 
     def learned(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
-        """Compute what a network is to learn of ratings.
+        """Return ratings (num_items, num_users) less their level, in units of `scale`.
 
-        Parameters
-        ----------
-        inter_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-            Ratings.
-
-        Returns
-        -------
-        scipy.sparse.csr_matrix of float32, shape (num_items, num_users)
-            Ratings less their level, in units of `scale`. It stores the same cells, be
-            it a 0.
+        The same cells are stored, be it as a 0.
         """
         cells = inter_mat.tocoo()
         left = (cells.data - self.at(cells.col, cells.row)) / self.scale
@@ -76,48 +55,16 @@ class Normalizer(ABC):
         )
 
     def restore(self, outputs: np.ndarray, levels: Any) -> np.ndarray:
-        """Turn a network's outputs into ratings again.
-
-        Parameters
-        ----------
-        outputs : numpy.ndarray, shape (..., num_cells)
-            In units of `scale`.
-        levels : array_like, shape (num_cells,)
-            Of these cells.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (..., num_cells)
-            In the unit of the ratings.
-        """
+        """Turn a network's outputs (..., num_cells) into ratings again."""
         return np.asarray(levels + self.scale * outputs)
 
     def of_new_user(self, items: np.ndarray, ratings: np.ndarray) -> np.ndarray:
-        """Return the levels of a user who was not in the training.
-
-        Parameters
-        ----------
-        items : numpy.ndarray of int, shape (num_ratings,)
-            Indices.
-        ratings : numpy.ndarray, shape (num_ratings,)
-            What the user gave them.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (num_items,)
-            Of all items.
-        """
+        """Return the levels (num_items,) of a new user who gave items these ratings."""
         return np.asarray(self.mean + self.item_bias)
 
 
 class Standardizer(Normalizer):
-    """The same level for all cells, so that ratings have mean `SHIFT` and variance 1.
-
-    Parameters
-    ----------
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from; if all are equal, `scale` is 1.
-    """
+    """One level for all cells, so that ratings have mean `SHIFT` and variance 1."""
 
     def __init__(self, train_mat: sp.csr_matrix) -> None:
         num_items, num_users = train_mat.shape
@@ -174,18 +121,7 @@ class Biases(Normalizer):
 
 
 def baselines(train_mat: sp.csr_matrix, held_out: sp.csr_matrix) -> dict[str, Accuracy]:
-    """Score what any network has to beat.
-
-    Parameters
-    ----------
-    train_mat, held_out : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from, and to score on.
-
-    Returns
-    -------
-    dict
-        The scores of the ``global_mean`` and of ``biases``.
-    """
+    """Score what any network has to beat: the ``global_mean``, and ``biases``."""
     biases, cells = Biases(train_mat), held_out.tocoo()
     mean = np.full(cells.nnz, biases.mean)
     return {

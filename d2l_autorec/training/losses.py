@@ -6,17 +6,15 @@ O. Kuchaiev, B. Ginsburg, "Training Deep AutoEncoders for Collaborative Filterin
 2017, arXiv:1708.01715, which masks the squared error.
 """
 
-from __future__ import annotations
-
 from .._mxnet import gluon, mx
 
 
 class MaskedRMSELoss(gluon.loss.Loss):
     """Root of the mean squared error over a batch's observed cells.
 
-    For sparse batches, as a `SparseStep` takes them; of a batch that is shared out over
-    devices, each share has its own root. The root makes the gradient of a batch as long
-    as it would be at an error of 1, however small the errors are.
+    It makes the gradient of a batch as long as it would be at an error of 1, however
+    small the errors are. Of a batch that is shared out over devices, each share has its
+    own root.
     """
 
     def __init__(self) -> None:
@@ -25,18 +23,7 @@ class MaskedRMSELoss(gluon.loss.Loss):
     def forward(
         self, predictions: mx.np.ndarray, ratings: mx.np.ndarray
     ) -> mx.np.ndarray:
-        """Compute the loss.
-
-        Parameters
-        ----------
-        predictions, ratings : mxnet.np.ndarray, shape (num_ratings,)
-            At the observed cells.
-
-        Returns
-        -------
-        mxnet.np.ndarray, shape (1,)
-            The RMSE times the number of cells, as losses of cells are added up.
-        """
+        """Compute the RMSE, (1,), times the number of cells: losses add up."""
         size = len(ratings)
         mean = mx.np.mean(mx.np.square(predictions - ratings), keepdims=True)
         # At an error of 0 the root has no derivative.

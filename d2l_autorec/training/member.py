@@ -27,18 +27,10 @@ class Member:
 
     Parameters
     ----------
-    recipe : Recipe
-        The settings.
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from.
-    devices : sequence of mxnet.Context
-        To train on.
+    recipe, train_mat, devices, trained, team
+        As for `Training`.
     seed : sequence of int
-        Of what is drawn in training: see `SeededBatches`.
-    trained : int
-        Epochs that lie behind it.
-    team : cluster.Team, optional
-        Workers to train with, each of which has some columns of the rows.
+        Of the order of rows and the dropout masks: see `SeededBatches`.
 
     Attributes
     ----------
@@ -47,9 +39,9 @@ class Member:
     step : Step
         Trains on a batch: a `FastStep` where it fits.
     batches : SeededBatches
-        Of the rows that it learns from.
-    steps_per_epoch : float
-        In the mean.
+        Of `rows`, which it learns from.
+    num_columns : int
+        Of a row, those of other workers included.
     """
 
     def __init__(
@@ -70,8 +62,7 @@ class Member:
         rows = recipe.rows(learned)
         batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
         self.steps_per_epoch = rows.shape[0] / batch_size
-        # With a normalizer, cold cells are its own to predict even without `cold`.
-        self._has_cold_rule = recipe.cold is not None or self.normalizer is not None
+        self.num_columns = rows.shape[1]
         self.shard = team.share_out(rows, self.steps_per_epoch) if team else None
         self.rows = self.shard.rows if self.shard else rows
         self.net = network(recipe, train_mat, self.rows.shape[1])
@@ -121,14 +112,6 @@ class Member:
         elif state is not None:
             set_gluon_state(self.trainer, state)
 
-    def all_examples(self, examples: int) -> int:
-        """Say how many values all workers train on while this one does so many."""
-        return (
-            examples * self.shard.num_columns // self.rows.shape[1]
-            if self.shard
-            else examples
-        )
-
     def predict(self, cells: sp.csr_matrix) -> np.ndarray:
         """Predict the ratings of cells, as `Training.predict` does."""
         recipe = self.recipe
@@ -143,10 +126,8 @@ class Member:
         found[asked.data] = predict_cells(
             self._predictor, self.rows, asked, self.devices, first
         )
-        if self._has_cold_rule:
-            at = cells.tocoo()
-            found = self._ratings(found, at.col, at.row)
-        return found
+        at = cells.tocoo()
+        return self._ratings(found, at.col, at.row)
 
     def _ratings(
         self, outputs: np.ndarray, users: np.ndarray, items: np.ndarray
@@ -236,9 +217,7 @@ class Member:
         """Make the fast step where it fits, else the book's."""
         recipe = self.recipe
         loss = MaskedRMSELoss() if recipe.loss == "rmse" else gluon.loss.L2Loss()
-        mean_over: float | None = ratings_per_row
-        if recipe.loss == "book":
-            mean_over = self.shard.num_columns if self.shard else None
+        mean_over = self.num_columns if recipe.loss == "book" else ratings_per_row
         args = self.net, loss, self.trainer, self.devices, mean_over
         if self.is_fast:
             workers = self.shard.workers if self.shard else None

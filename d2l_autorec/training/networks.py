@@ -28,12 +28,7 @@ BOUNDED = {"sigmoid": (0, 1), "tanh": (-1, 1)}
 class RowScaling(NamedTuple):
     """Scaling of inputs, so that rows with many ratings drive units like others.
 
-    Attributes
-    ----------
-    power : float
-        A row with *n* ratings is multiplied by (`typical` / *n*) to this power.
-    typical : float
-        A usual number of ratings.
+    A row with *n* ratings is multiplied by (`typical` / *n*) to the `power`.
     """
 
     power: float
@@ -74,20 +69,7 @@ class Output(gluon.nn.HybridBlock):
         self.rating_range = rating_range
 
     def hybrid_forward(self, F: Any, outputs: Any) -> Any:  # noqa: N803
-        """Activate outputs; stretch those that are bounded; clip, but not in training.
-
-        Parameters
-        ----------
-        F : module
-            Gluon's, for arrays or for symbols.
-        outputs : mxnet.np.ndarray of float32, of any shape
-            What the decoder gives.
-
-        Returns
-        -------
-        mxnet.np.ndarray of float32
-            Of the same shape.
-        """
+        """Activate outputs, stretch bounded ones; clip, but not in training."""
         if self.act:
             outputs = self.act(outputs)
         if self.rating_range:
@@ -156,18 +138,9 @@ class DeepAutoRec(AutoRec):
     def deepen(
         self, sums: mx.np.ndarray, drop: Callable[..., mx.np.ndarray] | None = None
     ) -> mx.np.ndarray:
-        """Compute the last hidden layer from the encoder's sums.
+        """Compute the last hidden layer, (batch_size, num_units), from the first's sums.
 
-        Parameters
-        ----------
-        sums : mxnet.np.ndarray of float32, shape (batch_size, num_hidden[0])
-            What the first layer's activation is applied to.
-        drop : callable, optional
-            Drops units of a layer; by default the network's dropout does.
-
-        Returns
-        -------
-        mxnet.np.ndarray of float32, shape (batch_size, num_hidden[-1])
+        `drop` drops units of a layer; by default the network's dropout does.
         """
         drop = drop or self.dropout
         hidden = drop(self.act(sums) if self.act else sums)
@@ -179,25 +152,11 @@ class DeepAutoRec(AutoRec):
 def network(
     recipe: Recipe, train_mat: sp.csr_matrix, length: int | None = None
 ) -> AutoRec:
-    """Make a recipe's network, not yet initialized.
+    """Make a recipe's network, not yet initialized; the book's is an `AutoRec`.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        With the default structure it is the book's `AutoRec`.
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from, whose range is that of bounded predictions.
-    length : int, optional
-        Of a row, where the network is for some of the columns.
-
-    Returns
-    -------
-    AutoRec
-
-    Raises
-    ------
-    DataError
-        If its parameters would not fit into the memory of this machine.
+    A bounded output is stretched over the range of the ratings `train_mat`. Rows are of
+    a `length`, where the network is for some of the columns. What would not fit into
+    the memory of this machine is a DataError.
     """
     num_rows, num_columns = train_mat.shape[:: -1 if recipe.kind == "user" else 1]
     length = length or num_columns

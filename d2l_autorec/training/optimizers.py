@@ -43,20 +43,7 @@ class Rprop(mx.optimizer.Optimizer):
         super().__init__(learning_rate=learning_rate, **kwargs)
 
     def create_state(self, index: int, weight: mx.nd.NDArray) -> tuple[Any, Any]:
-        """Make the last gradient and the step sizes of a parameter.
-
-        Parameters
-        ----------
-        index : int
-            Of the parameter.
-        weight : mxnet.nd.NDArray
-            The parameter.
-
-        Returns
-        -------
-        tuple of mxnet.nd.NDArray
-            Shaped like `weight`.
-        """
+        """Make the last gradient and the step sizes of a parameter, of its shape."""
         return mx.nd.zeros_like(weight), mx.nd.full(
             weight.shape, self.lr, ctx=weight.context
         )
@@ -64,17 +51,7 @@ class Rprop(mx.optimizer.Optimizer):
     def update(
         self, index: int, weight: mx.nd.NDArray, grad: mx.nd.NDArray, state: Any
     ) -> None:
-        """Update a parameter in place.
-
-        Parameters
-        ----------
-        index : int
-            Of the parameter.
-        weight, grad : mxnet.nd.NDArray
-            The parameter and its gradient.
-        state : tuple of mxnet.nd.NDArray
-            As `create_state` made it.
-        """
+        """Update a parameter in place."""
         last, size = state
         self._update_count(index)
         grad = grad * self.rescale_grad + self._get_wd(index) * weight

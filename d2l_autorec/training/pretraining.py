@@ -30,21 +30,8 @@ def pretrain(
     """Start a deep network where a shallow one ended.
 
     The first and the last layer become the shallow network's. The layers between them
-    are trained, all at once and on their own, to pass its hidden layer on unchanged.
-
-    Parameters
-    ----------
-    net : DeepAutoRec
-        Initialized on `devices`; its first and its last hidden layer have as many units
-        as that of `shallow`.
-    shallow : AutoRec
-        Trained, with one hidden layer.
-    codes : numpy.ndarray of float32, shape (num_rows, num_hidden)
-        The hidden layer of `shallow` on the rows that it was trained on.
-    devices : sequence of mxnet.Context
-        To train on.
-    seed : int
-        Of the order of the rows.
+    are trained, all at once and on their own, to pass its hidden layer, the `codes`
+    (num_rows, num_hidden), on unchanged.
     """
     batch_size = min(BATCH_SIZE, len(codes))
     num_steps = NUM_EPOCHS * len(codes) // batch_size

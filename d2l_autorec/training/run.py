@@ -18,15 +18,7 @@ from .settings import FINITE, NON_NEGATIVE_INT, POSITIVE_INT, Blend, Recipe
 
 
 class Baseline(NamedTuple):
-    """What simple models have on the ratings that a network is judged by.
-
-    Attributes
-    ----------
-    part : str
-        ``'test'``, or ``'validation'`` where there is no test part.
-    models : dict
-        From a model's name to its `Accuracy`.
-    """
+    """The accuracy of simple models on the ``'test'`` or the ``'validation'`` part."""
 
     part: str
     models: dict[str, Accuracy]
@@ -99,21 +91,7 @@ class Parts:
         valid_data: Any = None,
         split: Mapping[str, Any] | None = None,
     ) -> "Parts":
-        """Lay the parts of a split out as matrices.
-
-        Parameters
-        ----------
-        ratings : Ratings
-            The whole.
-        train_data, test_data, valid_data : pandas.DataFrame
-            Its parts; the last two are optional.
-        split : mapping, optional
-            As for the class.
-
-        Returns
-        -------
-        Parts
-        """
+        """Lay the parts of a table out as matrices: data frames of some of its rows."""
         test_mat, valid_mat = (
             None if part is None else ratings.matrix(part)
             for part in (test_data, valid_data)
@@ -192,18 +170,8 @@ class Run:
     def refit(self, recipe: Recipe | Blend, chosen: Epoch) -> "Run":
         """Make the run that trains on the validation part as well.
 
-        Parameters
-        ----------
-        recipe : Recipe or Blend
-            That ends with the chosen epoch, where a cosine schedule ends, too; see
-            `Training.choose`.
-        chosen : Epoch
-            On the validation part.
-
-        Returns
-        -------
-        Run
-            Its split names the epoch and its validation RMSE.
+        The recipe ends with the epoch that was chosen there, as `Training.choose` says;
+        the split of the run's parts names that epoch and its validation RMSE.
         """
         parts = self.parts
         choice = {

@@ -30,24 +30,14 @@ VALID_RATIO = 0.1
 
 @dataclass(frozen=True)
 class Numbers:
-    """Numbers of a kind, within bounds.
-
-    Parameters
-    ----------
-    kind : type
-        int; or float, which whole numbers are, too.
-    fits : callable
-        Tells whether a number is within the bounds; NaN never is.
-    wanted : str
-        What they are, in words.
-    """
+    """Numbers of a kind, int or float, within bounds, and what they are in words."""
 
     kind: type[int] | type[float]
     fits: Callable[[float], bool]
     wanted: str
 
     def allow(self, value: Any) -> bool:
-        """Tell whether a value is one of them; True and False are no numbers."""
+        """Tell whether a value is one of them; True, False and NaN are no numbers."""
         kinds = int if self.kind is int else (int, float)
         return (
             isinstance(value, kinds)
@@ -57,13 +47,7 @@ class Numbers:
         )
 
     def parse(self, text: str) -> Any:
-        """Read one of them.
-
-        Raises
-        ------
-        ValueError
-            If the text is none.
-        """
+        """Read one of them; a text that is none is a ValueError."""
         try:
             # Python takes 1_0, and digits of all the world.
             number = self.kind(text if text.isascii() and "_" not in text else "")
@@ -90,18 +74,8 @@ POWER = Numbers(float, lambda n: 0 <= n <= 1, "from 0 to 1")
 class Setting:
     """What a setting is for, and what it may be.
 
-    Parameters
-    ----------
-    help : str
-        For the command line.
-    numbers : Numbers, optional
-        What it may be.
-    words : mapping
-        The words that it may be on the command line, and what each stands for.
-    several : bool
-        Whether it may be a tuple of numbers, too.
-    letter : str, optional
-        Short flag.
+    It is one of some `numbers`, or of some `words` on the command line, which stand for
+    values, or a tuple of `several` numbers. It may have a short flag, a `letter`.
     """
 
     help: str
@@ -158,75 +132,30 @@ class Recipe:
 
     Parameters
     ----------
-    num_hidden : int or tuple of int
-        Units of the hidden layer, or of each one.
-    kind : {'item', 'user'}
-        Whether a row of the autoencoder is an item's ratings or a user's.
-    activation, output : str
-        As for `DeepAutoRec`.
-    dropout, input_dropout : float
-        Share of the hidden units, and of the inputs, that training drops.
-    loss : {'book', 'paper', 'rmse'}
-        ``book``: half the squared error, as a mean over all cells of a row, where
-        unobserved ones count as 0. ``paper``: the objective
-
-        .. math:: \sum_{observed} (r - \hat r)^2
-                  + \frac{\lambda}{2} (\|W\|_F^2 + \|V\|_F^2)
-
-        with `wd` as its :math:`\lambda`, which spares the biases. ``rmse``: the root
-        of the mean squared error over the observed cells of a batch.
-    balance : float
-        Multiply a row's inputs by :math:`(\bar n / n)^{balance}`, where *n* is how many
-        ratings it has and :math:`\bar n` their geometric mean over the training rows;
-        SVD++ scales what it adds up over a user's ratings so, by a power of 1/2.
-    leave_one_out : bool
-        Train each rating on a prediction from the other ratings of its row, so that
-        the network does not learn to copy its input. With one sigmoid layer, the
-        prediction of column *u* in row *i* then is
-
-        .. math:: V_u \cdot \sigma\Big(b + \sum_{v \neq u} r_{iv} W_v\Big) + c_u
-
-        Ratings that are asked for are in no input anyway: they are predicted as ever.
-        On one CPU, by Adam, with the loss ``book`` or ``paper`` and no `dropout`.
-    residual : bool
-        Learn what is left of the ratings after the mean and the biases, in units of its
-        standard deviation (see `Biases`); so the scale of the ratings does not matter.
-        Predictions are put back.
-    standardize : bool
-        Learn the ratings as they differ from their mean, in units of their standard
-        deviation (see `Standard`); so their scale does not matter either. Predictions
-        are put back.
-    from_mean : bool
-        Start from the mean of the training ratings, by the biases of the output, rather
-        than from 0.
-    optimizer : str
-        One of `OPTIMIZERS`.
-    lr : float
-        Its learning rate.
-    schedule : {'constant', 'cosine'}
-        What becomes of the learning rate: it stays, or falls to 0 at the last epoch.
-    wd : float or None
-        Weight decay. None leaves the paper's :math:`\lambda` to the size of the data:
-        see `penalty`.
-    num_epochs : int
-        Passes over the training matrix.
-    pretrain_epochs : int
-        For several hidden layers, of which the first and the last have equally many
-        units: passes that come before, which find the weights to start from with one
-        hidden layer; see `pretrain`.
-    batch_size : int or None
-        Rows a mini-batch; None for all of them at once.
-    clip : bool
-        Hold predictions to the range of the training ratings.
-    cold : float, 'mean', 'biases' or None
-        What is predicted for an item or a user without a training rating: this, the
-        mean of the training ratings, what `Biases` say, or what the network makes of an
-        empty row; with `residual`, None stands for their biases, too.
+    **settings
+        The fields, each described beside its default.
 
     Raises
     ------
     ValueError
         If a setting is not what it may be, or settings contradict each other.
+
+    Notes
+    -----
+    The loss ``book`` is half the squared error, as a mean over all cells of a row,
+    where unobserved ones count as 0; ``paper`` is the objective
+
+    .. math:: \sum_{observed} (r - \hat r)^2
+              + \frac{\lambda}{2} (\|W\|_F^2 + \|V\|_F^2)
+
+    with `wd` as its :math:`\lambda`, which spares the biases; ``rmse`` is the root of
+    the mean squared error over the observed cells of a batch.
+
+    With `balance`, a row's inputs are multiplied by :math:`(\bar n / n)^{balance}`,
+    where *n* is how many ratings it has and :math:`\bar n` their geometric mean over
+    the training rows; SVD++ scales what it adds up over a user's ratings so, by a power
+    of 1/2. With `leave_one_out` (see `fast.FastStep`) the network does not learn to
+    copy its input; ratings that are asked for are in no input anyway.
     """
 
     num_hidden: int | tuple[int, ...] = _setting(
@@ -328,69 +257,34 @@ class Recipe:
         """Check each setting, and those that depend on each other."""
         for name, setting in SETTINGS.items():
             setting.check(name, getattr(self, name))
-        layers = self.num_hidden
-        several = isinstance(layers, tuple) and len(layers) > 1
-        raw_only = self.residual or self.standardize or self.from_mean
-        left_out = self.leave_one_out
-        for is_wrong, why in (
-            (
-                self.pretrain_epochs
-                and not (isinstance(layers, tuple) and layers[0] == layers[-1]),
+        layers = self.num_hidden if isinstance(self.num_hidden, tuple) else ()
+        if self.pretrain_epochs and not (layers and layers[0] == layers[-1]):
+            raise ValueError(
                 f"pretrain_epochs={self.pretrain_epochs} needs several hidden layers, "
-                "the first as large as the last, such as 500 250 500",
-            ),
-            (
-                self.wd is None and self.loss != "paper",
-                f"the {self.loss} loss needs a weight decay (--wd)",
-            ),
-            (
-                raw_only and self.output != "identity",
-                "residual, standardize and from_mean need the identity output, not "
-                f"{self.output}",
-            ),
-            (
-                self.residual and self.standardize,
-                "residual leaves nothing to standardize: choose one",
-            ),
-            (
-                self.optimizer == "rprop" and self.batch_size,
-                "rprop needs all rows in one batch (--batch-size all)",
-            ),
-            (left_out and several, "leave_one_out needs one hidden layer"),
-            (
-                left_out and self.activation != "sigmoid",
-                "leave_one_out needs sigmoid units",
-            ),
-            (
-                left_out and self.output != "identity",
-                "leave_one_out needs the identity output",
-            ),
-            (left_out and self.dropout, "leave_one_out needs dropout 0"),
-            (
-                left_out and self.loss == "rmse",
-                "leave_one_out needs the loss book or paper",
-            ),
-            (
-                left_out and self.optimizer != "adam",
-                "leave_one_out needs the optimizer adam",
-            ),
+                "the first as large as the last, such as 500 250 500"
+            )
+        if self.wd is None and self.loss != "paper":
+            raise ValueError(f"the {self.loss} loss needs a weight decay (--wd)")
+        for name in ("residual", "standardize", "from_mean"):
+            if getattr(self, name) and self.output != "identity":
+                raise ValueError(f"{name} needs the identity output, not {self.output}")
+        if self.residual and self.standardize:
+            raise ValueError("residual leaves nothing to standardize: choose one")
+        if self.optimizer == "rprop" and self.batch_size:
+            raise ValueError("rprop needs all rows in one batch (--batch-size all)")
+        if self.leave_one_out and (
+            len(layers) > 1
+            or (self.activation, self.output) != ("sigmoid", "identity")
+            or (self.dropout, self.optimizer) != (0, "adam")
+            or self.loss == "rmse"
         ):
-            if is_wrong:
-                raise ValueError(why)
+            raise ValueError(
+                "leave_one_out needs one layer of sigmoid units, the identity output, "
+                "dropout 0, the optimizer adam, and the loss book or paper"
+            )
 
     def rows(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
-        """Turn a matrix of items x users so that its rows are the autoencoder's.
-
-        Parameters
-        ----------
-        inter_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-            Ratings.
-
-        Returns
-        -------
-        scipy.sparse.csr_matrix
-            Items x users, or users x items if the recipe is user-based.
-        """
+        """Turn a matrix of items x users so that its rows are the autoencoder's."""
         return inter_mat.T.tocsr() if self.kind == "user" else inter_mat
 
     @property
@@ -414,20 +308,11 @@ class Recipe:
         return "standardized ratings" if self.standardize else "ratings"
 
     def penalty(self, train_mat: sp.csr_matrix) -> float:
-        r"""Return :math:`\lambda` of the paper's objective.
+        r"""Return :math:`\lambda` of the paper's objective: `wd`, or one by size.
 
-        Parameters
-        ----------
-        train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-            Ratings to learn from.
-
-        Returns
-        -------
-        float
-            `wd`; where that is None, 7.5 times the root of the ratings per item or per
-            user, whichever are more. It grows so because the noise in the ratings, as a
-            matrix, does; the factor is near the best one on the validation parts of
-            MovieLens 100K and 1M alike.
+        That is 7.5 times the root of the ratings per item or per user, whichever are
+        more. It grows so because the noise in the ratings, as a matrix, does; the
+        factor is near the best one on the validation parts of MovieLens 100K and 1M.
         """
         if self.wd is not None:
             return self.wd

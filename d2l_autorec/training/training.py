@@ -34,19 +34,8 @@ STEPS_BEFORE_PATIENCE = 500
 class Mixture:
     """What becomes of several networks' predictions.
 
-    Parameters
-    ----------
-    recipe : Blend
-        The settings.
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from.
-
-    Attributes
-    ----------
-    biases : Biases
-        What the networks' predictions are compared with.
-    weights : numpy.ndarray of float64, shape (num_networks,)
-        Of how they differ from it.
+    It adds up, by weights, how they differ from the biases' predictions: arrays of
+    shape (...) and, of the networks, (num_networks, ...).
     """
 
     def __init__(self, recipe: Blend, train_mat: sp.csr_matrix) -> None:
@@ -57,15 +46,7 @@ class Mixture:
         self._range = range_of(train_mat) if clip else None
 
     def choose(self, levels: np.ndarray, found: np.ndarray, rating: np.ndarray) -> None:
-        """Choose the weights by least squares, none of them below 0.
-
-        Parameters
-        ----------
-        levels, found
-            As for `mixed`.
-        rating : numpy.ndarray, shape (num_cells,)
-            What the ratings are.
-        """
+        """Choose the weights by least squares, none of them below 0."""
         from scipy.optimize import nnls  # of no use to others
 
         self.weights, _ = nnls((found - levels).T, rating - levels)
@@ -73,21 +54,7 @@ class Mixture:
     def mixed(
         self, levels: np.ndarray, found: np.ndarray, clip: bool = True
     ) -> np.ndarray:
-        """Mix predictions.
-
-        Parameters
-        ----------
-        levels : numpy.ndarray, shape (...)
-            The predictions of the biases.
-        found : numpy.ndarray, shape (num_networks, ...)
-            Those of the networks.
-        clip : bool
-            Whether to hold them to the range of the ratings, if all recipes say so.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (...)
-        """
+        """Mix predictions; clip them, if all recipes say so."""
         rest = 1 - self.weights.sum()
         predictions = rest * levels + np.tensordot(self.weights, found, 1)
         if clip and self._range:
@@ -189,27 +156,25 @@ class Training:
                     member.step(batch)
                 losses.append(member.step.finish())
             seconds = time.perf_counter() - start
-            train_loss = float(np.mean([loss for loss, _ in losses]))
-            check_finite("training loss", train_loss, number)
-            valid_rmse = self._score_validation()
-            check_finite("validation RMSE", valid_rmse, number)
-            test_rmse = self.rmse(self.parts.test_mat)
-            check_finite("test RMSE", test_rmse, number)
-            examples = sum(m.all_examples(n) for m, (_, n) in zip(self.members, losses))
+            scores: dict[str, Any] = {
+                "training loss": float(np.mean([loss for loss, _ in losses])),
+                "validation RMSE": self._score_validation(),
+                "test RMSE": self.rmse(self.parts.test_mat),
+            }
+            for name, score in scores.items():
+                check_finite(name, score, number)
+            train_loss, valid_rmse, test_rmse = scores.values()
+            examples = sum(
+                count * member.num_columns // member.rows.shape[1]  # of all workers
+                for member, (_, count) in zip(self.members, losses)
+            )
             yield Epoch(number, train_loss, test_rmse, valid_rmse, seconds, examples)
 
     def patience(self, patience: int) -> EarlyStopping:
-        """Say when to stop, as the validation RMSE no longer gets better.
+        """Make what ends the training after so many epochs without a new best.
 
-        Parameters
-        ----------
-        patience : int
-            Epochs without a new best, counted once the network is better than biases,
-            or after `STEPS_BEFORE_PATIENCE`.
-
-        Returns
-        -------
-        EarlyStopping
+        They count once the network is better than biases on the validation part, or
+        after `STEPS_BEFORE_PATIENCE`.
         """
         assert self.parts.valid_mat is not None
         biases = baselines(self.parts.train_mat, self.parts.valid_mat)["biases"].rmse
@@ -267,18 +232,7 @@ class Training:
         return self.members[0].predict(cells)
 
     def predict_pairs(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Predict the ratings of pairs, as `predict` does.
-
-        Parameters
-        ----------
-        users, items : numpy.ndarray of int, shape (num_pairs,)
-            Indices; no pair occurs twice.
-
-        Returns
-        -------
-        numpy.ndarray of float, shape (num_pairs,)
-            In their order.
-        """
+        """Predict the ratings of pairs of indices, in order; none occurs twice."""
         # A cell holds the place of its pair, from 1 as a matrix of 0 would be empty.
         places = np.arange(1, len(users) + 1)
         cells = sp.csr_matrix((places, (items, users)), self.parts.train_mat.shape)

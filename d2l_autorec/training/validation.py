@@ -19,26 +19,10 @@ if TYPE_CHECKING:
 def hold_out(
     data: pd.DataFrame, ratio: float, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Set a random part of the training ratings aside, to choose something on.
+    """Set a random share of the training ratings aside, to choose something on.
 
-    Parameters
-    ----------
-    data : pandas.DataFrame
-        Training ratings.
-    ratio : float
-        Share to set aside, between 0 and 1.
-    seed : int
-        The same seed sets the same rows aside; MXNet's generator is not used.
-
-    Returns
-    -------
-    fit_data, valid_data : pandas.DataFrame
-        Rows of `data`, in its order.
-
-    Raises
-    ------
-    DataError
-        If a part would be empty.
+    Returned are the rows to fit and to validate on, in the order of `data`; the same
+    seed sets the same rows aside. An empty part is a DataError.
     """
     size = round(ratio * len(data))
     if not 0 < size < len(data):
@@ -51,17 +35,10 @@ def hold_out(
 
 
 class EarlyStopping:
-    """Ends a training when its validation RMSE no longer gets better.
+    """Ends a training after `patience` epochs in a row without a new best RMSE.
 
-    Parameters
-    ----------
-    patience : int
-        Epochs in a row without a new best.
-    baseline : float
-        They count from the first epoch that is below this on: while a network is still
-        finding the mean, its RMSE swings.
-    latest : int
-        They count from this epoch on in any case.
+    They count from the first epoch whose validation RMSE is below the `baseline` on, as
+    it swings while a network is still finding the mean; or from the `latest` epoch on.
     """
 
     def __init__(
@@ -82,13 +59,7 @@ class EarlyStopping:
 
 
 class BestEpoch:
-    """Keeps the parameters of the best epoch on the validation part.
-
-    Parameters
-    ----------
-    training : Training
-        Whose epochs are passed to `keep`, one after the other.
-    """
+    """Keeps the parameters of a training's best epoch on the validation part."""
 
     def __init__(self, training: Training) -> None:
         self.training = training

@@ -177,7 +177,7 @@ class Predictor:
             means = self._item_means
             best = best_items(means, self._item_counts, n, min_ratings, rated)
             return self._recommended(best, means[best])
-        found = self._model.of_users(np.array([user]))[:, 0]
+        found = self._model.of_users(np.array([user]))[..., 0, :]
         return self._best(found, rated, n, min_ratings)
 
     @_finitely
@@ -403,7 +403,7 @@ class Predictor:
         """Pick the best by what networks predict, and rate these alone."""
         scores = self._model.score(found)
         best = best_items(scores, self._item_counts, n, min_ratings, excluded)
-        return self._recommended(best, self._model.rating(found[:, best]))
+        return self._recommended(best, self._model.rating(found[..., best]))
 
     def _recommended(
         self, items: np.ndarray, found: np.ndarray

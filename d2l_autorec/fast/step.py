@@ -155,6 +155,7 @@ class FastStep(Step):
         self.num_updates = int(state["num_updates"])
 
     @one_at_a_time
+    @np.errstate(over="ignore", invalid="ignore")  # the loss tells
     def __call__(self, batch: sp.csr_matrix) -> None:
         """Train on a batch of rows of ratings."""
         samples, length = batch.shape
@@ -177,6 +178,7 @@ class FastStep(Step):
         self._samples += samples
         self._examples += samples * length
 
+    @np.errstate(over="ignore")
     def finish(self) -> tuple[float, int]:
         """End an epoch: the Gluon network has the weights."""
         self.sparse.write()

@@ -56,18 +56,22 @@ LEFT_OUT = {"leave_one_out": True, "dropout": 0, "num_hidden": (8,)}
     ("settings", "said"),
     [
         ({"pretrain_epochs": 2}, "pretrain_epochs=2 needs several hidden layers"),
-        ({"pretrain_epochs": 2, "num_hidden": (4, 3)}, "the first as large as the last"),
+        (
+            {"pretrain_epochs": 2, "num_hidden": (4, 3)},
+            "the first as large as the last",
+        ),
         ({"wd": None}, "the book loss needs a weight decay"),
-        ({"residual": True, "output": "relu"}, "need the identity output, not relu"),
-        ({"from_mean": True, "output": "tanh"}, "need the identity output, not tanh"),
+        ({"residual": True, "output": "relu"}, "residual needs the identity output"),
+        ({"from_mean": True, "output": "tanh"}, "from_mean needs the identity output"),
         ({"residual": True, "standardize": True}, "nothing to standardize: choose one"),
         ({"optimizer": "rprop"}, "rprop needs all rows in one batch"),
-        ({**LEFT_OUT, "num_hidden": (8, 4)}, "leave_one_out needs one hidden layer"),
-        ({**LEFT_OUT, "activation": "tanh"}, "leave_one_out needs sigmoid units"),
-        ({**LEFT_OUT, "output": "sigmoid"}, "leave_one_out needs the identity output"),
-        ({**LEFT_OUT, "dropout": 0.05}, "leave_one_out needs dropout 0"),
-        ({**LEFT_OUT, "loss": "rmse"}, "leave_one_out needs the loss book or paper"),
-        ({**LEFT_OUT, "optimizer": "sgd"}, "leave_one_out needs the optimizer adam"),
+        *(
+            ({**LEFT_OUT, name: value}, "leave_one_out needs one layer of sigmoid")
+            for name, value in {
+                **{"num_hidden": (8, 4), "activation": "tanh", "output": "sigmoid"},
+                **{"dropout": 0.05, "loss": "rmse", "optimizer": "sgd"},
+            }.items()
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings, said):

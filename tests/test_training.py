@@ -76,7 +76,7 @@ RECIPES = {
     "from the mean": {"from_mean": True, "loss": "paper", "clip": True, "cold": "mean"},
     "balanced": {"balance": 0.5, "activation": "tanh"},
     "deep": {"num_hidden": (4, 3, 4), "pretrain_epochs": 2, "activation": "relu"},
-    "residual": {"residual": True, "loss": "paper", "wd": None},
+    "residual": {"residual": True, "loss": "paper", "wd": 0.1},
     "standardized": {"standardize": True, "from_mean": True, "clip": True},
     "root": {"residual": True, "kind": "user", "loss": "rmse", "cold": "biases"},
     "denoising": {"dropout": 0.1, "input_dropout": 0.2, "standardize": True},
@@ -183,9 +183,7 @@ def test_predictions_are_the_networks_in_the_order_of_the_cells(kind):
     cells = [0, 0, 0, 2], [9, 4, 1, 5]
     assert training.predict(backwards) == pytest.approx(expected[cells], rel=1e-5)
     in_order = row_batches(training.recipe.rows(parts.train_mat), 10)
-    rmse = evaluator(
-        training.net, in_order, training.recipe.rows(parts.test_mat), CPU
-    )
+    rmse = evaluator(training.net, in_order, training.recipe.rows(parts.test_mat), CPU)
     assert history[-1].test_rmse == pytest.approx(rmse, rel=1e-5)
 
 
@@ -335,13 +333,16 @@ def test_ratings_are_left_out_on_one_cpu(devices):
     assert str(refused.value).endswith(f"one CPU, not {names}")
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
-def test_a_state_of_another_optimizer_is_refused(optimizer):
-    training, _ = fit(recipe_of({"optimizer": optimizer}))
-    for other in ("sgd", "rmsprop"):
-        found, _ = fit(recipe_of({"optimizer": other}))
-        with pytest.raises(ValueError, match="has not the shape|is not of|is missing"):
-            training.load(training.parameters(), found.state())
+@pytest.mark.parametrize(
+    ("optimizer", "other"),
+    [("adam", "sgd"), ("sgd", "adam"), ("sgd", "rprop"), ("rprop", "adagrad")],
+)
+def test_a_state_of_another_optimizer_is_refused(optimizer, other):
+    (training, _), (found, _) = (
+        fit(recipe_of(OF_OPTIMIZERS[name])) for name in (optimizer, other)
+    )
+    with pytest.raises(ValueError, match="has not the shape|is not of|is missing"):
+        training.load(training.parameters(), found.state())
 
 
 # Pretraining.
@@ -493,7 +494,7 @@ def test_recommendations_are_ranked_before_clipping():
         Predictor(net, one).recommend(4, 99, include_rated=True) for one in (run, free)
     )
     assert [one.item_id for one in others] == [one.item_id for one in best]
-    assert [one.rating for one in best].count(1.0) > 1
+    assert len({one.rating for one in best}) < len({one.rating for one in others})
 
 
 @pytest.mark.parametrize("kind", ["item", "user"])

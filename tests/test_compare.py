@@ -14,7 +14,7 @@ from d2l_autorec.commands.compare import BEGIN, END, QUICK_MODELS, main
 from d2l_autorec.errors import DataError, TrainingDiverged
 from d2l_autorec.ratings import Ratings, load_dataset, load_folds_ml100k, read_parts
 from d2l_autorec.study import Score, estimators
-from d2l_autorec.training import PRESETS, Biases
+from d2l_autorec.training import PRESETS, Biases, Recipe, Training
 
 QUICK = ["--models", "mean,biases,mf", "--seeds", "0-1"]
 
@@ -211,15 +211,15 @@ def test_the_books_models_have_the_books_size_and_epochs(ratings):
 def test_stopping_early_chooses_on_a_part_and_trains_on_all(ratings, monkeypatch):
     train_data = only_run(ratings).train_data
     monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "patience", 2)
-    searched = []
+    searched, epochs_of = [], Training.epochs
 
-    def watched(epochs, patience):
-        for epoch in original(epochs, patience):
-            searched.append(epoch.valid_rmse)
+    def watched(training):
+        for epoch in epochs_of(training):
+            if epoch.valid_rmse is not None:
+                searched.append(epoch.valid_rmse)
             yield epoch
 
-    original = estimators.stop_early
-    monkeypatch.setattr(estimators, "stop_early", watched)
+    monkeypatch.setattr(Training, "epochs", watched)
     short = study.Contender.parse("autorec-early:num_epochs=6").make
     model, epochs = fitted(short, ratings, train_data)
     assert epochs.count(0) == len(searched) <= 6
@@ -344,13 +344,15 @@ def test_one_run_has_no_deviation_and_without_mf_there_is_no_difference():
 
 def test_settings_are_read_in_the_kind_of_the_setting():
     (make,) = study.Contender.parse(
-        "best:num_hidden=20x10x20:lr=1e-3:clip=false:cold=net:kind=user:wd=none"
+        "best:num_hidden=20x10x20:lr=1e-3:clip=false:cold=net:kind=user:wd=auto"
     ).candidates.values()
     recipe = make(None, []).recipe
     assert recipe == PRESETS["best"].changed(
         **{"num_hidden": (20, 10, 20), "lr": 0.001, "clip": False, "cold": None},
         kind="user",
     )
+    (make,) = study.Contender.parse("book:members=3").candidates.values()
+    assert make(None, []).recipe == Recipe().averaged(3)
     (make,) = study.Contender.parse(
         "rbm:num_hidden=7:kind=user:wd=0"
     ).candidates.values()
@@ -367,8 +369,8 @@ def test_settings_are_read_in_the_kind_of_the_setting():
         ("book:num_hidden=0", "book:num_hidden='0' is not a whole number from 1"),
         ("book:num_hidden=2/", "book:num_hidden='' is not a whole number from 1"),
         ("book:clip=1", "book:clip='1' is not one of"),
-        ("book:optimizer=x", "book:optimizer='x' is not one of adadelta"),
-        ("book:wd=none", "the book loss needs a weight decay"),
+        ("book:optimizer=x", "book:optimizer='x' is not one of adam, adadelta"),
+        ("book:wd=auto", "the book loss needs a weight decay"),
         ("rbm:kind=all", "rbm:kind='all' is not one of item, user"),
         ("llorma:width=wide", "llorma:width='wide' is not a number above 0"),
         ("biased-mf:num_factors=1.5", "'1.5' is not a whole number from 1"),

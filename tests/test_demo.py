@@ -22,13 +22,14 @@ from d2l_autorec import Predictor
 from d2l_autorec.commands import cli, demo
 from d2l_autorec.commands.page import make_page
 from d2l_autorec.errors import AutoRecError
+from d2l_autorec.training import Training
 
 
 def predictor(**changes):
     """A toy after an epoch: items 100 to 108, two with titles; ratings from -1 to 3."""
-    recipe = {"num_hidden": 3, **changes.pop("recipe", {})}
-    run = replace(make_run(valid=True, **recipe), **changes)
-    training = run.train(CPU)
+    run = make_run(valid=True, **{"num_hidden": 3, **changes.pop("recipe", {})})
+    run = replace(run, parts=replace(run.parts, **changes))
+    training = Training.of(run, CPU)
     next(training.epochs())
     return Predictor(training.net, run)
 
@@ -58,7 +59,7 @@ def test_the_scale_is_that_of_the_ratings(client):
 
 
 def test_a_scale_of_many_levels_has_five(model):
-    train_mat = model.run.train_mat.copy()
+    train_mat = model.run.parts.train_mat.copy()
     train_mat.data = np.linspace(1, 101, train_mat.nnz, dtype=np.float32)
     page = make_page(predictor(train_mat=train_mat, rating_offset=1.0))
     assert page.test_client().get("/model").json["levels"] == [0, 25, 50, 75, 100]
@@ -74,7 +75,7 @@ def test_items_are_found_by_words_of_their_titles_or_ids(client, query, names):
 
 
 def test_without_a_query_the_most_rated_items_come_up(model, client):
-    counts = np.diff(model.run.train_mat.indptr)
+    counts = np.diff(model.run.parts.train_mat.indptr)
     found = [counts[item["item"]] for item in client.get("/items").json]
     assert found == sorted(counts[counts > 0], reverse=True)
 
@@ -85,7 +86,7 @@ def test_recommendations_are_a_new_users(kind, given):
     model = predictor(recipe={"kind": kind})
     asked = [[item, rating] for item, rating in given.items()]
     found = make_page(model).test_client().post("/recommendations", json=asked).json
-    ids = model.run.item_ids
+    ids = model.run.parts.item_ids
     expected = model.recommend_new({ids[i]: rating for i, rating in given.items()}, 12)
     assert [ids[item["item"]] for item in found] == [one.item_id for one in expected]
     names = [one.title or str(one.item_id) for one in expected]
@@ -216,7 +217,7 @@ const wait = setInterval(() => {
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
 def test_ten_stars_leave_titles_room_on_a_phone(model, tmp_path):
-    train_mat = model.run.train_mat.copy()
+    train_mat = model.run.parts.train_mat.copy()
     train_mat.data = np.resize(np.arange(1, 11, dtype=np.float32), train_mat.nnz)
     page = make_page(predictor(train_mat=train_mat, rating_offset=0.0))
     index = Path(page.static_folder, "index.html").read_text()

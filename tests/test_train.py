@@ -7,18 +7,18 @@ import subprocess
 import time
 from collections import Counter
 from dataclasses import asdict, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from d2l_autorec import load_model
-from d2l_autorec.cluster.portion import Portion
+from d2l_autorec.cluster.shard import Shard
 from d2l_autorec.commands import cli
 from d2l_autorec.commands.report import BOOK, _beside
 from d2l_autorec.commands.train import main
+from d2l_autorec.fast import FastStep, Workers
 from d2l_autorec.ratings import datasets
-from d2l_autorec.training import ACTIVATIONS, PRESETS, Recipe, Run
+from d2l_autorec.training import ACTIVATIONS, PRESETS, Parts, Recipe, Run
 
 SMALL = ["--num-hidden", "8", "--num-epochs", "3", "--batch-size", "16"]
 
@@ -102,8 +102,8 @@ def reported(small_data, train, tmp_path):
 
 def test_simple_models_are_shown_beside_the_network(reported):
     lines, report = reported()
-    biases, mean = (report["yardstick"][name] for name in ("biases", "global_mean"))
-    assert report["yardstick"]["part"] == "test"
+    biases, mean = (report["baseline"][name] for name in ("biases", "global_mean"))
+    assert report["baseline"]["part"] == "test"
     assert lines[5] == (
         f"test RMSE (MAE): this network {report['test_rmse']:.3f} "
         f"({report['test_mae']:.3f}), biases {biases['rmse']:.3f} "
@@ -125,14 +125,14 @@ def test_a_result_that_is_no_number_is_one_line_and_replaces_nothing(
 ):
     monkeypatch.setattr(
         "d2l_autorec.training.Training.predict",
-        lambda self, cells: (np.full(cells.nnz, np.nan), cells.data),
+        lambda self, cells: np.full(cells.nnz, np.nan),
     )
     files = [tmp_path / "r.json", tmp_path / "curve.png"]
     for file in files:
         file.write_text("old")
     code, out, err = train(*SMALL, "--quiet", "--json", files[0], "--plot", files[1])
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert re.match(r"error: the RMSE of \d+ predictions is nan, their MAE nan; ", err)
+    assert re.match("error: the test RMSE is nan in epoch 1; ", err)
     assert [file.read_text() for file in files] == ["old", "old"]
 
 
@@ -215,7 +215,7 @@ def test_it_trains_on_all_ratings(reported, tmp_path):
     lines, report = reported("--test-ratio", "0", "--valid-ratio", "0.2")
     assert lines[0].startswith("kept: epoch 3, the best on validation (RMSE ")
     assert lines[5].startswith("validation RMSE (MAE): this network ")
-    assert report["yardstick"]["part"] == "validation"
+    assert report["baseline"]["part"] == "validation"
 
 
 def test_a_model_of_all_ratings_serves(small_data, train, tmp_path):
@@ -229,7 +229,7 @@ def test_titles_of_a_file_are_kept_with_the_model(small_data, train, tmp_path):
     (tmp_path / "titles.csv").write_text("item,title\n2,Two\n3,Three\n")
     titles = ["--titles", tmp_path / "titles.csv"]
     assert train(*SMALL, "--quiet", "--save", tmp_path / "m", *titles)[0] == 0
-    assert load_model(tmp_path / "m").run.titles == {2: "Two", 3: "Three"}
+    assert load_model(tmp_path / "m").run.parts.titles == {2: "Two", 3: "Three"}
     code, _, err = train(*SMALL, *titles)
     assert (code, "--titles is for --save" in err) == (2, True)
 
@@ -245,7 +245,7 @@ def test_titles_of_any_encoding_and_header_are_kept(small_data, train, tmp_path)
     code, _, err = train(*SMALL, *flags)
     assert (code, "such as --title-columns Nr,Titel" in err) == (1, True)
     assert train(*SMALL, *flags, "--title-columns", "Nr,Titel")[0] == 0
-    assert load_model(tmp_path / "m").run.titles == {2: "Zw\u00f6lf"}
+    assert load_model(tmp_path / "m").run.parts.titles == {2: "Zw\u00f6lf"}
 
 
 def test_columns_that_are_taken_are_named(small_data, train, tmp_path):
@@ -280,7 +280,7 @@ def test_refit_trains_on_the_validation_part_too(reported, tmp_path):
     assert report["test_rmse"] == plain["test_rmse"]
     assert report["num_train_ratings"] == plain["num_train_ratings"]
     opened = load_model(tmp_path / "m").run
-    assert (opened.valid_mat, opened.recipe.num_epochs) == (None, best)
+    assert (opened.parts.valid_mat, opened.recipe.num_epochs) == (None, best)
 
 
 def test_ratings_to_test_on_may_be_a_file(reported, tmp_path):
@@ -416,7 +416,7 @@ def test_a_flag_beside_a_preset_wins(small_data, train, tmp_path, preset):
     assert all(one in expected() for one in recipe())
     # Be it with the value that the flag has by default.
     flags = ("--loss", "book", "-w", "0", "--members", "1", "-k", "8", "4", "--no-clip")
-    changed = {"loss": "book", "wd": 0.0, "members": 1, "num_hidden": (8, 4)}
+    changed = {"loss": "book", "wd": 0.0, "num_hidden": (8, 4)}
     assert all(one in expected(**changed, clip=False) for one in recipe(*flags))
 
 
@@ -483,7 +483,7 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--seed", 5000 * "9"], "' is not a whole number from 0"),
         (["--rating-offset", 5000 * "9"], "' is not a number"),
         (["--devices", "cpu,cpu:1,cpu:00"], "names a device twice"),
-        (["--optimizer", "adamax2"], "'adamax2' is not one of adadelta, "),
+        (["--optimizer", "adamax2"], "invalid choice: 'adamax2'"),
         (["--plot", "nowhere/curve.png"], "nowhere is not a folder"),
         (["--plot", "curve.txt"], "does not end in .png, .svg or .pdf"),
         (["--json", "."], ". is a folder, not a file"),
@@ -501,7 +501,10 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--cold", "nan"], "'nan' is not a number"),
         (["--pretrain-epochs", "3"], "needs several hidden layers, the first as large"),
         (["--pretrain-epochs", "3", "-k", "8", "4"], "needs several hidden layers"),
-        (["--residual", "--output", "sigmoid"], "residual needs the identity output"),
+        (
+            ["--residual", "--output", "sigmoid"],
+            "from_mean need the identity output, not sigmoid",
+        ),
         (["--optimizer", "rprop"], "rprop needs all rows in one batch"),
         (
             ["--preset", "paper", "--optimizer", "Rprop"],
@@ -612,10 +615,10 @@ def test_generated_ratings_that_were_asked_for_replace_a_result(train, tmp_path)
 def beside(ratings, split=None, **settings):
     """What the command would say of a training beside the book's."""
     half = len(ratings.data) // 2
-    parts = ratings.data[:half], ratings.data[half:]
+    cut = ratings.data[:half], ratings.data[half:]
     split = {"split_mode": "random", "test_ratio": 0.1, **(split or {})}
-    run = Run.of(ratings, *parts, recipe=Recipe(**settings), seed=0, split=split)
-    return _beside(run)
+    parts = Parts.of(ratings, *cut, split=split)
+    return _beside(Run(parts, Recipe(**settings), 0))
 
 
 def test_only_the_whole_of_ml_100k_is_compared_with_the_book(small_data):
@@ -662,39 +665,39 @@ def test_what_an_interrupted_save_left_is_no_model(small_data, train, tmp_path):
     assert train(*SMALL, "--quiet", "--save", tmp_path / "m")[0] == 0
 
 
-def test_the_books_recipe_runs_the_chapter(small_data, train, monkeypatch):
-    from d2l_autorec import evaluators, loop, model
-    from d2l_autorec.training import training
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_books_recipe_trains_the_chapters_network(
+    small_data, train, monkeypatch, optimizer
+):
+    from d2l_autorec import loop, model
 
-    assert training.evaluator is evaluators.evaluator
-    ran = []
+    ran = Counter()
 
-    def noted(name, function):
-        def run(*args, **kwargs):
-            ran.append((name, type(args[0])))
-            return function(*args, **kwargs)
+    def noted(home, name):
+        original = getattr(home, name)
 
-        return run
+        def run(self, *args, **kwargs):
+            ran[name, type(self)] += 1
+            return original(self, *args, **kwargs)
 
-    for home, name in (
-        (loop, "train_recsys_rating"),
-        (training, "evaluator"),
-        *((model.AutoRec, "__init__"), (model.AutoRec, "encode")),
-    ):
-        monkeypatch.setattr(home, name, noted(name, getattr(home, name)))
-    assert train("--num-epochs", "2", "--quiet")[0] == 0
-    counted = Counter(ran)
-    assert counted["train_recsys_rating", model.AutoRec] == 1
-    assert counted["evaluator", model.AutoRec] == 2  # after each epoch
-    assert counted["__init__", model.AutoRec] == 1
-    assert counted["encode", model.AutoRec] >= 4  # forward, in training and scoring
+        monkeypatch.setattr(home, name, run)
+
+    noted(model.AutoRec, "__init__")
+    noted(loop.Step, "finish")
+    assert train("--num-epochs", "2", "--quiet", "--optimizer", optimizer)[0] == 0
+    assert ran["__init__", model.AutoRec] == 1
+    kind = loop.Step if optimizer == "sgd" else FastStep
+    assert ran["finish", kind] == 2
 
 
 def test_a_worker_that_is_not_the_first_says_and_writes_nothing(
     small_data, train, tmp_path, monkeypatch
 ):
-    class Second:
-        """The second worker, of whom the first has nothing to do."""
+    class Alone(Workers):
+        rank, size = 0, 1
+
+    class Second(Workers):
+        """The second worker, without the first."""
 
         rank = 1
 
@@ -702,14 +705,12 @@ def test_a_worker_that_is_not_the_first_says_and_writes_nothing(
             pass
 
         def share_out(self, rows, num_steps):
-            alone = {"add_up": len, "start": lambda array, kind: list}
-            return Portion(SimpleNamespace(rank=0, size=1, **alone), rows)
+            return Shard(Alone(), rows, num_steps)
 
-    monkeypatch.setattr("d2l_autorec.commands.workers.enter", lambda: None)
-    monkeypatch.setattr("d2l_autorec.commands.workers._on_interrupt", [None])
-    monkeypatch.setattr("d2l_autorec.cluster.join", lambda kind, devices: Second())
+    monkeypatch.setattr("d2l_autorec.commands.train.launched", lambda: True)
+    monkeypatch.setattr("d2l_autorec.commands.workers.meet", lambda *_: Second())
     files = ["--save", tmp_path / "m", "--json", tmp_path / "r.json"]
-    assert train(*SMALL, "--kvstore", "dist_sync", *files) == (0, "", "")
+    assert train(*SMALL, *files) == (0, "", "")
     assert not (tmp_path / "m").exists() and not (tmp_path / "r.json").exists()
 
 

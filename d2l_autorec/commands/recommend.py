@@ -171,7 +171,7 @@ def _read(args: argparse.Namespace, model: Predictor, **options: Any) -> pd.Data
     layout = {"columns": args.columns, "encoding": args.encoding}
     table = read_table(path, names, **layout, **options)
     for column in table.columns.intersection(["user_id", "item_id"]):
-        table[column] = _raw_ids(table[column], getattr(model.run, f"{column}s"))
+        table[column] = _raw_ids(table[column], getattr(model.run.parts, f"{column}s"))
     return table
 
 

@@ -116,12 +116,12 @@ def _choose_epochs(
     try:
         with _progress(args, run.recipe.num_epochs) as progress:
             history = _until_the_end(run, training, epochs, progress.show)
+        best, recipe = training.choose(history)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(
             f"{_how(interrupt)} while choosing on the validation part; nothing of that "
             "is kept"
         ) from None
-    best, recipe = training.choose(history)
     run = run.refit(recipe, best)
     print(
         f"{_chosen(recipe, best)}, validation RMSE {best.valid_rmse:.3f}; now on all "

@@ -168,7 +168,9 @@ def predict_cells(
     DataError
         If an index lies outside its matrix, or the shapes do not fit.
     """
-    if checked(cells).shape[0] != checked(train_mat).shape[0]:
+    alone = type(getattr(net, "workers", Workers())) is Workers
+    axes = 2 if alone else 1  # of several workers, the cells are in all their columns
+    if checked(cells).shape[:axes] != checked(train_mat).shape[:axes]:
         raise DataError(f"cells of {cells.shape} in a matrix of {train_mat.shape}")
     # Each cell holds its place in the answer: a batch lists its cells by column.
     places = sp.csr_matrix(

@@ -155,7 +155,7 @@ class FastStep(Step):
         self.num_updates = int(state["num_updates"])
 
     @one_at_a_time
-    @np.errstate(over="ignore", invalid="ignore")  # the loss tells
+    @np.errstate(over="ignore", invalid="ignore")  # the loss tells of it
     def __call__(self, batch: sp.csr_matrix) -> None:
         """Train on a batch of rows of ratings."""
         samples, length = batch.shape

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 from .._mxnet import autograd, gluon, mx
 from .._ready import memory
+from ..data import checked
 from ..errors import DataError
 from ..fast import known
 from ..model import AutoRec
@@ -158,7 +159,9 @@ def network(
     a `length`, where the network is for some of the columns. What would not fit into
     the memory of this machine is a DataError.
     """
-    num_rows, num_columns = train_mat.shape[:: -1 if recipe.kind == "user" else 1]
+    num_rows, num_columns = checked(train_mat).shape[
+        :: -1 if recipe.kind == "user" else 1
+    ]
     length = length or num_columns
     _check_size(recipe, num_rows, length)
     # What has a normalizer is clipped only as ratings, by `Member`.

@@ -323,7 +323,8 @@ SETTINGS: dict[str, Setting] = {
     one.name: one.metadata["setting"] for one in fields(Recipe)
 }
 
-WEIGHT = Numbers(float, lambda n: 0 <= n <= 100, "a number from 0 to 100")
+LARGEST_WEIGHT = 100  # else a network that is all but biases would get any
+WEIGHT = Numbers(float, lambda n: 0 <= n <= LARGEST_WEIGHT, "a number from 0 to 100")
 
 
 @dataclass(frozen=True)

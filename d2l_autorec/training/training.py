@@ -24,7 +24,7 @@ from ..loop import check_finite
 from .biases import Biases, baselines, range_of
 from .member import Member
 from .run import Parts, Run
-from .settings import Blend, Recipe
+from .settings import LARGEST_WEIGHT, Blend, Recipe
 from .validation import EarlyStopping
 
 # Patience begins after so many steps in any case.
@@ -49,7 +49,8 @@ class Mixture:
         """Choose the weights by least squares, none of them below 0."""
         from scipy.optimize import nnls  # of no use to others
 
-        self.weights, _ = nnls((found - levels).T, rating - levels)
+        weights, _ = nnls((found - levels).T, rating - levels)
+        self.weights = weights.clip(0, LARGEST_WEIGHT)
 
     def mixed(
         self, levels: np.ndarray, found: np.ndarray, clip: bool = True
@@ -300,7 +301,10 @@ class Training:
         if valid_mat is None:
             return None
         if self.mixture and not getattr(self.recipe, "weights", None):
-            self.mixture.choose(*self._found(valid_mat), valid_mat.data)
+            levels, found = self._found(valid_mat)
+            if not np.isfinite(found).all():
+                return math.inf
+            self.mixture.choose(levels, found, valid_mat.data)
         return self.rmse(valid_mat)
 
 

@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 
 from d2l_autorec._mxnet import mx
-from d2l_autorec.curve import Epoch
+from d2l_autorec.curve import Epoch, best_epoch
 from d2l_autorec.errors import ModelError
 from d2l_autorec.ratings import Ratings
 from d2l_autorec.serving import Checkpoint, load_model
-from d2l_autorec.training import Recipe, Run, best_epoch
+from d2l_autorec.training import Parts, Recipe, Run, Training
 
 CPU = [mx.cpu()]
 
@@ -36,23 +36,15 @@ def make_run(num_epochs=2, valid=False, patience=None, **recipe):
         }
     )
     ratings = Ratings("toy", data, {100: "The Hundred", 101: "Zürich"}, 2.0)
-    return Run.of(
-        ratings,
-        data[:60],
-        data[60:70],
-        data[70:] if valid else None,
-        recipe=Recipe(
-            **{"num_hidden": 3, "batch_size": 4, "num_epochs": num_epochs, **recipe}
-        ),
-        seed=7,
-        split={"split_mode": "random"},
-        patience=patience,
-    )
+    split = {"split_mode": "random"}
+    parts = data[:60], data[60:70], data[70:] if valid else None
+    recipe = {"num_hidden": 3, "batch_size": 4, "num_epochs": num_epochs, **recipe}
+    return Run(Parts.of(ratings, *parts, split), Recipe(**recipe), 7, patience)
 
 
 def train(directory, run, overwrite=False):
     checkpoint = Checkpoint(directory, run, overwrite)
-    training = run.train(CPU)
+    training = Training.of(run, CPU)
     return list(checkpoint.saving(training, training.epochs())), training.net
 
 
@@ -76,14 +68,16 @@ def test_what_is_saved_comes_back(tmp_path):
     opened = Checkpoint.open(tmp_path / "new" / "m")
     assert opened.history == history
     for name in ("train_mat", "test_mat", "valid_mat"):
-        assert (getattr(opened.run, name) != getattr(run, name)).nnz == 0
-        assert getattr(opened.run, name).shape == (9, 12)
-    assert opened.run.user_ids.tolist() == run.user_ids.tolist()
-    assert opened.run.item_ids.tolist() == run.item_ids.tolist()
-    assert opened.run.titles == {100: "The Hundred", 101: "Zürich"}
-    assert opened.run.rating_offset == 2.0
+        found = getattr(opened.run.parts, name)
+        assert (found != getattr(run.parts, name)).nnz == 0
+        assert found.shape == (9, 12)
+    parts = opened.run.parts
+    assert parts.user_ids.tolist() == run.parts.user_ids.tolist()
+    assert parts.item_ids.tolist() == run.parts.item_ids.tolist()
+    assert parts.titles == {100: "The Hundred", 101: "Zürich"}
+    assert parts.rating_offset == 2.0
     assert (opened.run.recipe, opened.run.seed) == (run.recipe, 7)
-    assert opened.run.split == {"split_mode": "random"}
+    assert parts.split == {"split_mode": "random"}
 
 
 def test_without_a_validation_part_the_last_epoch_is_kept(tmp_path):
@@ -95,7 +89,7 @@ def test_without_a_validation_part_the_last_epoch_is_kept(tmp_path):
 def test_the_best_epoch_on_validation_is_kept(tmp_path):
     run = make_run(num_epochs=12, valid=True, lr=0.5)
     checkpoint, states = Checkpoint(tmp_path, run), []
-    training = run.train(CPU)
+    training = Training.of(run, CPU)
     history = []
     for epoch in checkpoint.saving(training, training.epochs()):
         states.append(parameters(training.net))
@@ -128,11 +122,8 @@ def test_ids_come_back_with_their_types(tmp_path, ids):
         {"user_id": ids, "item_id": ids, "rating": np.ones(len(ids))}
     ).astype({"user_id": np.array(ids).dtype.kind == "i" and np.int64 or object})
     ratings = Ratings("ids", data)
-    run = Run.of(
-        *(ratings, data, data), recipe=Recipe(2, num_epochs=1), seed=0, split={}
-    )
-    train(tmp_path, run)
-    opened = Checkpoint.open(tmp_path).run
+    train(tmp_path, Run(Parts.of(ratings, data, data), Recipe(2, num_epochs=1), 0))
+    opened = Checkpoint.open(tmp_path).run.parts
     assert opened.user_ids.tolist() == sorted(ids)
     assert [type(raw_id) for raw_id in opened.user_ids.tolist()] == [
         type(raw_id) for raw_id in ids
@@ -158,7 +149,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
 
 
 def test_two_trainings_do_not_save_to_one_folder(tmp_path):
-    training = make_run().train(CPU)
+    training = Training.of(make_run(), CPU)
     first = Checkpoint(tmp_path, make_run()).saving(training, training.epochs())
     next(first)
     with pytest.raises(ModelError, match="another training is saving"):
@@ -170,7 +161,7 @@ def test_two_trainings_do_not_save_to_one_folder(tmp_path):
 def begin(directory, **recipe):
     """A training whose first epoch is saved, and whose others are as they pass by."""
     run = make_run(**{"num_epochs": 3, **recipe})
-    training = run.train(CPU)
+    training = Training.of(run, CPU)
     saving = Checkpoint(directory, run).saving(training, training.epochs())
     next(saving)
     return saving
@@ -239,7 +230,7 @@ def test_a_file_that_was_removed_is_written_again(tmp_path, kind):
 def test_it_is_said_if_the_best_epochs_parameters_were_removed(tmp_path):
     run = make_run(num_epochs=12, valid=True, lr=0.5)
     best = best_epoch(train(tmp_path / "whole", run)[0]).epoch
-    training = run.train(CPU)
+    training = Training.of(run, CPU)
     saving = Checkpoint(tmp_path / "m", run).saving(training, training.epochs())
     list(islice(saving, best + 1))
     files = json.loads((tmp_path / "m" / "model.json").read_text())["files"]
@@ -371,7 +362,7 @@ def test_parameters_of_other_shapes_are_refused(tmp_path):
     with pytest.raises(ModelError, match="does not fit"):
         checkpoint.network(CPU)
     with pytest.raises(ModelError, match="does not fit"):
-        checkpoint.restore(checkpoint.run.train(CPU, 2), CPU)
+        checkpoint.restore(Training.of(checkpoint.run, CPU, 2))
 
 
 @contextlib.contextmanager
@@ -391,8 +382,9 @@ def test_a_full_disk_leaves_the_old_model(tmp_path):
     train(tmp_path, make_run())
     before = content(tmp_path)
     run = make_run(lr=0.1)
-    training = run.train(CPU)
+    training = Training.of(run, CPU)
     epoch = next(training.epochs())
+    arrays = training.parameters(), training.state()
     sizes = {
         *(step for raw in before.values() for step in (len(raw) - 1, len(raw) // 2)),
         *range(0, max(map(len, before.values())), 97),
@@ -401,11 +393,11 @@ def test_a_full_disk_leaves_the_old_model(tmp_path):
         if size >= max(map(len, before.values())) - 100:
             continue
         with room_for_files_of(size), pytest.raises(OSError, match=str(tmp_path)):
-            Checkpoint(tmp_path, run, overwrite=True).save(training, epoch)
+            Checkpoint(tmp_path, run, overwrite=True).save(epoch, *arrays)
         assert before.items() <= content(tmp_path).items()
         assert not (tmp_path / ".saving").exists()
     assert Checkpoint.open(tmp_path).run.recipe.lr == 0.002
-    Checkpoint(tmp_path, run, overwrite=True).save(training, epoch)
+    Checkpoint(tmp_path, run, overwrite=True).save(epoch, *arrays)
     assert Checkpoint.open(tmp_path).run.recipe.lr == 0.1
 
 
@@ -429,8 +421,9 @@ def test_a_kill_between_any_two_steps_leaves_a_whole_model(tmp_path, monkeypatch
         return call
 
     old, new = make_run(), make_run(lr=0.1)
-    training = new.train(CPU)
+    training = Training.of(new, CPU)
     epoch = next(training.epochs())
+    arrays = training.parameters(), training.state()
     seen = set()
     train(tmp_path / "old", old)
     for stop in range(100):  # noqa: B007
@@ -441,7 +434,7 @@ def test_a_kill_between_any_two_steps_leaves_a_whole_model(tmp_path, monkeypatch
             for name in names:
                 patched.setattr(os, name, counted(getattr(os, name)))
             try:
-                Checkpoint(tmp_path / "m", new, True).save(training, epoch)
+                Checkpoint(tmp_path / "m", new, True).save(epoch, *arrays)
                 finished = True
             except Killed:
                 finished = False

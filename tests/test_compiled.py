@@ -17,6 +17,7 @@ from test_checkpoint import CPU, make_run, train
 import d2l_autorec
 from d2l_autorec.fast.arrays import view
 from d2l_autorec.fast.compiled import compiled, in_shares
+from d2l_autorec.training import Training
 
 LIMIT = 240  # seconds, after which what hangs is ended
 
@@ -55,7 +56,7 @@ def in_threads(function):
 def run(code, folder=None, **environment):
     """Run code in a process; it and the processes that it forks end in any case."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", TOY + code],
         cwd=folder,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -73,39 +74,20 @@ def run(code, folder=None, **environment):
     return out
 
 
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing can be forked")
-
-
-@forks
-def test_forked_processes_train_after_the_import():
-    run(
-        TOY
-        + """
+SCRIPTS = {
+    "forked processes train after the import": """
 with multiprocessing.get_context("fork").Pool(2) as pool:
     first, second = pool.map(train, range(2))
 assert first == second
-"""
-    )
-
-
-@forks
-def test_forked_processes_train_after_a_training():
-    run(
-        TOY
-        + """
+""",
+    "forked processes train after a training": """
 expected = train()
 with multiprocessing.get_context("fork").Pool(2) as pool:
     for found in pool.map(train, range(2)):
         np.testing.assert_allclose(found, expected, rtol=1e-4)
-"""
-    )
-
-
-@forks
-def test_a_fork_waits_until_no_thread_computes():
-    run(
-        """
-import os, threading, time, warnings
+""",
+    "a forked process finds that no thread computed": """
+import time, warnings
 from d2l_autorec._mxnet import one_at_a_time
 
 entered, done = threading.Event(), []
@@ -123,30 +105,8 @@ child = os.fork()
 if not child:
     one_at_a_time(lambda: os._exit(0 if done else 1))()
 assert os.waitpid(child, 0)[1] == 0
-"""
-    )
-
-
-@pytest.mark.parametrize("given", ["1", "2"])
-def test_loops_have_as_many_threads_as_mxnet(given):
-    run(
-        TOY
-        + f"""
-train()
-from d2l_autorec._mxnet import mx
-from d2l_autorec.fast.compiled import num_threads
-openmp = getattr(mx.base._LIB, "omp_get_max_threads", num_threads)
-assert (num_threads(), openmp()) == ({given}, {given})
 """,
-        OMP_NUM_THREADS=given,
-        NUMBA_NUM_THREADS="4",
-    )
-
-
-def test_numpys_semantics_hold_in_every_thread():
-    run(
-        TOY
-        + """
+    "NumPy's semantics hold in every thread": """
 try_all_gpus()
 from d2l_autorec._mxnet import mx
 
@@ -154,55 +114,53 @@ def semantics():
     return mx.util.is_np_shape(), mx.util.is_np_array(), mx.np.ones((0, 2)).shape
 
 assert in_threads(semantics) == 8 * [(True, True, (0, 2))]
-"""
-    )
-
-
-def test_threads_may_train_at_once():
-    run(
-        TOY
-        + """
+""",
+    "threads train at once": """
 train()
 for losses in in_threads(train):
     assert losses[-1] < 0.7 * losses[0]
-"""
-    )
-
-
-def test_threads_may_evaluate_at_once():
-    run(
-        TOY
-        + """
-devices, recipe = try_all_gpus(), Recipe(num_hidden=200)
-training = Training(recipe, Parts(ratings()), devices)
-
-def predict():
-    return training.predict(ratings())[0]
-
-expected = predict()
+""",
+    "threads evaluate at once": """
+training = Training(Recipe(num_hidden=200), Parts(ratings()), try_all_gpus())
+expected = training.predict(ratings())
 for _ in range(10):
-    for found in in_threads(predict):
+    for found in in_threads(lambda: training.predict(ratings())):
         np.testing.assert_array_equal(found, expected)
-"""
-    )
-
-
-def test_threads_may_share_a_saved_model(tmp_path):
-    train(tmp_path, make_run())
-    run(
-        TOY
-        + f"""
+""",
+    "threads share a saved model": """
 from d2l_autorec import load_model
 
 def ask(model):
-    pairs = [(f"{{user:03}}", item) for user in range(9) for item in range(100, 108)]
-    new = model.recommend_new({{100: 3.0, 104: 1.0}})
+    pairs = [(f"{user:03}", item) for user in range(9) for item in range(100, 108)]
+    new = model.recommend_new({100: 3.0, 104: 1.0})
     return model.predict(pairs).tolist(), model.recommend("003"), new
 
-expected, model = ask(load_model({str(tmp_path)!r})), load_model({str(tmp_path)!r})
+expected, model = ask(load_model(".")), load_model(".")
 assert in_threads(lambda: ask(model)) == 8 * [expected]
+""",
+}
+
+
+@pytest.mark.parametrize("title", SCRIPTS)
+def test_processes_and_threads(tmp_path, title):
+    if "fork" in title and not hasattr(os, "fork"):
+        pytest.skip("nothing can be forked")
+    if "saved" in title:
+        train(tmp_path, make_run())
+    run(SCRIPTS[title], tmp_path, PYTHONPATH=str(Path(d2l_autorec.__file__).parents[1]))
+
+
+@pytest.mark.parametrize("given", ["1", "2"])
+def test_loops_have_as_many_threads_as_mxnet(given):
+    code = """
+train()
+from d2l_autorec._mxnet import mx
+from d2l_autorec.fast.compiled import num_threads
+openmp = getattr(mx.base._LIB, "omp_get_max_threads", num_threads)
+print(num_threads(), openmp())
 """
-    )
+    threads = {"OMP_NUM_THREADS": given, "NUMBA_NUM_THREADS": "4"}
+    assert run(code, **threads) == f"{given} {given}\n"
 
 
 @pytest.mark.slow  # it compiles all loops
@@ -214,7 +172,7 @@ def test_it_works_where_no_folder_can_be_written(tmp_path):
     nowhere = dict.fromkeys(
         ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), f"{os.devnull}/none"
     )
-    code = TOY + "print(sys.modules['d2l_autorec'].__file__, len(train()))"
+    code = "print(sys.modules['d2l_autorec'].__file__, len(train()))"
     found = run(code, tmp_path, **nowhere)
     assert found == f"{package / '__init__.py'} 3\n"
 
@@ -224,7 +182,7 @@ def doubled(value):
     return value * 2
 
 
-@compiled()
+@compiled
 def double(share, values):
     values[share] = doubled(values[share])
 
@@ -246,7 +204,7 @@ def test_it_works_where_machine_code_finds_no_room(monkeypatch):
 )
 def test_a_loop_does_not_call_python(settings):
     # As Numba does for an array that is returned; a Ctrl-C there is a SystemError.
-    list(make_run(**settings).train(CPU).epochs())  # compiles
+    list(Training.of(make_run(**settings), CPU).epochs())  # compiles
     files = set()
 
     def note(frame, *_):
@@ -259,7 +217,7 @@ def test_a_loop_does_not_call_python(settings):
 
     sys.setprofile(note)
     try:
-        list(make_run(**settings).train(CPU).epochs())
+        list(Training.of(make_run(**settings), CPU).epochs())
     finally:
         sys.setprofile(None)
     assert d2l_autorec.fast.compiled.__file__ in files
@@ -267,9 +225,11 @@ def test_a_loop_does_not_call_python(settings):
     assert not [file for file in files if file.startswith(numbas)]
 
 
-def test_a_view_is_the_arrays_memory():
-    array = mx.np.arange(6, dtype="float32").reshape(2, 3)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint8"])
+def test_a_view_is_the_arrays_memory(dtype):
+    array = mx.np.arange(6, dtype=dtype).reshape(2, 3)
     seen = view(array)
+    assert seen.dtype == onp.dtype(dtype)
     assert seen.tolist() == [[0, 1, 2], [3, 4, 5]]
     seen[1, 2] = 9
     assert array[1, 2] == 9
@@ -280,10 +240,3 @@ def test_a_view_keeps_the_array():
     others = [mx.np.zeros((300, 700)) for _ in range(10)]
     assert (seen == 1).all()
     assert not others[0].any()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint8"])
-def test_a_view_has_the_arrays_type(dtype):
-    seen = view(mx.np.arange(6, dtype=dtype))
-    assert seen.dtype == onp.dtype(dtype)
-    assert seen.tolist() == [0, 1, 2, 3, 4, 5]

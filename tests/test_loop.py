@@ -21,14 +21,7 @@ from d2l_autorec.commands.cli import parse_devices
 from d2l_autorec.curve import Epoch, learning_curve
 from d2l_autorec.errors import DeviceUnavailable, TrainingDiverged
 from d2l_autorec.loop import Step, closing_lines, train_epochs
-from d2l_autorec.training import (
-    Parts,
-    Recipe,
-    SeededBatches,
-    Training,
-    keep_best,
-    stop_early,
-)
+from d2l_autorec.training import BestEpoch, EarlyStopping, Parts, Recipe, Training
 
 NUM_ITEMS, NUM_USERS = 23, 17
 
@@ -40,18 +33,17 @@ def ratings(seed=0):
     return sp.csr_matrix(dense * (part == 1)), sp.csr_matrix(dense * (part == 2))
 
 
-def set_up(devices, batch_size=5, dropout=0.0, lr=0.01, train_mat=None, seed=None):
+def set_up(devices, batch_size=5, dropout=0.0, lr=0.01, train_mat=None, seed=4):
     """Make everything that a training needs, from one seed."""
-    seed_everything(4)
+    seed_everything(seed)
     default, test_mat = ratings()
     train_mat = default if train_mat is None else train_mat
     net = AutoRec(8, train_mat.shape[1], dropout)
     net.initialize(mx.init.Normal(0.1), ctx=devices)
     trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": lr})
     in_order = row_batches(train_mat, 10)
-    loader = row_batches(train_mat, batch_size, shuffle=True)
     return {
-        "train_iter": SeededBatches(loader, seed),
+        "train_iter": row_batches(train_mat, batch_size, shuffle=True),
         "step": Step(net, gluon.loss.L2Loss(), trainer, devices),
         "evaluate": lambda: evaluator(net, in_order, test_mat, devices),
     }
@@ -99,18 +91,6 @@ def test_the_same_seed_gives_the_same_history():
 
     assert run(1) == run(1)
     assert run(1) != run(2)
-
-
-def test_an_epoch_depends_on_its_own_seed_only():
-    """Draws made between epochs change nothing: resuming stands on that."""
-    parts = set_up([mx.cpu()], dropout=0.3, seed=1)
-    undisturbed = results(train_epochs(**parts, num_epochs=3))
-    parts = set_up([mx.cpu()], dropout=0.3, seed=1)
-    disturbed = []
-    for epoch in train_epochs(**parts, num_epochs=3):
-        disturbed.append(epoch)
-        onp.random.rand(5), mx.np.random.uniform(size=5)
-    assert results(disturbed) == undisturbed
 
 
 def test_epochs_are_logged_for_those_who_ask(logged):
@@ -237,42 +217,48 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 def test_stopping_early_waits_for_patience():
     scores = [1.0, 0.9, 0.95, 0.91, 0.89, 0.9, 0.9, 0.9, 0.5]
     epochs = [Epoch(i, 0.1, 1.0, score, 1.0, 1) for i, score in enumerate(scores, 1)]
-    assert [e.epoch for e in stop_early(epochs, 3)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    stopping = EarlyStopping(3)
+    assert [e.epoch for e in epochs if stopping.ends(e)][0] == 8
 
 
 @pytest.mark.parametrize(
-    ("yardstick", "latest", "stopped"),
+    ("baseline", "latest", "stopped"),
     [
         (2.0, 99, 4),  # from the start on: while the mean is still being found
         (0.85, 99, 9),  # from the 6th epoch on
         (0.5, 8, 10),  # never better: from the 8th on
-        (0.5, 99, 11),  # not at all
+        (0.5, 99, None),  # not at all
     ],
 )
-def test_patience_begins_once_the_yardstick_is_passed(yardstick, latest, stopped):
+def test_patience_begins_once_the_baseline_is_passed(baseline, latest, stopped):
     scores = [1.0, 1.2, 1.1, 1.3, 0.9, 0.8, 0.81, 0.82, 0.83, 0.84, 0.85]
     epochs = [Epoch(i, 0.1, 1.0, score, 1.0, 1) for i, score in enumerate(scores, 1)]
-    assert len(list(stop_early(epochs, 3, yardstick, latest))) == stopped
+    stopping = EarlyStopping(3, baseline, latest)
+    assert next((e.epoch for e in epochs if stopping.ends(e)), None) == stopped
 
 
-def test_a_network_is_left_at_its_best_epoch():
-    net = gluon.nn.Dense(1, in_units=1)
-    net.initialize(ctx=[mx.cpu(0), mx.cpu(1)])
+@pytest.mark.parametrize(
+    ("scores", "kept"), [([0.9, 0.7, 0.8], 2), ([None, None], 2), ([0.9, None], 1)]
+)
+def test_what_the_best_epoch_learned_is_kept(scores, kept):
+    class Learning:
+        """Stands in for a training: it has learned the number of its epoch."""
 
-    def epochs():
-        for number, score in enumerate([0.9, 0.7, 0.8], 1):
-            net.weight.set_data(mx.np.full((1, 1), number))
-            yield Epoch(number, 0.1, 1.0, score, 1.0, 1)
+        def parameters(self):
+            return {"weight": self.epoch}
 
-    assert len(list(keep_best(net, epochs()))) == 3
-    assert [w.item() for w in net.weight.list_data()] == [2.0, 2.0]
+    training = Learning()
+    best = BestEpoch(training)
+    for training.epoch, score in enumerate(scores, 1):
+        best.keep(Epoch(training.epoch, 0.1, 1.0, score, 1.0, 1))
+    assert best.parameters() == {"weight": kept}
 
 
 def test_without_a_test_part_there_is_no_number():
     epoch = Epoch(1, 0.1, None, 0.9, 1.0, 100)
     lines = closing_lines([epoch, epoch._replace(epoch=2, valid_rmse=0.8)], [])
     assert lines.startswith("train loss 0.100, test RMSE -\n")
-    axes = learning_curve([epoch], yardstick=0.7).axes
+    axes = learning_curve([epoch], baseline=0.7).axes
     assert [ax.get_title() for ax in axes][1] == "validation RMSE"
     assert axes[1].lines[-1].get_linestyle() == "--"
     assert len(learning_curve([epoch._replace(valid_rmse=None)]).axes) == 1

@@ -16,17 +16,16 @@ from d2l_autorec._mxnet import mx
 from d2l_autorec.commands import train as command
 from d2l_autorec.errors import ModelError
 from d2l_autorec.serving import Checkpoint
-from d2l_autorec.training import Training
+from d2l_autorec.training import PRESETS, Training
+from d2l_autorec.training.settings import OPTIMIZERS
 
 
 def resume(directory, num_epochs, devices=CPU):
     checkpoint = Checkpoint.open(directory)
-    run = replace(
-        checkpoint.run, recipe=replace(checkpoint.run.recipe, num_epochs=num_epochs)
-    )
-    checkpoint.run = run
-    training = run.train(devices, len(checkpoint.history))
-    checkpoint.restore(training, devices)
+    recipe = checkpoint.run.recipe.changed(num_epochs=num_epochs)
+    checkpoint.run = replace(checkpoint.run, recipe=recipe)
+    training = Training.of(checkpoint.run, devices, len(checkpoint.history))
+    checkpoint.restore(training)
     list(checkpoint.saving(training, training.epochs()))
     return checkpoint.history, training.net
 
@@ -35,45 +34,50 @@ def without_seconds(history):
     return [epoch._replace(seconds=0) for epoch in history]
 
 
-# Of MXNet's optimizers these do not train this model: "test" is none, Adamax divides 0
-# by 0 in the first step, and GroupAdaGrad is for matrices only. Rprop takes no batches.
-OPTIMIZERS = sorted(
-    set(mx.optimizer.Optimizer.opt_registry)
-    - {"test", "adamax", "groupadagrad", "rprop"}
-)
-
-
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_parts_of_a_training_equal_the_whole(tmp_path, optimizer):
     # 9 items in batches of 4: every epoch leaves samples over for the next one.
-    whole, net = train(tmp_path / "a", make_run(6, True, optimizer=optimizer))
-    train(tmp_path / "b", make_run(1, True, optimizer=optimizer))
+    batch_size = None if optimizer == "rprop" else 4
+    settings = {"optimizer": optimizer, "batch_size": batch_size}
+    whole, net = train(tmp_path / "a", make_run(6, True, **settings))
+    train(tmp_path / "b", make_run(1, True, **settings))
     resume(tmp_path / "b", 3)
     parts, resumed = resume(tmp_path / "b", 6)
     assert without_seconds(parts) == without_seconds(whole)
     assert same(parameters(resumed), parameters(net))
 
 
+SMALL = {"num_hidden": 3, "batch_size": 4, "num_epochs": 5}
+PAPER = {"loss": "paper", "wd": 9.0}
 RECIPES = {
     "cosine": {"schedule": "cosine"},
-    "rprop": {"optimizer": "rprop", "batch_size": None},
-    "user-based average": {"kind": "user", "members": 2, "loss": "paper", "wd": 9.0},
-    "residual": {"residual": True, "clip": True, "loss": "paper", "wd": 9.0},
+    "cosine, by the book's step": {"schedule": "cosine", "optimizer": "sgd"},
+    "user-based": {"kind": "user", **PAPER},
+    "residual": {"residual": True, "clip": True, **PAPER},
     "left out": {"leave_one_out": True, "dropout": 0.0, "input_dropout": 0.3},
     "bounded": {"output": "sigmoid", "activation": "tanh", "loss": "rmse"},
     "pretrained": {
         **{"num_hidden": (4, 3, 4), "pretrain_epochs": 2, "schedule": "cosine"},
-        **{"members": 2, "clip": True, "cold": "mean", "input_dropout": 0.3},
+        **{"clip": True, "cold": "mean", "input_dropout": 0.3},
     },
+}
+SEVERAL = {
+    "average": lambda: make_run(5, kind="user", **PAPER).recipe.averaged(2),
+    "deep average": lambda: make_run(5, **RECIPES["pretrained"]).recipe.averaged(2),
+    "blend": lambda: replace(
+        PRESETS["best"].changed(**SMALL), weights=(0.3, 0.2, 0.0, 0.4, 0.1)
+    ),
 }
 
 
 @pytest.mark.usefixtures("short_pretraining")
-@pytest.mark.parametrize("settings", RECIPES.values(), ids=RECIPES)
-def test_an_interrupted_training_goes_on_with_any_recipe(tmp_path, settings):
-    run = make_run(5, True, **settings)
+@pytest.mark.parametrize("name", [*RECIPES, *SEVERAL])
+def test_an_interrupted_training_goes_on_with_any_recipe(tmp_path, name):
+    run = make_run(5, True, **RECIPES.get(name, {}))
+    if name in SEVERAL:
+        run = replace(run, recipe=SEVERAL[name]())
     whole, net = train(tmp_path / "a", run)
-    training = run.train(CPU)
+    training = Training.of(run, CPU)
     saving = Checkpoint(tmp_path / "b", run).saving(training, training.epochs())
     list(islice(saving, 2))
     saving.close()
@@ -98,10 +102,10 @@ def test_ten_and_fifteen_epochs_equal_twenty_five(tmp_path):
 def test_two_devices_go_on_too(tmp_path):
     devices = [mx.cpu(0), mx.cpu(1)]
     run = make_run(4)
-    training = run.train(devices)
+    training = Training.of(run, devices)
     list(Checkpoint(tmp_path / "a", run).saving(training, training.epochs()))
     run = make_run(2)
-    begun = run.train(devices)
+    begun = Training.of(run, devices)
     list(Checkpoint(tmp_path / "b", run).saving(begun, begun.epochs()))
     _, resumed = resume(tmp_path / "b", 4, devices)
     for name, value in training.net._collect_params_with_prefix().items():

@@ -106,7 +106,9 @@ def _choose_epochs(
     args: argparse.Namespace, run: Run, devices: list[mx.Context], team: Team | None
 ) -> Run:
     """Choose the number of epochs on the validation part; return what to train then."""
-    training = _seeded(run, devices, team=team)
+    from ..training import Training
+
+    training = Training.of(run, devices, team=team)
     _pretrain(args, training)
     epochs = training.epochs()
     if not args.quiet:
@@ -126,17 +128,6 @@ def _choose_epochs(
         f"{run.parts.train_mat.nnz:,} ratings:"
     )
     return run
-
-
-def _seeded(
-    run: Run, devices: list[mx.Context], trained: int = 0, team: Team | None = None
-) -> Training:
-    """Make a training whose weights do not depend on what was drawn before."""
-    from ..loop import seed_everything
-    from ..training import Training
-
-    seed_everything(run.seed)
-    return Training.of(run, devices, trained, team)
 
 
 def _until_the_end(
@@ -227,7 +218,7 @@ def _train(
     from ..training import BestEpoch, Training
 
     past = list(checkpoint.history) if checkpoint else []
-    training = _seeded(run, devices, len(past), team)
+    training = Training.of(run, devices, len(past), team)
     if checkpoint and past:
         checkpoint.restore(training)
     _pretrain(args, training)

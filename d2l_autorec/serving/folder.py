@@ -261,6 +261,7 @@ class Checkpoint:
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Read those of the best epoch; see `Training.load`."""
+        self.check_place()
         return self._parameters("best")
 
     def restore(self, training: Training) -> None:

@@ -38,7 +38,8 @@ class SeededBatches:
         if left_over:
             order = np.concatenate([self._order(self.epoch - 1)[-left_over:], order])
         for number in range(len(order) // self.batch_size):
-            self.step.seed([*self.seed, self.epoch, number])
+            # From 1: a seed that ends with 0 is the one without it, the order's.
+            self.step.seed([*self.seed, self.epoch, number + 1])
             start = number * self.batch_size
             yield self.rows[order[start : start + self.batch_size]]
 

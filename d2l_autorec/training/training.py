@@ -76,8 +76,8 @@ class Training:
     devices : sequence of mxnet.Context
         To train on.
     seed : int, optional
-        Of the order of the rows and of the dropout masks; by default NumPy's generator
-        draws one. The initial weights are drawn by MXNet's generator.
+        Of the initial weights, the order of the rows and the dropout masks; by default
+        NumPy's generator draws one. MXNet's generator is seeded with it.
     trained : int
         Epochs that lie behind it.
     team : optional
@@ -108,6 +108,7 @@ class Training:
     ) -> None:
         if seed is None:
             seed = int(np.random.randint(2**31 - 1))
+        mx.random.seed(seed)
         self.recipe, self.parts, self.devices = recipe, parts, list(devices)
         self.trained = trained
         args = parts.train_mat, self.devices

@@ -1,0 +1,151 @@
+"""Several networks trained side by side, and the mixture of what they predict."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_training import BEST, CPU, SMALL, all_cells, fit, learned, make_parts
+
+from d2l_autorec import Predictor, Recipe
+from d2l_autorec.errors import ModelError
+from d2l_autorec.serving import Checkpoint, manifest, recommend_all
+from d2l_autorec.training import Biases, Blend, Mixture, Run, Training
+
+FREE = replace(BEST, weights=None)  # for a validation part to choose
+
+
+def test_a_mixture_adds_what_networks_differ_by_from_the_biases():
+    recipe = Blend((Recipe(), Recipe(kind="user")), (0.5, 0.25))
+    mixture = Mixture(recipe, make_parts().train_mat)
+    levels, found = np.array([3.0, 2.0]), np.array([[4.0, 2.0], [1.0, 3.0]])
+    assert mixture.mixed(levels, found).tolist() == [3.0, 2.25]
+
+
+def test_weights_are_those_of_least_squares_and_not_below_zero():
+    mixture = Mixture(FREE, make_parts().train_mat)
+    rng = np.random.default_rng(0)
+    levels, found = rng.random(50), rng.random((5, 50))
+    wanted = np.array([0.7, 0.0, 0.4, 0.0, 0.0])
+    against = found[1] - levels  # a network that is wrong
+    rating = levels + wanted @ (found - levels) - 0.1 * against
+    mixture.choose(levels, found, rating)
+    assert mixture.weights[1] == 0
+    assert mixture.weights.min() >= 0
+    residual = rating - mixture.mixed(levels, found, clip=False)
+    # No step that is allowed makes the error smaller.
+    slope = (found - levels) @ residual
+    assert (slope[mixture.weights > 0] == pytest.approx(0, abs=1e-9)) and slope[1] <= 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "sgd"},
+        {"loss": "paper", "wd": 5.0, "schedule": "cosine"},
+        {"kind": "user", "input_dropout": 0.3},
+    ],
+)
+def test_an_average_is_the_mean_of_members_that_learn_as_each_does_alone(settings):
+    recipe = Recipe(**SMALL, **settings)
+    together = Training(recipe.averaged(3), make_parts(), CPU, 0)
+    starts, predictions, losses = learned(together), [], []
+    history = list(together.epochs())
+    after = learned(together)
+    assert {name.partition(".")[0] for name in after} == {"0", "1", "2"}
+    for number, member in enumerate(together.members):
+        alone = Training(recipe, make_parts(), CPU, 0)
+        alone.members[0].batches.seed = list(member.seed)
+        names = [*alone.parameters()]
+        alone.load({name: starts[f"{number}.{name}"] for name in names})
+        losses.append([epoch.train_loss for epoch in alone.epochs()])
+        predictions.append(all_cells(alone))
+        for name in names:
+            found = after[f"{number}.{name}"]
+            np.testing.assert_allclose(alone.parameters()[name], found, atol=1e-6)
+            if name.endswith("weight"):
+                assert (found != after[f"{(number + 1) % 3}.{name}"]).any()
+    mean = np.mean(losses, axis=0)
+    assert [epoch.train_loss for epoch in history] == pytest.approx(mean)
+    mean = np.mean(predictions, axis=0)
+    np.testing.assert_allclose(all_cells(together), mean, rtol=1e-6)
+
+
+def test_an_epoch_of_a_blend_is_one_of_each_recipe():
+    training, history = fit(BEST)
+    test_mat = training.parts.test_mat
+    assert [epoch.epoch for epoch in history] == [1, 2, 3]
+    assert [one.recipe for one in training.members] == [*BEST.recipes]
+    rmse = np.sqrt(np.mean((training.predict(test_mat) - test_mat.data) ** 2))
+    assert history[-1].test_rmse == pytest.approx(rmse)
+    assert (training.biases.at(3, 2) == Biases(training.parts.train_mat).at(3, 2)).all()
+
+
+def test_many_users_get_what_each_of_them_gets():
+    run = Run(make_parts(), BEST, 0)
+    model = Predictor(fit(BEST)[0].net, run)
+    (table,) = recommend_all(model, n=9)
+    users = [user for user in range(17) if user != 2]  # who has no rating
+    alone = [one for user in users for one in model.recommend(user, 9)]
+    assert table["item_id"].tolist() == [one.item_id for one in alone]
+    assert table["rating"].tolist() == pytest.approx([one.rating for one in alone])
+
+
+def test_a_list_is_in_the_order_of_the_ratings_that_it_shows():
+    """Networks that err far beyond the scale are clipped before they are mixed."""
+    net = fit(BEST)[0].net
+    for one in net:
+        one.decoder.weight.set_data(3 * one.decoder.weight.data())
+    model = Predictor(net, Run(make_parts(), BEST, 0))
+    found = [model.recommend(user, 9, include_rated=True) for user in (0, 1, 3, 4)]
+    found.append(model.recommend_new({0: 5, 5: 1}, 9))
+    for items in found:
+        ratings = [one.rating for one in items]
+        assert len(set(ratings)) > 3
+        assert ratings == sorted(ratings, reverse=True)
+
+
+def test_a_validation_part_chooses_weights_for_the_last_epoch():
+    training, history = fit(FREE, make_parts(valid=True))
+    last, chosen = training.choose(history)
+    assert last is history[-1]
+    assert chosen.num_epochs == last.epoch
+    assert len(chosen.weights) == len(chosen.recipes) <= 5
+    assert min(chosen.weights) > 0
+    assert chosen.weights == tuple(w for w in training.mixture.weights if w)
+
+
+def test_where_no_network_helps_biases_are_left(monkeypatch):
+    nothing = lambda self, *args: setattr(self, "weights", np.zeros(5))  # noqa: E731
+    monkeypatch.setattr(Mixture, "choose", nothing)
+    training, history = fit(FREE, make_parts(valid=True))
+    _, chosen = training.choose(history)
+    assert (len(chosen.recipes), chosen.weights) == (1, (0.0,))
+    training, _ = fit(chosen)
+    at = training.parts.test_mat.tocoo()
+    biases = Biases(training.parts.train_mat).at(at.col, at.row)
+    assert training.predict(training.parts.test_mat) == pytest.approx(biases)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"recipes": [], "weights": []}, "have as many epochs"),
+        ({"recipes": "x", "weights": [1.0]}, "no list of recipes"),
+        ({"recipes": [{}], "weights": None}, "with a list of weights"),
+        ({"recipes": [{}], "weights": [1.0, 2.0]}, "not as many as the recipes"),
+        ({"recipes": [{}], "weights": ["x"]}, "'x' is not a number from 0 to 100"),
+        ({"recipes": [{}], "weights": [-1]}, "-1 is not a number from 0 to 100"),
+        ({"recipes": [7], "weights": [1]}, "is no list of settings"),
+    ],
+)
+def test_a_forged_blend_is_refused(tmp_path, recipe, message):
+    run = Run(make_parts(), Recipe(**SMALL).averaged(2), 0)
+    training = Training.of(run, CPU)
+    next(Checkpoint(tmp_path, run).saving(training, training.epochs()))
+    file = tmp_path / "model.json"
+    content = {**json.loads(file.read_text()), "recipe": recipe}
+    del content["sha256"]
+    file.write_text(manifest.signed(content))
+    with pytest.raises(ModelError, match=message):
+        Checkpoint.open(tmp_path)

@@ -1,0 +1,553 @@
+"""Trainings of any recipe: what they learn, and what they predict."""
+
+from dataclasses import replace
+
+import mxnet as mx
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from d2l_autorec import PRESETS, AutoRec, Predictor, Recipe, evaluator, row_batches
+from d2l_autorec.errors import DeviceUnavailable, TrainingDiverged
+from d2l_autorec.fast import FastStep
+from d2l_autorec.loop import Step
+from d2l_autorec.serving import Checkpoint
+from d2l_autorec.training import (
+    Biases,
+    Blend,
+    Parts,
+    Run,
+    SeededBatches,
+    Standardizer,
+    Training,
+    pretrain,
+)
+from d2l_autorec.training.biases import SHIFT
+from d2l_autorec.training.settings import OPTIMIZERS
+
+CPU, TWO = [mx.cpu()], [mx.cpu(0), mx.cpu(1)]
+SMALL = {"num_hidden": 4, "dropout": 0.0, "batch_size": 5, "num_epochs": 3, "lr": 0.05}
+BEST = replace(
+    PRESETS["best"].changed(**{**SMALL, "lr": 0.03}),
+    weights=tuple(0.2 + 0.1 * n for n in range(5)),
+)
+
+
+def make_parts(factor=1, shift=0, valid=False):
+    """24 items and 17 users; only the test part knows item 3 and user 2."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(1, 6, (24, 17)) * factor + shift
+    part = rng.choice(4, values.shape, p=[0.45, 0.35, 0.1, 0.1])
+    part[3, :5] = part[:5, 2] = 2
+    part[3, 5:] = part[5:, 2] = 0
+    found = [sp.csr_matrix(values * (part == n), dtype=np.float32) for n in (1, 2, 3)]
+    return Parts(*found[: 2 + valid])
+
+
+def recipe_of(settings):
+    """Make a small recipe; or several with equal weights, or a preset's."""
+    if isinstance(settings, Blend):
+        return settings
+    settings = {**SMALL, "members": 1, **settings}
+    size = settings.pop("members")
+    return Recipe(**settings).averaged(size)
+
+
+def fit(recipe, parts=None, devices=CPU, seed=0):
+    training = Training(recipe, parts or make_parts(), devices, seed)
+    return training, list(training.epochs())
+
+
+def learned(training):
+    return {name: array.copy() for name, array in training.parameters().items()}
+
+
+def all_cells(training):
+    """Predict every cell: shape (num_items, num_users)."""
+    shape = training.parts.train_mat.shape
+    return training.predict(sp.csr_matrix(np.ones(shape))).reshape(shape)
+
+
+RECIPES = {
+    "book": {},
+    "user": {"kind": "user", "cold": 3.5},
+    "paper": {"loss": "paper", "wd": 5.0, "schedule": "cosine"},
+    "bounded user": {"kind": "user", "output": "sigmoid", "loss": "paper", "wd": None},
+    "from the mean": {"from_mean": True, "loss": "paper", "clip": True, "cold": "mean"},
+    "balanced": {"balance": 0.5, "activation": "tanh"},
+    "deep": {"num_hidden": (4, 3, 4), "pretrain_epochs": 2, "activation": "relu"},
+    "residual": {"residual": True, "loss": "paper", "wd": 0.1},
+    "standardized": {"standardize": True, "from_mean": True, "clip": True},
+    "root": {"residual": True, "kind": "user", "loss": "rmse", "cold": "biases"},
+    "denoising": {"dropout": 0.1, "input_dropout": 0.2, "standardize": True},
+    "left out": {"leave_one_out": True, "loss": "paper"},
+}
+OF_OPTIMIZERS = {
+    name: {"optimizer": name, "batch_size": None if name == "rprop" else 5, "lr": lr}
+    for name, lr in zip(OPTIMIZERS, (0.05, 1.0, 0.05, 0.01, 0.5, 0.01), strict=True)
+}
+AVERAGE = {"kind": "user", "members": 2, "cold": 3.5}
+recipes = pytest.mark.parametrize(
+    "recipe",
+    [recipe_of(settings) for settings in (*RECIPES.values(), AVERAGE, BEST)],
+    ids=[*RECIPES, "average", "blend"],
+)
+pytestmark = pytest.mark.usefixtures("short_pretraining")
+
+
+# What holds of any.
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [*RECIPES.values(), *OF_OPTIMIZERS.values(), BEST],
+    ids=[*RECIPES, *OF_OPTIMIZERS, "blend"],
+)
+def test_a_training_lowers_its_loss(settings):
+    recipe = recipe_of(settings).changed(num_epochs=25)
+    _, history = fit(recipe)
+    assert history[-1].train_loss < 0.9 * history[0].train_loss
+
+
+@recipes
+def test_a_changed_test_rating_changes_no_prediction(recipe):
+    parts = make_parts()
+    other = parts.test_mat.copy()
+    other.data = 60 - other.data  # nor does it change the range
+    training, history = fit(recipe, parts)
+    again, changed = fit(recipe, replace(parts, test_mat=other))
+    assert history[-1].test_rmse != changed[-1].test_rmse
+    np.testing.assert_array_equal(all_cells(training), all_cells(again))
+
+
+@recipes
+def test_a_training_follows_from_its_seed(recipe):
+    (training, history), (again, same) = fit(recipe), fit(recipe)
+    assert [e._replace(seconds=0) for e in history] == [
+        e._replace(seconds=0) for e in same
+    ]
+    other, _ = fit(recipe, seed=1)
+    for name, array in learned(training).items():
+        np.testing.assert_array_equal(array, again.parameters()[name])
+        assert name.endswith("bias") or (array != other.parameters()[name]).any()
+
+
+@pytest.mark.parametrize(
+    "name", ["book", "user", "paper", "bounded user", "balanced", "residual", "blend"]
+)
+def test_two_devices_by_the_books_step_learn_what_one_does(name):
+    recipe = recipe_of(RECIPES.get(name, BEST)).changed(input_dropout=0.0)
+    (one, history), (two, others) = fit(recipe), fit(recipe, devices=TWO)
+    assert all(type(member.step) is FastStep for member in one.members)
+    assert all(type(member.step) is Step for member in two.members)
+    for epoch, other in zip(history, others):
+        assert epoch[1:3] == pytest.approx(other[1:3], rel=1e-3)
+    for name, array in learned(one).items():
+        np.testing.assert_allclose(two.parameters()[name], array, atol=2e-3)
+
+
+@recipes
+def test_a_loaded_model_predicts_what_its_training_did(tmp_path, recipe):
+    parts = make_parts()
+    run = Run(parts, recipe, 7)
+    training = Training.of(run, CPU)
+    (*_, last) = Checkpoint(tmp_path, run).saving(training, training.epochs())
+    opened = Checkpoint.open(tmp_path)
+    assert opened.run.recipe == recipe
+    # A model does not know users and items that have no training rating.
+    cells = parts.train_mat.tocoo()
+    found = Predictor(opened.network(CPU), opened.run).predict(
+        zip(cells.col, cells.row)
+    )
+    expected = training.predict(parts.train_mat)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    order = np.random.default_rng(0).permutation(cells.nnz)
+    pairs = training.predict_pairs(cells.col[order], cells.row[order])
+    np.testing.assert_allclose(pairs, expected[order], rtol=1e-6)
+    other = Training.of(replace(run, seed=8), CPU)
+    other.load(opened.parameters())
+    assert other.rmse(parts.test_mat) == pytest.approx(last.test_rmse, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["item", "user"])
+def test_predictions_are_the_networks_in_the_order_of_the_cells(kind):
+    parts = make_parts()
+    training, history = fit(recipe_of({"kind": kind}), parts)
+    rows = training.recipe.rows(parts.train_mat).toarray()
+    outputs = training.net(mx.np.array(rows)).asnumpy()
+    expected = outputs.T if kind == "user" else outputs
+    np.testing.assert_allclose(all_cells(training), expected, rtol=1e-5)
+    backwards = sp.csr_matrix(  # within each row
+        ([1, 1, 1, 1], [9, 4, 1, 5], [0, 3, 3, *[4] * 22]), expected.shape
+    )
+    cells = [0, 0, 0, 2], [9, 4, 1, 5]
+    assert training.predict(backwards) == pytest.approx(expected[cells], rel=1e-5)
+    in_order = row_batches(training.recipe.rows(parts.train_mat), 10)
+    rmse = evaluator(training.net, in_order, training.recipe.rows(parts.test_mat), CPU)
+    assert history[-1].test_rmse == pytest.approx(rmse, rel=1e-5)
+
+
+def test_a_user_based_model_is_an_item_based_one_of_the_other_matrix():
+    parts = make_parts()
+    turned = Parts(*(matrix.T.tocsr() for matrix in parts.matrices))
+    user, history = fit(recipe_of({"kind": "user"}), parts)
+    item, expected = fit(recipe_of({}), turned)
+    for name, array in learned(user).items():
+        np.testing.assert_array_equal(array, item.parameters()[name])
+    assert [e.test_rmse for e in history] == [e.test_rmse for e in expected]
+    np.testing.assert_array_equal(all_cells(user), all_cells(item).T)
+
+
+@pytest.mark.parametrize("cold", [None, 3.5, "mean", "biases"])
+@pytest.mark.parametrize("settings", [{}, {"kind": "user"}, {"residual": True}])
+def test_cold_users_and_items_get_what_the_recipe_says(settings, cold):
+    training, _ = fit(recipe_of(settings))
+    biases = Biases(training.parts.train_mat)
+    users, items = np.meshgrid(np.arange(17), np.arange(24))
+    expected = {
+        None: biases.at(users, items) if "residual" in settings else all_cells(training),
+        "mean": np.full(users.shape, biases.mean),
+        "biases": biases.at(users, items),
+    }.get(cold, np.full(users.shape, cold))  # fmt: skip
+    is_cold = (users == 2) | (items == 3)
+    other, _ = fit(recipe_of({**settings, "cold": cold}))
+    found = all_cells(other)
+    np.testing.assert_allclose(found[is_cold], expected[is_cold], rtol=1e-6)
+    np.testing.assert_array_equal(found[~is_cold], all_cells(training)[~is_cold])
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"standardize": True}, {"members": 2}])
+def test_predictions_are_held_to_the_training_ratings_range(settings, clip):
+    parts = make_parts()
+    parts.train_mat.data = parts.train_mat.data.clip(2, 4)
+    settings = {**settings, "num_epochs": 60, "clip": clip}
+    found = all_cells(fit(recipe_of(settings), parts)[0])
+    assert (found.min() >= 2 and found.max() <= 4) == clip
+
+
+class Own(AutoRec):
+    """A network of one's own, whose predictions are not `AutoRec`'s."""
+
+    def reconstruct(self, inputs):
+        return 3 + super().reconstruct(inputs)
+
+
+def test_a_network_of_ones_own_trains_and_predicts_by_its_own_code(monkeypatch):
+    def network(recipe, train_mat, length):
+        return Own(recipe.num_hidden, length, recipe.dropout)
+
+    monkeypatch.setattr("d2l_autorec.training.member.network", network)
+    training, history = fit(recipe_of({"loss": "paper", "num_epochs": 20}))
+    assert type(training.members[0].step) is Step
+    assert history[-1].train_loss < history[0].train_loss
+    outputs = training.net(mx.np.array(training.parts.train_mat.toarray())).asnumpy()
+    np.testing.assert_allclose(all_cells(training), outputs, rtol=1e-5)
+
+
+# Batches, and how a training ends.
+
+
+def test_batches_follow_from_seed_and_epoch_alone():
+    class Seeds:
+        """Stands in for a step: notes the seeds of the dropout."""
+
+        def __init__(self):
+            self.seeds = []
+
+        def seed(self, seed):
+            self.seeds.append(np.random.SeedSequence(seed).generate_state(4).tolist())
+
+    def epochs(count, trained=0, seed=(3, 0)):
+        batches = SeededBatches(rows, 5, seed, steps[-1], trained)
+        return [[batch.toarray()[:, 0].tolist() for batch in batches]
+                for _ in range(count)]  # fmt: skip
+
+    rows, steps = sp.csr_matrix(np.arange(1, 24.0)[:, None]), [Seeds()]
+    found = epochs(5)
+    # What an epoch leaves over comes first in the next one: 5 x 23 rows are 23 x 5.
+    assert [len(batches) for batches in found] == [4, 5, 4, 5, 5]
+    order = np.concatenate(sum(found, [])).reshape(5, 23)
+    assert (np.sort(order) == np.arange(1, 24)).all()
+    assert len({tuple(epoch) for epoch in order}) == 5
+    # An epoch can be drawn again, and after an interruption as if there was none.
+    whole = steps[-1].seeds
+    steps.append(Seeds())
+    np.random.seed(1), mx.random.seed(1)
+    assert epochs(3, trained=2) == found[2:]
+    assert steps[-1].seeds == whole[9:]
+    assert epochs(1, seed=(3, 1)) != found[:1] != epochs(1, seed=(4, 0))
+    # No batch has the dropout of another, nor the numbers that made the order.
+    orders = [np.random.SeedSequence([3, 0, n]).generate_state(4) for n in range(1, 6)]
+    assert len({*map(tuple, whole), *map(tuple, orders)}) == 23 + 5
+
+
+def test_the_cosine_schedule_ends_at_zero_with_the_last_step():
+    for optimizer in ("adam", "sgd"):
+        recipe = recipe_of({"schedule": "cosine", "optimizer": optimizer})
+        training = Training(recipe, make_parts(), CPU, 0)
+        trainer = training.members[0].trainer
+        rates = [trainer.learning_rate for _ in training.epochs()]
+        # What is left over waits for the next epoch.
+        steps = [24 // 5, 48 // 5, 72 // 5]
+        expected = [0.05 * (1 + np.cos(np.pi * n / steps[-1])) / 2 for n in steps]
+        assert rates == pytest.approx(expected)
+        assert rates[-1] == 0
+
+
+def test_patience_begins_below_the_biases_or_after_enough_steps():
+    parts = make_parts(valid=True)
+    training = Training(recipe_of({}), parts, CPU, 0)
+    stopping = training.patience(7)
+    error = Biases(parts.train_mat).at(*parts.valid_mat.nonzero()[::-1])
+    error -= parts.valid_mat.data
+    assert stopping.baseline == pytest.approx(np.sqrt(np.mean(error**2)))
+    assert (stopping.patience, stopping.latest) == (7, np.ceil(500 / (24 / 5)))
+
+
+def test_the_best_epoch_on_validation_is_trained_again_on_all_ratings():
+    parts = make_parts(valid=True)
+    run = Run(parts, recipe_of({"num_epochs": 20, "lr": 0.3}), 0, patience=3)
+    training = Training.of(run, CPU)
+    history = list(training.epochs())
+    best, recipe = training.choose(history)
+    assert best.valid_rmse == min(epoch.valid_rmse for epoch in history)
+    assert recipe == run.recipe.changed(num_epochs=best.epoch)
+    again = run.refit(recipe, best)
+    assert (again.parts.train_mat != parts.train_mat + parts.valid_mat).nnz == 0
+    assert (again.parts.valid_mat, again.patience) == (None, None)
+    assert again.parts.split["chosen_epoch"] == best.epoch
+
+
+@pytest.mark.parametrize("devices", [CPU, TWO])
+def test_a_loss_that_is_not_finite_ends_a_training(devices):
+    with pytest.raises(TrainingDiverged, match="(inf|nan) in epoch [12]; a lower"):
+        fit(recipe_of({"lr": 1e30}), devices=devices)
+
+
+@pytest.mark.parametrize("devices", [TWO, [mx.Context("cpu_pinned", 0)]])
+def test_ratings_are_left_out_on_one_cpu(devices):
+    recipe, names = recipe_of({"leave_one_out": True}), ", ".join(map(str, devices))
+    with pytest.raises(DeviceUnavailable) as refused:
+        Training(recipe, make_parts(), devices)
+    assert str(refused.value).endswith(f"one CPU, not {names}")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "other"),
+    [("adam", "sgd"), ("sgd", "adam"), ("sgd", "rprop"), ("rprop", "adagrad")],
+)
+def test_a_state_of_another_optimizer_is_refused(optimizer, other):
+    (training, _), (found, _) = (
+        fit(recipe_of(OF_OPTIMIZERS[name])) for name in (optimizer, other)
+    )
+    with pytest.raises(ValueError, match="has not the shape|is not of|is missing"):
+        training.load(training.parameters(), found.state())
+
+
+# Pretraining.
+
+
+def test_pretraining_starts_where_one_hidden_layer_ended(monkeypatch):
+    rng, caught = np.random.default_rng(0), []
+    taste, kind = rng.normal(size=(60, 2)), rng.normal(size=(2, 40))
+    values = (3 + 1.5 * np.tanh(taste @ kind)) * (rng.random((60, 40)) < 0.5)
+    parts = Parts(sp.csr_matrix(values))
+    settings = {"loss": "paper", "lr": 0.05, "wd": 1.0, "batch_size": 20}
+    deep = Recipe((8, 16, 8), pretrain_epochs=60, dropout=0.0, **settings)
+
+    def catch(net, shallow, *args):
+        pretrain(net, shallow, *args)
+        caught.append(shallow._collect_params_with_prefix())
+
+    monkeypatch.setattr("d2l_autorec.training.member.pretrain", catch)
+    monkeypatch.setattr("d2l_autorec.training.pretraining.NUM_EPOCHS", 1000)
+    pretrained = Training(deep, parts, CPU, 0)
+    fresh_error = pretrained.rmse(parts.train_mat)
+    list(pretrained.pretraining)
+    shallow = Training(Recipe(8, dropout=0.0, **settings), parts, CPU, 0)
+    shallow.load({name: one.data().asnumpy() for name, one in caught[0].items()})
+    for name, array in shallow.parameters().items():
+        np.testing.assert_array_equal(pretrained.parameters()[name], array)
+    error = shallow.rmse(parts.train_mat)
+    assert pretrained.rmse(parts.train_mat) < error + 0.15 < fresh_error - 0.85
+
+
+# The paper's objective.
+
+
+def one_step(settings, devices=CPU):
+    """Take an epoch of plain gradient descent; return it and the weights before."""
+    own = {"num_epochs": 1, "batch_size": None, "optimizer": "sgd", "loss": "paper"}
+    training = Training(recipe_of({**own, **settings}), make_parts(), devices, 0)
+    # Larger than they are drawn, so that the penalty counts, and none of them 0.
+    before = {
+        name: 10 * array + 0.1 * np.sin(np.arange(array.size)).reshape(array.shape)
+        for name, array in training.parameters().items()
+    }
+    training.load(before)
+    list(training.epochs())
+    after = training.parameters()
+    return {name: after[name] - before[name] for name in before}, before
+
+
+def objective(weights, ratings, penalty):
+    w, mask = weights, ratings > 0
+    hidden = 1 / (1 + np.exp(-ratings @ w["encoder.weight"].T - w["encoder.bias"]))
+    errors = (hidden @ w["decoder.weight"].T + w["decoder.bias"] - ratings) * mask
+    norms = sum((w[f"{name}.weight"] ** 2).sum() for name in ("encoder", "decoder"))
+    return (errors**2).sum() + penalty / 2 * norms
+
+
+@pytest.mark.parametrize("wd", [300.0, None])
+def test_a_step_is_down_the_papers_objective_which_spares_the_biases(wd):
+    step, before = one_step({"wd": wd})
+    train_mat = make_parts().train_mat
+    ratings = train_mat.toarray().astype(float)
+    # Of None by size: the root of the ratings per item or user.
+    penalty = wd or 7.5 * (train_mat.nnz / 17) ** 0.5
+    for name, value in before.items():
+        slope = np.empty(value.shape)
+        for place in np.ndindex(*value.shape):
+            sides = []
+            for nudge in (1e-5, -1e-5):
+                moved = value.astype(float)
+                moved[place] += nudge
+                sides.append(objective({**before, name: moved}, ratings, penalty))
+            slope[place] = (sides[0] - sides[1]) / 2e-5
+        expected = -SMALL["lr"] * slope / (2 * train_mat.nnz)
+        np.testing.assert_allclose(step[name], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_small_batches_go_as_far_as_their_share_of_the_ratings():
+    small = {"wd": 300.0, "lr": 1e-3}
+    (whole, _), (three, _) = one_step(small), one_step({**small, "batch_size": 8})
+    for name, value in whole.items():
+        scale = 3 * abs(value).max()
+        np.testing.assert_allclose(three[name], 3 * value, atol=0.02 * scale)
+
+
+# Rprop.
+
+
+def rprop(start, gradients, **settings):
+    """Apply gradients one after the other; return the weights after each."""
+    update = mx.optimizer.get_updater(mx.optimizer.create("rprop", **settings))
+    weight, found = mx.nd.array(start), []
+    for gradient in gradients:
+        update(0, mx.nd.array(gradient), weight)
+        found.append(weight.asnumpy().copy())
+    return np.array(found)
+
+
+def test_rprop_by_hand():
+    # The signs count; a change of sign halves the step and lets the weight rest.
+    gradients = [[2, 0], [0.5, 0], [-1, 0], [-1, 0], [-3, 0]]
+    found = rprop([1.0, 1.0], gradients, learning_rate=0.1)
+    assert found[:, 0] == pytest.approx([0.9, 0.78, 0.78, 0.84, 0.912])
+    assert (found[:, 1] == 1).all()
+    decayed = rprop([1.0, 1.0], [[-0.5, -2.0]], learning_rate=0.1, wd=1.0)
+    assert decayed[0] == pytest.approx([0.9, 1.1])
+
+
+def test_rprops_steps_stay_within_their_limits():
+    steps = np.diff(rprop([0.0], [[-1.0]] * 40, learning_rate=1.0)[:, 0])
+    assert steps.max() == pytest.approx(50.0)
+    signs = [[(-1.0) ** (n // 2)] for n in range(80)]  # every other one a change
+    found = rprop([0.0], signs, learning_rate=1.0)[:, 0]
+    assert abs(np.diff(found[-4:])).max() == pytest.approx(1e-6, rel=0.5)
+
+
+# What is learned of the ratings.
+
+
+def everything(recipe, factor=1, shift=0):
+    """What is predicted and recommended, in the unit of the ratings."""
+    run = Run(make_parts(factor, shift), recipe, 7)
+    training = Training.of(run, CPU)
+    *_, last = training.epochs()
+    model = Predictor(training.net, run)
+    lists = [model.recommend(user, 99) for user in (0, 1, 5)]
+    given = dict(zip([0, 5, 7], run.parts.train_mat.data[:3].tolist()))
+    lists.append(model.recommend_new(given, 99, include_rated=True))
+    found = [one.rating for items in lists for one in items]
+    ratings = np.concatenate([training.predict(run.parts.test_mat), found])
+    return ratings, [one.item_id for items in lists for one in items], last.test_rmse
+
+
+@pytest.mark.parametrize("name", ["residual", "standardized", "root", "blend"])
+def test_the_scale_of_the_ratings_does_not_matter(name):
+    recipe = recipe_of(RECIPES.get(name, BEST))
+    (ratings, items, rmse), moved = everything(recipe), everything(recipe, 20, 7)
+    np.testing.assert_allclose(moved[0], ratings * 20 + 7, rtol=1e-4)
+    assert moved[1] == items
+    assert moved[2] == pytest.approx(20 * rmse, rel=1e-3)
+
+
+def test_recommendations_are_ranked_before_clipping():
+    run = Run(make_parts(), recipe_of({**RECIPES["residual"], "clip": True}), 7)
+    net = fit(run.recipe)[0].net
+    weight = net.decoder.weight
+    weight.set_data(weight.data() * 1000)  # far off the scale
+    free = replace(run, recipe=run.recipe.changed(clip=False))
+    best, others = (
+        Predictor(net, one).recommend(4, 99, include_rated=True) for one in (run, free)
+    )
+    assert [one.item_id for one in others] == [one.item_id for one in best]
+    assert len({one.rating for one in best}) < len({one.rating for one in others})
+
+
+@pytest.mark.parametrize("kind", ["item", "user"])
+def test_a_user_with_an_old_users_ratings_has_their_bias(kind):
+    run = Run(make_parts(), recipe_of({"residual": True, "kind": kind}), 7)
+    column = run.parts.train_mat.tocsc()[:, 4]
+    biases = Biases(run.parts.train_mat)
+    levels = biases.of_new_user(column.indices, column.data)
+    assert levels == pytest.approx(biases.at(4, slice(None)))
+    if kind == "user":
+        model = Predictor(fit(run.recipe)[0].net, run)
+        given = dict(zip(column.indices.tolist(), column.data.tolist()))
+        old = model.recommend(4, 99, include_rated=True)
+        new = model.recommend_new(given, 99, include_rated=True)
+        assert [i.rating for i in new] == pytest.approx([i.rating for i in old], 1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"standardize": True}])
+def test_outputs_that_start_at_the_mean_are_close_to_it(settings):
+    parts = make_parts(20, 7)
+    training, _ = fit(recipe_of({**settings, "from_mean": True, "lr": 1e-9}), parts)
+    mean = parts.train_mat.data.mean()
+    assert training.predict(parts.train_mat) == pytest.approx(mean, rel=0.05)
+
+
+def test_standardized_ratings_have_a_mean_that_no_missing_rating_has():
+    train_mat = make_parts(20, 7).train_mat
+    found = Standardizer(train_mat).learned(train_mat).data
+    assert (found.std(), found.mean()) == pytest.approx((1, SHIFT), rel=1e-5)
+
+
+def test_cells_that_biases_predict_right_are_kept():
+    flat = make_parts().train_mat
+    flat.data[:] = 2
+    left = Biases(flat).learned(flat)
+    assert (left.nnz, Biases(flat).scale) == (flat.nnz, 1.0)
+    assert not left.data.any()
+    _, history = fit(recipe_of({"residual": True}), Parts(flat, flat))
+    assert np.isfinite(history[-1].train_loss) and history[-1].test_rmse < 0.1
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_the_baseline_is_what_was_computed_by_hand(part):
+    parts = make_parts(valid=True)
+    if part == "validation":
+        parts = replace(parts, test_mat=None)
+    held_out = parts.test_mat if part == "test" else parts.valid_mat
+    found, biases = parts.baseline, Biases(parts.train_mat)
+    mean = parts.train_mat.data.mean()
+    error = biases.at(*held_out.nonzero()[::-1]) - held_out.data
+    assert found.part == part
+    mae = np.abs(held_out.data - mean).mean()
+    assert found.models["global_mean"].mae == pytest.approx(mae)
+    assert found.models["biases"].rmse == pytest.approx(np.sqrt((error**2).mean()))
+    assert biases.user_bias[2] == biases.item_bias[3] == 0  # they have no rating
+    assert Parts(parts.train_mat).baseline is None

@@ -244,18 +244,6 @@ def test_it_is_not_for_others(make, optimizer, devices):
     assert not FastStep.fits(net, trainer, devices)
 
 
-def test_a_class_of_ones_own_predicts_what_it_says():
-    class Twice(AutoRec):
-        def reconstruct(self, inputs):
-            return 2 * super().reconstruct(inputs)
-
-    net = Twice(8, NUM_COLUMNS)
-    net.initialize(mx.init.Normal(0.3))
-    cells = ratings()
-    expected = net(mx.np.array(cells.toarray())).asnumpy()[cells.nonzero()]
-    np.testing.assert_allclose(predict_cells(net, cells, cells, CPU), expected, 1e-5)
-
-
 @pytest.mark.parametrize("use", [FastStep.__call__, lambda s, m: s.sparse.encode(m)])
 def test_rows_of_another_width_are_refused(use):
     _, step = started(NETWORKS["book"], FastStep)

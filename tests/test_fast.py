@@ -232,6 +232,7 @@ def test_a_state_can_be_put_back():
     ("make", "optimizer", "devices"),
     [
         (NETWORKS["book"], "sgd", CPU),
+        (NETWORKS["book"], mx.optimizer.Adam(clip_gradient=0.5), CPU),
         (NETWORKS["book"], "adam", [mx.cpu(0), mx.cpu(1)]),
         (lambda: type("Own", (AutoRec,), {})(8, NUM_COLUMNS), "adam", CPU),
         (lambda: type("Own", (DeepAutoRec,), {})(8, NUM_COLUMNS), "adam", CPU),

@@ -155,9 +155,8 @@ def test_a_loaded_model_predicts_what_its_training_did(tmp_path, recipe):
     assert opened.run.recipe == recipe
     # A model does not know users and items that have no training rating.
     cells = parts.train_mat.tocoo()
-    found = Predictor(opened.network(CPU), opened.run).predict(
-        zip(cells.col, cells.row)
-    )
+    model = Predictor(opened.network(CPU), opened.run)
+    found = model.predict(zip(cells.col, cells.row))
     expected = training.predict(parts.train_mat)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     order = np.random.default_rng(0).permutation(cells.nnz)
@@ -189,10 +188,8 @@ def test_predictions_are_the_networks_in_the_order_of_the_cells(kind):
 @pytest.mark.parametrize("cold", [None, 3.5, "mean", "biases"])
 @pytest.mark.parametrize("settings", [{}, {"kind": "user"}, {"residual": True}])
 def test_cold_users_and_items_get_what_the_recipe_says(settings, cold):
-    plain, biases = (
-        all_cells(fit(recipe_of(settings))[0]),
-        Biases(make_parts().train_mat),
-    )
+    plain = all_cells(fit(recipe_of(settings))[0])
+    biases = Biases(make_parts().train_mat)
     users, items = np.meshgrid(np.arange(17), np.arange(24))
     is_cold = (users == 2) | (items == 3)
     rule = "biases" if cold is None and "residual" in settings else cold
@@ -241,12 +238,8 @@ def test_batches_follow_from_seed_and_epoch_alone():
         seeds = []
         step = SimpleNamespace(seed=seeds.append)
         batches = SeededBatches(rows, 5, seed, step, trained)
-        found = [
-            [one.toarray()[:, 0].tolist() for one in batches] for _ in range(count)
-        ]
-        return found, [
-            np.random.SeedSequence(s).generate_state(4).tobytes() for s in seeds
-        ]
+        found = [[one.data.tolist() for one in batches] for _ in range(count)]
+        return found, [tuple(np.random.default_rng(s).random(2)) for s in seeds]
 
     found, seeds = epochs(5)
     # What an epoch leaves over comes first in the next one: 5 x 23 rows are 23 x 5.
@@ -259,8 +252,8 @@ def test_batches_follow_from_seed_and_epoch_alone():
     assert epochs(3, trained=2) == (found[2:], seeds[9:])
     assert epochs(1, seed=(3, 1))[0] != found[:1] != epochs(1, seed=(4, 0))[0]
     # No batch has the dropout of another, nor the numbers that made the order.
-    orders = [np.random.SeedSequence([3, 0, n]).generate_state(4) for n in range(1, 6)]
-    assert len({*seeds, *(one.tobytes() for one in orders)}) == 23 + 5
+    orders = [np.random.default_rng([3, 0, n]).random(2) for n in range(1, 6)]
+    assert len({*seeds, *map(tuple, orders)}) == 23 + 5
 
 
 def test_the_cosine_schedule_ends_at_zero_with_the_last_step():

@@ -126,6 +126,7 @@ def test_predictions_follow_from_the_seed_and_no_test_rating(recipe):
     assert [e.train_loss for e in history] == [e.train_loss for e in others]
     assert history[-1].test_rmse != others[-1].test_rmse
     np.testing.assert_array_equal(all_cells(one), all_cells(same))
+    assert (parts.train_mat != make_parts().train_mat).nnz == 0  # it is left as it was
     differ = learned(fit(recipe, seed=1)[0])
     for name, array in learned(one).items():
         assert name.endswith("bias") or (array != differ[name]).any()

@@ -2,10 +2,7 @@
 
 import os
 import shutil
-import signal
-import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import mxnet as mx
@@ -18,8 +15,6 @@ import d2l_autorec
 from d2l_autorec.fast.arrays import view
 from d2l_autorec.fast.compiled import compiled, in_shares
 from d2l_autorec.training import Training
-
-LIMIT = 240  # seconds, after which what hangs is ended
 
 TOY = """
 import multiprocessing, os, sys, threading
@@ -53,24 +48,12 @@ def in_threads(function):
 """
 
 
-def run(code, folder=None, **environment):
-    """Run code in a process; it and the processes that it forks end in any case."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", TOY + code],
-        cwd=folder,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+def done(run, code, folder=None, **environment):
+    """Run code in a process, which says nothing wrong; return what it prints."""
+    code, out, err = run(
+        "-c", TOY + code, cwd=folder, env={**os.environ, **environment}
     )
-    try:
-        out, err = process.communicate(timeout=LIMIT)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert (process.returncode, err) == (0, "")
+    assert (code, err) == (0, "")
     return out
 
 
@@ -142,16 +125,17 @@ assert in_threads(lambda: ask(model)) == 8 * [expected]
 
 
 @pytest.mark.parametrize("title", SCRIPTS)
-def test_processes_and_threads(tmp_path, title):
+def test_processes_and_threads(run, tmp_path, title):
     if "fork" in title and not hasattr(os, "fork"):
         pytest.skip("nothing can be forked")
     if "saved" in title:
         train(tmp_path, make_run())
-    run(SCRIPTS[title], tmp_path, PYTHONPATH=str(Path(d2l_autorec.__file__).parents[1]))
+    package = str(Path(d2l_autorec.__file__).parents[1])
+    done(run, SCRIPTS[title], tmp_path, PYTHONPATH=package)
 
 
 @pytest.mark.parametrize("given", ["1", "2"])
-def test_loops_have_as_many_threads_as_mxnet(given):
+def test_loops_have_as_many_threads_as_mxnet(run, given):
     code = """
 train()
 from d2l_autorec._mxnet import mx
@@ -160,11 +144,11 @@ openmp = getattr(mx.base._LIB, "omp_get_max_threads", num_threads)
 print(num_threads(), openmp())
 """
     threads = {"OMP_NUM_THREADS": given, "NUMBA_NUM_THREADS": "4"}
-    assert run(code, **threads) == f"{given} {given}\n"
+    assert done(run, code, **threads) == f"{given} {given}\n"
 
 
 @pytest.mark.slow  # it compiles all loops
-def test_it_works_where_no_folder_can_be_written(tmp_path):
+def test_it_works_where_no_folder_can_be_written(run, tmp_path):
     package = tmp_path / "d2l_autorec"
     origin = Path(d2l_autorec.__file__).parent
     shutil.copytree(origin, package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -173,7 +157,7 @@ def test_it_works_where_no_folder_can_be_written(tmp_path):
         ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), f"{os.devnull}/none"
     )
     code = "print(sys.modules['d2l_autorec'].__file__, len(train()))"
-    found = run(code, tmp_path, **nowhere)
+    found = done(run, code, tmp_path, **nowhere)
     assert found == f"{package / '__init__.py'} 3\n"
 
 

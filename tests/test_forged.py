@@ -99,6 +99,10 @@ def array(kind, name, change):
     return forged
 
 
+def blended(recipes, weights):
+    return manifest("recipe", value={"recipes": recipes, "weights": weights})
+
+
 def element(kind, name, value, dtype=None):
     def change(array):
         array = array.astype(dtype or array.dtype)
@@ -168,6 +172,13 @@ FORGED = {
         ),
         "0.encoder.weight",
     ),
+    "no networks": (blended([], []), "have as many epochs"),
+    "text for networks": (blended("x", [1.0]), "no list of recipes"),
+    "number for a network": (blended([7], [1]), "is no list of settings"),
+    "no weights": (blended([{}], None), "with a list of weights"),
+    "many weights": (blended([{}], [1.0, 2.0]), "not as many as the recipes"),
+    "text for a weight": (blended([{}], ["x"]), "'x' is not a number from 0 to 100"),
+    "weight below 0": (blended([{}], [-1]), "-1 is not a number from 0 to 100"),
     "optimizer": (manifest("recipe", "optimizer", value="x"), "optimizer='x'"),
     "new setting": (manifest("recipe", "new", value=1), "'new'"),
     "no recipe": (manifest("recipe", value=None), "recipe"),

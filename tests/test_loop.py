@@ -33,7 +33,9 @@ def ratings(seed=0):
     return sp.csr_matrix(dense * (part == 1)), sp.csr_matrix(dense * (part == 2))
 
 
-def set_up(devices, batch_size=5, dropout=0.0, lr=0.01, train_mat=None, seed=4):
+def set_up(
+    devices, batch_size=5, dropout=0.0, lr=0.01, train_mat=None, seed=4, **options
+):
     """Make everything that a training needs, from one seed."""
     seed_everything(seed)
     default, test_mat = ratings()
@@ -43,7 +45,7 @@ def set_up(devices, batch_size=5, dropout=0.0, lr=0.01, train_mat=None, seed=4):
     trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": lr})
     in_order = row_batches(train_mat, 10)
     return {
-        "train_iter": row_batches(train_mat, batch_size, shuffle=True),
+        "train_iter": row_batches(train_mat, batch_size, shuffle=True, **options),
         "step": Step(net, gluon.loss.L2Loss(), trainer, devices),
         "evaluate": lambda: evaluator(net, in_order, test_mat, devices),
     }
@@ -58,11 +60,18 @@ def results(history):
 
 
 @pytest.mark.parametrize("batch_size", [5, 1, 2, 23, 100])
-@pytest.mark.parametrize("num_devices", [2, 3])
-def test_several_devices_give_the_numbers_of_one(num_devices, batch_size):
-    several = [mx.cpu(i) for i in range(num_devices)]
-    expected = results(train([mx.cpu()], batch_size=batch_size))
-    found = results(train(several, batch_size=batch_size))
+@pytest.mark.parametrize(
+    ("num_devices", "sparse"), [(2, False), (3, False), (1, True), (2, True), (3, True)]
+)
+def test_several_devices_and_sparse_batches_give_the_numbers_of_one(
+    num_devices, sparse, batch_size
+):
+    rows = ratings()[0].toarray()
+    rows[[3, 8, 9, 10]] = 0  # of some shares there is nothing to learn
+    settings = {"batch_size": batch_size, "train_mat": sp.csr_matrix(rows)}
+    devices = [mx.cpu(i) for i in range(num_devices)]
+    expected = results(train([mx.cpu()], **settings))
+    found = results(train(devices, sparse=sparse, **settings))
     assert onp.array(found) == pytest.approx(onp.array(expected), abs=1e-4)
 
 

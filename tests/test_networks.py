@@ -112,12 +112,9 @@ def test_rows_are_scaled_by_how_many_ratings_they_have(inputs):
     found, net.scaling = net.encode(inputs).asnumpy(), None
     expected = net.encode(mx.np.array(scaled)).asnumpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-def test_a_typical_row_has_the_geometric_mean_of_ratings():
+    # The typical number is a geometric mean.
     rows = sp.csr_matrix([[1, 2, 3, 4, 5, 1, 1, 1], [0, 0, 1, 1, 0, 0, 0, 0], 8 * [0]])
-    net = network(Recipe(num_hidden=2, balance=0.5), rows)
-    assert net.scaling.typical == pytest.approx(4)
+    assert network(Recipe(2, balance=0.5), rows).scaling.typical == pytest.approx(4)
 
 
 @pytest.mark.parametrize("num_hidden", [4, (4,), (4, 3, 5)])

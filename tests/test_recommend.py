@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 from test_checkpoint import CPU, make_run, train
+from test_training import BEST, fit, make_parts, recipe_of
 
 from d2l_autorec import evaluate, load_model
 from d2l_autorec._mxnet import autograd, mx
@@ -22,7 +23,7 @@ from d2l_autorec.evaluators import rmse
 from d2l_autorec.ratings import Ratings, synthetic_ratings
 from d2l_autorec.serving import Checkpoint, Predictor, recommend_all
 from d2l_autorec.serving.lists import best_items
-from d2l_autorec.training import Blend, Parts, Recipe, Run, Training
+from d2l_autorec.training import Biases, Blend, Parts, Recipe, Run, Training
 
 
 @pytest.fixture(scope="module")
@@ -349,6 +350,61 @@ def test_new_users_are_served_or_told_what_to_do(variant):
         assert all(low <= item.rating <= high for item in found)
     unrated = [item.item_id for item in model.recommend_new(given, 100)]
     assert unrated == [i.item_id for i in found if i.item_id not in given]
+
+
+# What is learned of the ratings, and mixed.
+
+
+def test_residuals_are_ranked_before_clipping():
+    run = Run(make_parts(), recipe_of({"residual": True, "clip": True}), 7)
+    net = fit(run.recipe)[0].net
+    weight = net.decoder.weight
+    weight.set_data(weight.data() * 1000)  # far off the scale
+    free = replace(run, recipe=run.recipe.changed(clip=False))
+    best, others = (
+        Predictor(net, one).recommend(4, 99, include_rated=True) for one in (run, free)
+    )
+    assert [one.item_id for one in others] == [one.item_id for one in best]
+    assert len({one.rating for one in best}) < len({one.rating for one in others})
+
+
+@pytest.mark.parametrize("kind", ["item", "user"])
+def test_a_user_with_an_old_users_ratings_has_their_bias(kind):
+    run = Run(make_parts(), recipe_of({"residual": True, "kind": kind}), 7)
+    column = run.parts.train_mat.tocsc()[:, 4]
+    biases = Biases(run.parts.train_mat)
+    levels = biases.of_new_user(column.indices, column.data)
+    assert levels == pytest.approx(biases.at(4, slice(None)))
+    if kind == "user":
+        model = Predictor(fit(run.recipe)[0].net, run)
+        given = dict(zip(column.indices.tolist(), column.data.tolist()))
+        old = model.recommend(4, 99, include_rated=True)
+        new = model.recommend_new(given, 99, include_rated=True)
+        assert [i.rating for i in new] == pytest.approx([i.rating for i in old], 1e-5)
+
+
+def test_many_users_of_a_blend_get_what_each_of_them_gets():
+    run = Run(make_parts(), BEST, 0)
+    model = Predictor(fit(BEST)[0].net, run)
+    (table,) = recommend_all(model, n=9)
+    users = [user for user in range(17) if user != 2]  # who has no rating
+    alone = [one for user in users for one in model.recommend(user, 9)]
+    assert table["item_id"].tolist() == [one.item_id for one in alone]
+    assert table["rating"].tolist() == pytest.approx([one.rating for one in alone])
+
+
+def test_a_list_is_in_the_order_of_the_ratings_that_it_shows():
+    """Networks that err far beyond the scale are clipped before they are mixed."""
+    net = fit(BEST)[0].net
+    for one in net:
+        one.decoder.weight.set_data(3 * one.decoder.weight.data())
+    model = Predictor(net, Run(make_parts(), BEST, 0))
+    found = [model.recommend(user, 9, include_rated=True) for user in (0, 1, 3, 4)]
+    found.append(model.recommend_new({0: 5, 5: 1}, 9))
+    for items in found:
+        ratings = [one.rating for one in items]
+        assert len(set(ratings)) > 3
+        assert ratings == sorted(ratings, reverse=True)
 
 
 def test_an_average_of_equals_serves_new_users_as_one_of_them(model):

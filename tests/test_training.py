@@ -1,6 +1,7 @@
 """Trainings of any recipe: what they learn, and what they predict."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import mxnet as mx
 import numpy as np
@@ -20,7 +21,6 @@ from d2l_autorec.training import (
     SeededBatches,
     Standardizer,
     Training,
-    pretrain,
 )
 from d2l_autorec.training.biases import SHIFT
 from d2l_autorec.training.settings import OPTIMIZERS
@@ -56,6 +56,12 @@ def recipe_of(settings):
 def fit(recipe, parts=None, devices=CPU, seed=0):
     training = Training(recipe, parts or make_parts(), devices, seed)
     return training, list(training.epochs())
+
+
+def rmse_of_biases(train_mat, held_out):
+    at = held_out.tocoo()
+    error = Biases(train_mat).at(at.col, at.row) - at.data
+    return pytest.approx(np.sqrt(np.mean(error**2)))
 
 
 def learned(training):
@@ -110,26 +116,20 @@ def test_a_training_lowers_its_loss(settings):
 
 
 @recipes
-def test_a_changed_test_rating_changes_no_prediction(recipe):
+def test_predictions_follow_from_the_seed_and_no_test_rating(recipe):
     parts = make_parts()
     other = parts.test_mat.copy()
     other.data = 60 - other.data  # nor does it change the range
-    training, history = fit(recipe, parts)
-    again, changed = fit(recipe, replace(parts, test_mat=other))
-    assert history[-1].test_rmse != changed[-1].test_rmse
-    np.testing.assert_array_equal(all_cells(training), all_cells(again))
-
-
-@recipes
-def test_a_training_follows_from_its_seed(recipe):
-    (training, history), (again, same) = fit(recipe), fit(recipe)
-    assert [e._replace(seconds=0) for e in history] == [
-        e._replace(seconds=0) for e in same
-    ]
-    other, _ = fit(recipe, seed=1)
-    for name, array in learned(training).items():
-        np.testing.assert_array_equal(array, again.parameters()[name])
-        assert name.endswith("bias") or (array != other.parameters()[name]).any()
+    (one, history), (same, others) = (
+        fit(recipe, replace(parts, test_mat=mat)) for mat in (parts.test_mat, other)
+    )
+    assert [e.train_loss for e in history] == [e.train_loss for e in others]
+    assert history[-1].test_rmse != others[-1].test_rmse
+    np.testing.assert_array_equal(all_cells(one), all_cells(same))
+    assert (parts.train_mat != make_parts().train_mat).nnz == 0  # it is left as it was
+    differ = learned(fit(recipe, seed=1)[0])
+    for name, array in learned(one).items():
+        assert name.endswith("bias") or (array != differ[name]).any()
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,8 @@ def test_a_loaded_model_predicts_what_its_training_did(tmp_path, recipe):
     assert opened.run.recipe == recipe
     # A model does not know users and items that have no training rating.
     cells = parts.train_mat.tocoo()
-    found = Predictor(opened.network(CPU), opened.run).predict(
-        zip(cells.col, cells.row)
-    )
+    model = Predictor(opened.network(CPU), opened.run)
+    found = model.predict(zip(cells.col, cells.row))
     expected = training.predict(parts.train_mat)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     order = np.random.default_rng(0).permutation(cells.nnz)
@@ -187,33 +186,18 @@ def test_predictions_are_the_networks_in_the_order_of_the_cells(kind):
     assert history[-1].test_rmse == pytest.approx(rmse, rel=1e-5)
 
 
-def test_a_user_based_model_is_an_item_based_one_of_the_other_matrix():
-    parts = make_parts()
-    turned = Parts(*(matrix.T.tocsr() for matrix in parts.matrices))
-    user, history = fit(recipe_of({"kind": "user"}), parts)
-    item, expected = fit(recipe_of({}), turned)
-    for name, array in learned(user).items():
-        np.testing.assert_array_equal(array, item.parameters()[name])
-    assert [e.test_rmse for e in history] == [e.test_rmse for e in expected]
-    np.testing.assert_array_equal(all_cells(user), all_cells(item).T)
-
-
 @pytest.mark.parametrize("cold", [None, 3.5, "mean", "biases"])
 @pytest.mark.parametrize("settings", [{}, {"kind": "user"}, {"residual": True}])
 def test_cold_users_and_items_get_what_the_recipe_says(settings, cold):
-    training, _ = fit(recipe_of(settings))
-    biases = Biases(training.parts.train_mat)
+    plain = all_cells(fit(recipe_of(settings))[0])
+    biases = Biases(make_parts().train_mat)
     users, items = np.meshgrid(np.arange(17), np.arange(24))
-    expected = {
-        None: biases.at(users, items) if "residual" in settings else all_cells(training),
-        "mean": np.full(users.shape, biases.mean),
-        "biases": biases.at(users, items),
-    }.get(cold, np.full(users.shape, cold))  # fmt: skip
     is_cold = (users == 2) | (items == 3)
-    other, _ = fit(recipe_of({**settings, "cold": cold}))
-    found = all_cells(other)
-    np.testing.assert_allclose(found[is_cold], expected[is_cold], rtol=1e-6)
-    np.testing.assert_array_equal(found[~is_cold], all_cells(training)[~is_cold])
+    rule = "biases" if cold is None and "residual" in settings else cold
+    expected = {None: plain, "biases": biases.at(users, items), "mean": biases.mean}
+    found = all_cells(fit(recipe_of({**settings, "cold": cold}))[0])
+    expected = np.where(is_cold, expected.get(rule, cold), plain).astype(float)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("clip", [True, False])
@@ -249,37 +233,28 @@ def test_a_network_of_ones_own_trains_and_predicts_by_its_own_code(monkeypatch):
 
 
 def test_batches_follow_from_seed_and_epoch_alone():
-    class Seeds:
-        """Stands in for a step: notes the seeds of the dropout."""
-
-        def __init__(self):
-            self.seeds = []
-
-        def seed(self, seed):
-            self.seeds.append(np.random.SeedSequence(seed).generate_state(4).tolist())
+    rows = sp.csr_matrix(np.arange(1, 24.0)[:, None])
 
     def epochs(count, trained=0, seed=(3, 0)):
-        batches = SeededBatches(rows, 5, seed, steps[-1], trained)
-        return [[batch.toarray()[:, 0].tolist() for batch in batches]
-                for _ in range(count)]  # fmt: skip
+        seeds = []
+        step = SimpleNamespace(seed=seeds.append)
+        batches = SeededBatches(rows, 5, seed, step, trained)
+        found = [[one.data.tolist() for one in batches] for _ in range(count)]
+        return found, [tuple(np.random.default_rng(s).random(2)) for s in seeds]
 
-    rows, steps = sp.csr_matrix(np.arange(1, 24.0)[:, None]), [Seeds()]
-    found = epochs(5)
+    found, seeds = epochs(5)
     # What an epoch leaves over comes first in the next one: 5 x 23 rows are 23 x 5.
     assert [len(batches) for batches in found] == [4, 5, 4, 5, 5]
     order = np.concatenate(sum(found, [])).reshape(5, 23)
     assert (np.sort(order) == np.arange(1, 24)).all()
     assert len({tuple(epoch) for epoch in order}) == 5
     # An epoch can be drawn again, and after an interruption as if there was none.
-    whole = steps[-1].seeds
-    steps.append(Seeds())
     np.random.seed(1), mx.random.seed(1)
-    assert epochs(3, trained=2) == found[2:]
-    assert steps[-1].seeds == whole[9:]
-    assert epochs(1, seed=(3, 1)) != found[:1] != epochs(1, seed=(4, 0))
+    assert epochs(3, trained=2) == (found[2:], seeds[9:])
+    assert epochs(1, seed=(3, 1))[0] != found[:1] != epochs(1, seed=(4, 0))[0]
     # No batch has the dropout of another, nor the numbers that made the order.
-    orders = [np.random.SeedSequence([3, 0, n]).generate_state(4) for n in range(1, 6)]
-    assert len({*map(tuple, whole), *map(tuple, orders)}) == 23 + 5
+    orders = [np.random.default_rng([3, 0, n]).random(2) for n in range(1, 6)]
+    assert len({*seeds, *map(tuple, orders)}) == 23 + 5
 
 
 def test_the_cosine_schedule_ends_at_zero_with_the_last_step():
@@ -295,20 +270,13 @@ def test_the_cosine_schedule_ends_at_zero_with_the_last_step():
         assert rates[-1] == 0
 
 
-def test_patience_begins_below_the_biases_or_after_enough_steps():
-    parts = make_parts(valid=True)
-    training = Training(recipe_of({}), parts, CPU, 0)
-    stopping = training.patience(7)
-    error = Biases(parts.train_mat).at(*parts.valid_mat.nonzero()[::-1])
-    error -= parts.valid_mat.data
-    assert stopping.baseline == pytest.approx(np.sqrt(np.mean(error**2)))
-    assert (stopping.patience, stopping.latest) == (7, np.ceil(500 / (24 / 5)))
-
-
 def test_the_best_epoch_on_validation_is_trained_again_on_all_ratings():
     parts = make_parts(valid=True)
     run = Run(parts, recipe_of({"num_epochs": 20, "lr": 0.3}), 0, patience=3)
     training = Training.of(run, CPU)
+    stopping = training.patience(run.patience)
+    assert stopping.baseline == rmse_of_biases(parts.train_mat, parts.valid_mat)
+    assert (stopping.patience, stopping.latest) == (3, np.ceil(500 / (24 / 5)))
     history = list(training.epochs())
     best, recipe = training.choose(history)
     assert best.valid_rmse == min(epoch.valid_rmse for epoch in history)
@@ -349,28 +317,19 @@ def test_a_state_of_another_optimizer_is_refused(optimizer, other):
 
 
 def test_pretraining_starts_where_one_hidden_layer_ended(monkeypatch):
-    rng, caught = np.random.default_rng(0), []
+    monkeypatch.setattr("d2l_autorec.training.pretraining.NUM_EPOCHS", 1000)
+    rng = np.random.default_rng(0)
     taste, kind = rng.normal(size=(60, 2)), rng.normal(size=(2, 40))
     values = (3 + 1.5 * np.tanh(taste @ kind)) * (rng.random((60, 40)) < 0.5)
     parts = Parts(sp.csr_matrix(values))
     settings = {"loss": "paper", "lr": 0.05, "wd": 1.0, "batch_size": 20}
-    deep = Recipe((8, 16, 8), pretrain_epochs=60, dropout=0.0, **settings)
-
-    def catch(net, shallow, *args):
-        pretrain(net, shallow, *args)
-        caught.append(shallow._collect_params_with_prefix())
-
-    monkeypatch.setattr("d2l_autorec.training.member.pretrain", catch)
-    monkeypatch.setattr("d2l_autorec.training.pretraining.NUM_EPOCHS", 1000)
-    pretrained = Training(deep, parts, CPU, 0)
-    fresh_error = pretrained.rmse(parts.train_mat)
-    list(pretrained.pretraining)
-    shallow = Training(Recipe(8, dropout=0.0, **settings), parts, CPU, 0)
-    shallow.load({name: one.data().asnumpy() for name, one in caught[0].items()})
-    for name, array in shallow.parameters().items():
-        np.testing.assert_array_equal(pretrained.parameters()[name], array)
-    error = shallow.rmse(parts.train_mat)
-    assert pretrained.rmse(parts.train_mat) < error + 0.15 < fresh_error - 0.85
+    shallow = Recipe(8, num_epochs=60, dropout=0.0, **settings)
+    deep = shallow.changed(num_hidden=(8, 16, 8), pretrain_epochs=60)
+    error = fit(shallow, parts)[0].rmse(parts.train_mat)
+    training = Training(deep, parts, CPU, 0)
+    assert training.rmse(parts.train_mat) > error + 1
+    list(training.pretraining)
+    assert training.rmse(parts.train_mat) < error + 0.15
 
 
 # The paper's objective.
@@ -433,29 +392,33 @@ def test_small_batches_go_as_far_as_their_share_of_the_ratings():
 def rprop(start, gradients, **settings):
     """Apply gradients one after the other; return the weights after each."""
     update = mx.optimizer.get_updater(mx.optimizer.create("rprop", **settings))
-    weight, found = mx.nd.array(start), []
+    weight, found = mx.nd.array([start]), []
     for gradient in gradients:
-        update(0, mx.nd.array(gradient), weight)
-        found.append(weight.asnumpy().copy())
-    return np.array(found)
+        update(0, mx.nd.array([gradient]), weight)
+        found.append(weight.asscalar())
+    return found
 
 
-def test_rprop_by_hand():
-    # The signs count; a change of sign halves the step and lets the weight rest.
-    gradients = [[2, 0], [0.5, 0], [-1, 0], [-1, 0], [-3, 0]]
-    found = rprop([1.0, 1.0], gradients, learning_rate=0.1)
-    assert found[:, 0] == pytest.approx([0.9, 0.78, 0.78, 0.84, 0.912])
-    assert (found[:, 1] == 1).all()
-    decayed = rprop([1.0, 1.0], [[-0.5, -2.0]], learning_rate=0.1, wd=1.0)
-    assert decayed[0] == pytest.approx([0.9, 1.1])
+@pytest.mark.parametrize(
+    ("gradients", "wd", "expected"),
+    [
+        # The signs count; a change of sign halves the step and lets the weight rest.
+        ([2, 0.5, -1, -1, -3], 0.0, [0.9, 0.78, 0.78, 0.84, 0.912]),
+        ([0, 0], 0.0, [1, 1]),
+        *([([-0.5], 1.0, [0.9]), ([-2], 1.0, [1.1])]),  # which decay is a part of
+    ],
+)
+def test_rprop_by_hand(gradients, wd, expected):
+    found = rprop(1, gradients, learning_rate=0.1, wd=wd)
+    assert found == pytest.approx(expected)
 
 
 def test_rprops_steps_stay_within_their_limits():
-    steps = np.diff(rprop([0.0], [[-1.0]] * 40, learning_rate=1.0)[:, 0])
-    assert steps.max() == pytest.approx(50.0)
-    signs = [[(-1.0) ** (n // 2)] for n in range(80)]  # every other one a change
-    found = rprop([0.0], signs, learning_rate=1.0)[:, 0]
-    assert abs(np.diff(found[-4:])).max() == pytest.approx(1e-6, rel=0.5)
+    steps = np.diff(rprop(0, [-1] * 40, learning_rate=1.0))
+    assert steps.max() == pytest.approx(50)
+    signs = [(-1) ** (n // 2) for n in range(80)]  # every other one a change
+    found = rprop(0, signs, learning_rate=1.0)[-4:]
+    assert abs(np.diff(found)).max() == pytest.approx(1e-6, rel=0.5)
 
 
 # What is learned of the ratings.
@@ -484,48 +447,6 @@ def test_the_scale_of_the_ratings_does_not_matter(name):
     assert moved[2] == pytest.approx(20 * rmse, rel=1e-3)
 
 
-def test_recommendations_are_ranked_before_clipping():
-    run = Run(make_parts(), recipe_of({**RECIPES["residual"], "clip": True}), 7)
-    net = fit(run.recipe)[0].net
-    weight = net.decoder.weight
-    weight.set_data(weight.data() * 1000)  # far off the scale
-    free = replace(run, recipe=run.recipe.changed(clip=False))
-    best, others = (
-        Predictor(net, one).recommend(4, 99, include_rated=True) for one in (run, free)
-    )
-    assert [one.item_id for one in others] == [one.item_id for one in best]
-    assert len({one.rating for one in best}) < len({one.rating for one in others})
-
-
-@pytest.mark.parametrize("kind", ["item", "user"])
-def test_a_user_with_an_old_users_ratings_has_their_bias(kind):
-    run = Run(make_parts(), recipe_of({"residual": True, "kind": kind}), 7)
-    column = run.parts.train_mat.tocsc()[:, 4]
-    biases = Biases(run.parts.train_mat)
-    levels = biases.of_new_user(column.indices, column.data)
-    assert levels == pytest.approx(biases.at(4, slice(None)))
-    if kind == "user":
-        model = Predictor(fit(run.recipe)[0].net, run)
-        given = dict(zip(column.indices.tolist(), column.data.tolist()))
-        old = model.recommend(4, 99, include_rated=True)
-        new = model.recommend_new(given, 99, include_rated=True)
-        assert [i.rating for i in new] == pytest.approx([i.rating for i in old], 1e-5)
-
-
-@pytest.mark.parametrize("settings", [{}, {"standardize": True}])
-def test_outputs_that_start_at_the_mean_are_close_to_it(settings):
-    parts = make_parts(20, 7)
-    training, _ = fit(recipe_of({**settings, "from_mean": True, "lr": 1e-9}), parts)
-    mean = parts.train_mat.data.mean()
-    assert training.predict(parts.train_mat) == pytest.approx(mean, rel=0.05)
-
-
-def test_standardized_ratings_have_a_mean_that_no_missing_rating_has():
-    train_mat = make_parts(20, 7).train_mat
-    found = Standardizer(train_mat).learned(train_mat).data
-    assert (found.std(), found.mean()) == pytest.approx((1, SHIFT), rel=1e-5)
-
-
 def test_cells_that_biases_predict_right_are_kept():
     flat = make_parts().train_mat
     flat.data[:] = 2
@@ -536,18 +457,23 @@ def test_cells_that_biases_predict_right_are_kept():
     assert np.isfinite(history[-1].train_loss) and history[-1].test_rmse < 0.1
 
 
-@pytest.mark.parametrize("part", ["test", "validation"])
-def test_the_baseline_is_what_was_computed_by_hand(part):
-    parts = make_parts(valid=True)
-    if part == "validation":
-        parts = replace(parts, test_mat=None)
-    held_out = parts.test_mat if part == "test" else parts.valid_mat
-    found, biases = parts.baseline, Biases(parts.train_mat)
+@pytest.mark.parametrize("settings", [{}, {"standardize": True}])
+def test_outputs_start_at_the_mean_which_no_missing_rating_has(settings):
+    parts = make_parts(20, 7)
+    training, _ = fit(recipe_of({**settings, "from_mean": True, "lr": 1e-9}), parts)
     mean = parts.train_mat.data.mean()
-    error = biases.at(*held_out.nonzero()[::-1]) - held_out.data
-    assert found.part == part
-    mae = np.abs(held_out.data - mean).mean()
+    assert training.predict(parts.train_mat) == pytest.approx(mean, rel=0.05)
+    found = Standardizer(parts.train_mat).learned(parts.train_mat).data
+    assert (found.std(), found.mean()) == pytest.approx((1, SHIFT), rel=1e-5)
+
+
+def test_the_baseline_is_what_was_computed_by_hand():
+    parts, biases = make_parts(valid=True), Biases(make_parts().train_mat)
+    found, rating = parts.baseline, parts.test_mat.data
+    mae = np.abs(rating - parts.train_mat.data.mean()).mean()
     assert found.models["global_mean"].mae == pytest.approx(mae)
-    assert found.models["biases"].rmse == pytest.approx(np.sqrt((error**2).mean()))
+    assert found.models["biases"].rmse == rmse_of_biases(*parts.matrices[:2])
     assert biases.user_bias[2] == biases.item_bias[3] == 0  # they have no rating
+    validation = replace(parts, test_mat=None).baseline
+    assert (found.part, validation.part) == ("test", "validation")
     assert Parts(parts.train_mat).baseline is None

@@ -106,7 +106,9 @@ class FastStep(Step):
     ) -> bool:
         """Tell whether it learns what a `Step` of the same arguments would."""
         on_cpu = [device.device_type for device in devices] == ["cpu"]
-        return on_cpu and type(trainer.optimizer) is mx.optimizer.Adam and is_known(net)
+        optimizer = trainer.optimizer
+        is_adam = type(optimizer) is mx.optimizer.Adam and not optimizer.clip_gradient
+        return on_cpu and is_adam and is_known(net)
 
     @staticmethod
     def spare_gradients(net: AutoRec) -> None:

@@ -364,7 +364,7 @@ def level_shares(
     """
     num_columns = visible.shape[1]
     place = visible.indices * num_levels + visible.data
-    counts = np.bincount(place, minlength=num_columns * num_levels)
+    counts: np.ndarray = np.bincount(place, minlength=num_columns * num_levels)
     counts = counts.reshape(num_columns, num_levels)
     counts = counts + prior * counts.sum(axis=0) / counts.sum()
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))

@@ -333,7 +333,7 @@ class Checkpoint:
             what, largest = f"largest of {name}", float(np.abs(array).max(initial=0))
             if name in parameters:  # of which predictions are products
                 what, largest = f"square of the {what}", largest**2
-            finite = largest <= np.finfo(np.float32).max
+            finite = largest <= float(np.finfo(np.float32).max)
             check_finite(what, largest if finite else math.inf, epoch.epoch)
         self.check_place()
         _remove_old(self.directory)

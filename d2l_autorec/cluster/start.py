@@ -50,8 +50,8 @@ def enter() -> Any:
     limits = [seconds(name) for name in _DEFAULTS]
     numbers = signal.SIGINT, signal.SIGTERM
     handlers = [signal.getsignal(number) for number in numbers]
-    # As MPI starts no Python runs. Signals end this process, and mpiexec then the others;
-    # so does an alarm if one of them does not come.
+    # As MPI starts no Python runs. Signals end this process, and mpiexec then the
+    # others; so does an alarm if one of them does not come.
     signal.alarm(limits[0])
     try:
         for number in numbers:

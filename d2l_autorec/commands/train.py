@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not first:
             args.plot = args.json = None
             args.quiet = True
+            cli.show_notes(True)
             stack.enter_context(redirect_stdout(None))
         elif args.save or args.resume:
             if args.save:

@@ -17,7 +17,8 @@ skip() {
 for tool in ip tc; do
     command -v $tool > /dev/null || skip "there is no $tool (iproute2)"
 done
-trap '[ -z "$holder" ] || kill $holder || :; ip netns del $a 2> /dev/null || :
+launcher=$(mktemp)
+trap 'rm -f "$launcher"; [ -z "$holder" ] || kill $holder || :; ip netns del $a 2> /dev/null || :
     ip netns del $b 2> /dev/null || :' EXIT
 trap 'exit 1' INT TERM HUP
 ip netns add "$a" 2> /dev/null || skip "network namespaces are not allowed here"
@@ -34,5 +35,18 @@ for host in "$a 1" "$b 2"; do
         tbf rate "$rate" burst 256k latency 50ms 2> /dev/null ||
         skip "tc may not hold an interface to a rate here"
 done
-"$python" "$here/workers.py" \
-    --hosts "$a" "$b" --address 10.77.0.1 --interface eth0 "$@"
+# In ssh's place: flags, a host, and a command for it.
+cat > "$launcher" <<END
+#!/bin/sh
+while [ "\${1#-}" != "\$1" ]; do shift; done
+case \$1 in 10.77.0.1) name=$a ;; *) name=$b ;; esac
+shift
+exec ip netns exec \$name sh -c "\$*"
+END
+chmod +x "$launcher"
+# MPI would take both for one machine, with memory to share.
+export UCX_TLS=tcp,self UCX_NET_DEVICES=eth0 MPIR_CVAR_NOLOCAL=1
+mpiexec=$(dirname "$("$python" -c 'import sys; print(sys.executable)')")/mpiexec
+ip netns exec "$a" "$python" "$here/workers.py" --interface eth0 --mpiexec \
+    "$mpiexec -iface eth0 -launcher ssh -launcher-exec $launcher -hosts 10.77.0.1,10.77.0.2 -ppn 1" \
+    "$@"

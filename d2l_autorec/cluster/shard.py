@@ -9,7 +9,11 @@ once backward: each then has the same hidden layer, and does the same with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,8 +80,8 @@ class Shard:
         number = np.arange(size + 1)
         bounds = cost.searchsorted(number * cost[-1] / size)
         # Each has at least one.
-        bounds = bounds.clip(number, self.num_columns - size + number)
-        self.start, self.stop = bounds[rank : rank + 2].tolist()
+        self._bounds = bounds.clip(number, self.num_columns - size + number)
+        self.start, self.stop = self._bounds[rank : rank + 2].tolist()
         self.rows = rows[:, self.start : self.stop]
 
     def initializer(self, start: Any, axis: int) -> Any:
@@ -85,41 +89,96 @@ class Shard:
         return _Cutting(start, axis, self)
 
     def gather(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Put arrays of all workers together; the first worker alone gets any."""
-        whole = {}
+        """Put arrays of all workers together, in files; only the first one gets any."""
+        found: dict[str, np.ndarray] = {}
+        is_first = not self.workers.rank
         for name, array in arrays.items():
             axis = _AXES.get(name)
-            whole[name] = array if axis is None else self._gather(array, axis)
-        return {} if self.workers.rank else whole
+            if axis is None:
+                found[name] = array
+                continue
+            array = array.swapaxes(0, axis)
+            shape = self.num_columns, *array.shape[1:]
+            whole = on_disk(shape, np.float32) if is_first else array
+            for columns, own, counts in self._pieces(array):
+                some = np.ascontiguousarray(array[own], np.float32)
+                some = self.workers.gather(some, counts)
+                if is_first:
+                    whole[columns] = some.reshape(-1, *shape[1:])
+                    release(whole)
+            found[name] = whole.swapaxes(0, axis)
+        return found if is_first else {}
 
-    def cut(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Take this worker's columns of arrays of all."""
-        own = {}
-        for name, array in arrays.items():
-            columns = slice(self.start, self.stop)
+    def scatter(
+        self, arrays: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Take this worker's columns of the first one's arrays.
+
+        Its own arrays are those that there are; some are written to.
+
+        Raises
+        ------
+        ValueError
+            If the first worker has other ones.
+        """
+        if self.workers.rank:
+            arrays = own
+        elif unknown := own.keys() ^ arrays.keys():
+            raise ValueError(f"{min(unknown)} is missing, or not of this network")
+        found = {}
+        for name, array in own.items():
             axis = _AXES.get(name)
-            own[name] = array
-            if axis is not None:
-                own[name] = array[:, columns] if axis else array[columns]
-        return own
+            if axis is None:
+                found[name] = self.workers.tell(arrays[name])
+                continue
+            part, whole = array.swapaxes(0, axis), arrays[name].swapaxes(0, axis)
+            shape = self.num_columns, *part.shape[1:]
+            if not self.workers.rank and whole.shape != shape:
+                raise ValueError(f"{name} has not the shape {shape}")
+            for columns, mine, counts in self._pieces(part):
+                some = np.ascontiguousarray(whole[columns], np.float32)
+                some = self.workers.scatter(some, counts)
+                part[mine] = some.reshape(-1, *shape[1:])
+            found[name] = array
+        return found
 
-    def _gather(self, array: np.ndarray, axis: int) -> np.ndarray:
-        """Add up blocks in which each worker has written its columns."""
-        array = array.swapaxes(0, axis)
-        length = 0 if self.workers.rank else self.num_columns
-        whole = np.empty((length, *array.shape[1:]), np.float32)
-        size = max(1, _BLOCK // max(1, array[0].size))
+    def _pieces(self, array: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        """Yield some columns at a time, a worker's own, and all workers' numbers."""
+        width = array[0].size
+        size = max(1, _BLOCK // max(1, width))
         for first in range(0, self.num_columns, size):
-            last = min(first + size, self.num_columns)
-            block = np.zeros((last - first, *array.shape[1:]), np.float32)
-            start, stop = max(first, self.start), min(last, self.stop)
-            if start < stop:
-                own = array[start - self.start : stop - self.start]
-                block[start - first : stop - first] = own
-            self.workers.sum(block)
-            if length:
-                whole[first:last] = block
-        return whole.swapaxes(0, axis)
+            bounds = self._bounds.clip(first, first + size)
+            start, stop = bounds[self.workers.rank :][:2].clip(self.start, self.stop)
+            mine = slice(start - self.start, stop - self.start)
+            yield slice(bounds[0], bounds[-1]), mine, np.diff(bounds) * width
+
+
+def spill(matrix: sp.csr_matrix) -> None:
+    """Have a matrix's ratings in files, of which the memory has what is in use."""
+    for name in ("data", "indices"):
+        array = getattr(matrix, name)
+        if not isinstance(array, np.memmap):
+            copy = on_disk(array.shape, array.dtype)
+            copy[...] = array
+            setattr(matrix, name, copy)
+        release(getattr(matrix, name))
+
+
+def on_disk(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Make an array in a temporary file, or in memory if there is no room for it."""
+    try:
+        with TemporaryFile() as file:
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "r+", shape=shape)
+    except (OSError, AttributeError, ValueError):  # macOS has no posix_fallocate
+        return np.empty(shape, dtype)
+
+
+def release(array: np.ndarray) -> None:
+    """Give the memory of an array that is in a file back to the system."""
+    if isinstance(array, np.memmap):
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 class _Cutting(mx.init.Initializer):

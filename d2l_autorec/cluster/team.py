@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from hashlib import sha256
@@ -16,14 +16,12 @@ import scipy.sparse as sp
 
 from ..errors import ClusterError
 from ..fast import Workers
-from .shard import Shard
+from .shard import Shard, spill
+from .start import MEETING, SUM, enter, seconds
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-# Seconds to wait for the others: as they start and end, and in a sum.
-_TIMEOUTS = {"D2L_AUTOREC_MEETING_TIMEOUT": 600, "D2L_AUTOREC_SUM_TIMEOUT": 60}
-_MEETING, _SUM = _TIMEOUTS
 # Seconds for which a worker looks out for the others before it sleeps between two
 # looks: MPI by itself would keep its core busy for as long as it waits.
 _AWAKE, _NAP = 0.02, 0.0005
@@ -46,27 +44,48 @@ class Team(Workers):
     """
 
     def __init__(self, comm: MPI.Comm) -> None:
-        self._comm = comm
+        self._comm, self._meetings = comm, comm.Dup()
         self.rank, self.size = comm.rank, comm.size
 
-    def share_out(self, rows: sp.csr_matrix, num_steps: float) -> Shard:
-        """Take this worker's columns of the rows that all learn from."""
-        return Shard(self, rows, num_steps)
+    def share_out(
+        self, rows: sp.csr_matrix, num_steps: float, train_mat: sp.csr_matrix
+    ) -> Shard:
+        """Take this worker's columns of the rows that all learn from.
+
+        Both matrices are then in files; the rows were made of `train_mat`.
+        """
+        shard = Shard(self, rows, num_steps)
+        for matrix in (rows, train_mat):
+            spill(matrix)
+        return shard
 
     def sum(self, array: np.ndarray) -> None:
         """Replace a contiguous float32 array by its sum over all workers.
 
-        Each adds up a slice of it, so that all get the same bits.
+        All get the same bits, as the tests check for MPICH.
         """
         from mpi4py import MPI
 
-        values: np.ndarray = np.ndarray(array.size, np.float32, array)
-        bounds = np.arange(self.size + 1) * array.size // self.size
-        counts = np.diff(bounds)
+        self._wait(self._comm.Iallreduce(MPI.IN_PLACE, _flat(array)))
+
+    def gather(self, array: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Return all workers' float32 arrays of so many numbers, at the first one."""
+        whole = np.empty(0 if self.rank else counts.sum(), np.float32)
+        where = [whole, counts, counts.cumsum() - counts, "f"]
+        self._wait(self._comm.Igatherv(_flat(array), where))
+        return whole
+
+    def scatter(self, array: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Return so many numbers of the first worker's float32 array."""
         own = np.empty(counts[self.rank], np.float32)
-        self._wait(self._comm.Ireduce_scatter(values, own, counts.tolist(), MPI.SUM))
-        slices = [values, counts, bounds[:-1], MPI.FLOAT]
-        self._wait(self._comm.Iallgatherv(own, slices))
+        where = [_flat(array), counts, counts.cumsum() - counts, "f"]
+        self._wait(self._comm.Iscatterv(where, own))
+        return own
+
+    def tell(self, value: Any) -> Any:
+        """Return the first worker's value, which is small."""
+        self.meet()
+        return self._comm.bcast(value)
 
     def span(self, size: int) -> tuple[int, int]:
         """Return how many of a batch's ratings come before this worker's, and all."""
@@ -107,16 +126,16 @@ class Team(Workers):
 
     def meet(self) -> None:
         """Wait until all workers have come here."""
-        self._wait(self._comm.Ibarrier(), _MEETING)
+        self._wait(self._meetings.Ibarrier(), MEETING)
 
-    def _wait(self, request: MPI.Request, timeout: str = _SUM) -> None:
+    def _wait(self, request: MPI.Request, timeout: str = SUM) -> None:
         """Wait for the others, and leave the core to them; Python serves signals."""
         start = time.monotonic()
         while not request.Test():
             waited = time.monotonic() - start
             if waited < _AWAKE:
                 os.sched_yield()
-            elif waited < _seconds(timeout):
+            elif waited < seconds(timeout):
                 time.sleep(_NAP)
             else:
                 raise ClusterError(
@@ -140,36 +159,33 @@ def join(devices: list[Any] | None = None) -> Team:
     Raises
     ------
     ClusterError
-        Without mpi4py, for other devices, or where MPI does not know the others.
+        Without mpi4py, for other devices, or if MPI does not know the others.
     """
+    team = Team(enter())
+    atexit.register(_finish, team, os.getpid())
     if devices and [device.device_type for device in devices] != ["cpu"]:
         raise ClusterError(
             "a worker has one device, a CPU; for more of a machine start more workers"
         )
-    # Where one never comes MPI waits for ever. An alarm ends this process, and mpiexec
-    # then ends the others.
-    signal.alarm(_seconds(_MEETING))
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        raise ClusterError(
-            f"several workers need MPI ({error}): "
-            "python -m pip install mpi4py 'mpich>=5'"
-        ) from None
-    finally:
-        signal.alarm(0)
-    if MPI.COMM_WORLD.size == 1:
-        raise ClusterError(
-            "the environment says that there are several tasks, and MPI that this one "
-            "is alone: start them by the mpiexec of the MPI that mpi4py was built for"
-        )
-    team = Team(MPI.COMM_WORLD)
-    atexit.register(team.meet)  # before MPI's own end, which would keep the core busy
     return team
 
 
-def _seconds(name: str) -> int:
-    value = os.environ.get(name) or str(_TIMEOUTS[name])
-    if not (value.isdecimal() and int(value)):
-        raise ClusterError(f"{name} is {value!r}; it is a whole number from 1")
-    return int(value)
+def _finish(team: Team, pid: int) -> None:
+    """End MPI once all workers are done; without that, mpiexec ends the others."""
+    failed = hasattr(sys, "last_value")  # by an exception that nobody caught
+    if failed or os.getpid() != pid:
+        return
+    try:
+        team.meet()
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+    from mpi4py import MPI
+
+    MPI.Finalize()
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """See a contiguous float32 array as a row of numbers."""
+    assert array.dtype == np.float32 and array.flags.c_contiguous
+    return array.reshape(-1)

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from ..cluster import check_recipe, launched
+from ..cluster import check_recipe, enter, launched
 from ..training import PRESETS, SETTINGS, VALID_RATIO, Blend, Recipe
 from . import cli, parts, workers
 from .launch import launch
@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    several = launched()
+    if several:
+        enter()
     cli.show_notes(args.quiet)
     args.num_hidden = _layers(args.num_hidden)
     given = _given(parser, args, argv)
@@ -49,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.refit, args.valid_ratio = True, args.valid_ratio or VALID_RATIO
     _check_combination(parser, args, given)
     recipe = _recipe(parser, args, given)
-    several = launched()
     if args.workers or several:
         check_recipe(recipe)
     if args.workers and not several:
@@ -65,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not first:
             args.plot = args.json = None
             args.quiet = True
+            cli.show_notes(True)
             stack.enter_context(redirect_stdout(None))
         elif args.save or args.resume:
             if args.save:
@@ -80,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if checkpoint:
             checkpoint.locked = locked
         training, history = _train(args, run, checkpoint, devices, team)
-        if training:
-            report(args, training, run, history)
+        report(args, training, run, history)
 
 
 def _begin(
@@ -210,11 +212,8 @@ def _train(
     checkpoint: Checkpoint | None,
     devices: list[mx.Context],
     team: Team | None,
-) -> tuple[Training | None, list[Epoch]]:
-    """Train, or go on; return the training at its best epoch, and all epochs.
-
-    The training is None if another worker has it.
-    """
+) -> tuple[Training, list[Epoch]]:
+    """Train, or go on; return the training at its best epoch, and all epochs."""
     from ..training import BestEpoch, Training
 
     past = list(checkpoint.history) if checkpoint else []
@@ -232,6 +231,8 @@ def _train(
                 arrays = training.parameters(), training.state()
                 if checkpoint and first:
                     checkpoint.save(epoch, *arrays)
+                if team:
+                    team.meet()  # the first one, which may take long
             else:
                 best.keep(epoch)
             done.append(epoch)
@@ -257,12 +258,8 @@ def _train(
         raise KeyboardInterrupt(f"{_how(interrupt)}; {what}") from None
     # Of the best epoch, be it of the past.
     parameters = {} if saved else best.parameters()
-    if not first:
-        return None, history
-    if checkpoint:
+    if checkpoint and first:
         parameters = checkpoint.parameters()
-    if team:  # it had some of the columns
-        training = Training.of(run, devices)
     training.load(parameters)
     return training, history
 

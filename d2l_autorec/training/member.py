@@ -63,7 +63,8 @@ class Member:
         batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
         self.steps_per_epoch = rows.shape[0] / batch_size
         self.num_columns = rows.shape[1]
-        self.shard = team.share_out(rows, self.steps_per_epoch) if team else None
+        args = rows, self.steps_per_epoch, train_mat
+        self.shard = team.share_out(*args) if team else None
         self.rows = self.shard.rows if self.shard else rows
         self.net = network(recipe, train_mat, self.rows.shape[1])
         self._initialize(float(rows.data.mean()))
@@ -78,21 +79,23 @@ class Member:
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return the parameters, as `Training.parameters` does."""
-        found = self.net._collect_params_with_prefix().items()
-        own = {name: one.list_data()[0].asnumpy() for name, one in found}
-        return self.gathered(own)
+        own = self._parameters()
+        return self.shard.gather(own) if self.shard else own
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the optimizer's state, as `Training.state` does."""
-        if isinstance(self.step, FastStep):
-            own = self.step.state()
-        else:
-            own = gluon_state(self.trainer)
-        return self.gathered(own)
+        own = self._state()
+        return self.shard.gather(own) if self.shard else own
 
-    def gathered(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Put the workers' columns together, if there are several."""
-        return self.shard.gather(arrays) if self.shard else arrays
+    def _parameters(self) -> dict[str, np.ndarray]:
+        """Return a copy of the parameters, of several workers this one's."""
+        found = self.net._collect_params_with_prefix().items()
+        return {name: one.list_data()[0].asnumpy() for name, one in found}
+
+    def _state(self) -> dict[str, np.ndarray]:
+        if isinstance(self.step, FastStep):
+            return self.step.state()
+        return gluon_state(self.trainer)
 
     def load(
         self,
@@ -101,8 +104,9 @@ class Member:
     ) -> None:
         """Go on from parameters and a state, as `Training.load` does."""
         if self.shard:
-            parameters = self.shard.cut(parameters)
-            state = state and self.shard.cut(state)
+            parameters = self.shard.scatter(parameters, self._parameters())
+            if state is not None:
+                state = self.shard.scatter(state, self._state())
         for name, parameter in self.net._collect_params_with_prefix().items():
             parameter.set_data(mx.np.array(parameters[name]))
         if isinstance(self.step, FastStep):
@@ -247,4 +251,5 @@ class Member:
         workers = self.shard.workers if self.shard else None
         codes = SparseNetwork(shallow.net, workers).encode_all(self.rows)
         pretrain(self.net, shallow.net, codes, self.devices, self.seed[0])
-        self.load(self.parameters())
+        if isinstance(self.step, FastStep):
+            self.step.read()

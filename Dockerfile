@@ -3,7 +3,7 @@
 #   docker run --rm d2l_autorec                                    # trains
 #   docker run --rm --publish 127.0.0.1:8888:8888 d2l_autorec \
 #       .venv/bin/jupyter lab --ip 0.0.0.0 --allow-root notebooks  # opens the notebooks
-FROM python:3.13-slim
+FROM python:3.14-slim
 # What MXNet's wheel takes from the system: OpenMP.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 make \

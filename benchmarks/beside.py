@@ -64,18 +64,20 @@ def answer(shape: str) -> None:
     train, _ = generate(*SHAPES[shape])
     seed_everything(0)
     training = Training(Recipe(), Parts(train), try_all_gpus(), 0)
+    # In an older tree, the training itself has one network's step and batches.
+    member = getattr(training, "members", [training])[0]
 
     def batches() -> Iterator[Any]:
         while True:
-            yield from training.batches
+            yield from member.batches
 
     batch = batches()
     for line in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
         if line.strip() == "finish":
-            training.step.finish()
+            member.step.finish()
         else:
-            training.step(next(batch))
+            member.step(next(batch))
         found = {
             "wall": time.perf_counter() - wall,
             "cpu": time.process_time() - cpu,

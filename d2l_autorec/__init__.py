@@ -5,8 +5,7 @@ needs MXNet switches its NumPy semantics on (``npx.set_np()``), as the book's ow
 notebooks do; so ``python -m d2l_autorec.train --help`` answers at once.
 
 Import this package before MXNet: from then on MXNet is imported, by whomever, as
-`_ready` says. Without that it fails on NumPy 1.24 and later, and is slower on a busy
-machine.
+`_ready` says. Without that its import fails.
 """
 
 import sys

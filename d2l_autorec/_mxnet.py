@@ -19,8 +19,8 @@ except ModuleNotFoundError as error:
     if error.name != "mxnet":
         raise
     raise MXNetMissing(
-        "MXNet is not installed; its metadata keeps pip from bringing it where NumPy 2 "
-        "is: python -m pip install --no-deps mxnet==1.9.1"
+        "MXNet is not installed, as its metadata forbids NumPy 2; run: "
+        "python -m pip install --no-deps mxnet==1.9.1"
     ) from None
 
 __all__ = ["autograd", "gluon", "mx", "np", "npx", "one_at_a_time", "openmp"]

@@ -110,11 +110,21 @@ def without(name, settings):
     return {key: without(name, one) for key, one in settings.items() if key != name}
 
 
+def beside(name, settings):
+    """Add a setting, to each recipe."""
+    if isinstance(settings, list):
+        return [beside(name, one) for one in settings]
+    if not isinstance(settings, dict):
+        return settings
+    found = {key: beside(name, one) for key, one in settings.items()}
+    return {**found, name: 1} if "schedule" in found else found
+
+
 @pytest.mark.parametrize("title", ["book", "best", "book:lr=1/2"])
 def test_a_record_that_is_older_than_a_setting_is_found(tmp_path, title):
     settings = anywhere.settings_of(Contender.parse(title).make(None, []))
-    older = without("balance", settings)
-    assert older != settings
+    older = beside("removed", without("balance", settings))
+    assert without("removed", older) != settings
     kept = Records(tmp_path / "kept.json", "")
     kept.keep({"settings": older}, "data", {"rmse": 0.5})
     (found,) = Records(kept.file, "").records

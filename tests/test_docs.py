@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from conftest import write_u_data
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "d2l_autorec"
+SETUP = ConfigParser(interpolation=None)
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
+METADATA = SETUP["metadata"]
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "README.ko.md",
@@ -194,17 +198,35 @@ def test_commands_have_the_flags_that_are_named(document, monkeypatch, capsys):
             pytest.fail(f"{command}: {capsys.readouterr().err}")
 
 
-@pytest.mark.parametrize("page", ["for-readers", "side-by-side"])
-def test_the_chapter_in_a_script_has_the_result_of_the_command(
-    page, small_data, capsys
-):
+PAGES = ["for-readers", "side-by-side", "ko/for-readers"]
+
+
+def printed_by_the_script(page: str, capsys) -> tuple[str, str]:
+    """A page, and the first line that its chapter in a script prints."""
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     codes = [code for _, code in FENCE.findall(text)]
     (script,) = (code for code in codes if "seed_everything(0)" in code)
     exec(script, {})
-    printed = capsys.readouterr().out.splitlines()[0]
+    return text, capsys.readouterr().out.splitlines()[0]
+
+
+def test_the_chapter_in_a_script_has_one_result_on_all_pages(small_data, capsys):
+    lines = {printed_by_the_script(page, capsys)[1] for page in PAGES}
+    assert len(lines) == 1
+    assert re.fullmatch(r"train loss \d\.\d+, test RMSE \d\.\d+", lines.pop())
+
+
+def test_the_pages_state_the_results_of_script_and_command(real_ml_100k, capsys):
+    _, line = printed_by_the_script("for-readers", capsys)
     importlib.import_module("d2l_autorec.train").main(["--quiet"])
-    assert printed in capsys.readouterr().out.splitlines()
+    (ours,) = (
+        x for x in capsys.readouterr().out.splitlines() if x.startswith("train loss")
+    )
+    for page in PAGES:
+        text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        for result in (line, ours):
+            assert result.split()[-1] in text
+    assert f"\n{ours}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 # Installs, opens a folder of an installation, or runs until it is interrupted.
@@ -315,8 +337,48 @@ def test_the_citation_is_of_this_version_and_of_the_projects_own_address():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= cited.keys()
     assert str(cited["version"]) == d2l_autorec.__version__
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'license = "{cited["license"]}"' in project
-    urls = project.partition("\n[project.urls]\n")[2].partition("\n[")[0]
-    repository = re.search('(?m)^Repository = "(.+)"', urls)
-    assert cited.get("repository-code") == (repository and repository[1])
+    assert cited["license"] == METADATA["license_expression"]
+    urls = dict(re.findall("(?m)^(.+?) *= *(.+)$", METADATA["project_urls"]))
+    assert cited.get("repository-code") == urls.get("Repository")
+
+
+# Where a range of Pythons, or a line that installs, is written.
+WRITTEN = [
+    *DOCUMENTS,
+    ROOT / "Makefile",
+    *sorted((ROOT / "notebooks").glob("*/*.ipynb")),
+]
+
+
+every_file = pytest.mark.parametrize(
+    "file", WRITTEN, ids=lambda f: "/".join(f.parts[-2:])
+)
+
+
+@every_file
+def test_pythons_that_are_named_are_those_of_the_package(file):
+    first, end = re.findall(r"3\.(\d+)", SETUP["options"]["python_requires"])
+    text = " ".join(file.read_text(encoding="utf-8").split())
+    found = re.findall(r"\b3\.(\d+)(?: to |부터 )3\.(\d+)", text)
+    allowed = [[first, str(int(end) - 1)]]
+    if re.search("Intel Mac|인텔 맥", text):
+        allowed.append([first, "13"])  # there, Numba has no wheel for newer ones
+    assert not [pair for pair in found if sorted(pair) not in allowed]
+
+
+def test_every_python_of_the_package_is_tried():
+    first, end = map(int, re.findall(r"3\.(\d+)", SETUP["options"]["python_requires"]))
+    pythons = [f"3.{minor}" for minor in range(first, end)]
+    assert re.findall(r"Python :: (.+)", METADATA["classifiers"]) == pythons
+    ci = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert ci["jobs"]["test"]["strategy"]["matrix"]["python"] == pythons
+    tried = re.search("(?m)^PYTHONS .+", (ROOT / "Makefile").read_text())
+    assert re.findall(r"python(3\.\d+)", tried[0]) == pythons[::-1]
+
+
+@every_file
+def test_mxnet_and_d2l_are_installed_without_what_they_pin(file):
+    text = file.read_text(encoding="utf-8")
+    lines = [x for x in text.splitlines() if re.search(r"(mxnet|d2l)[\w-]*==", x)]
+    assert not [line for line in lines if "--no-deps" not in line]
+    assert not re.search(r"--editable \.\W", text) or lines

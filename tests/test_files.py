@@ -60,7 +60,10 @@ def test_a_link_is_followed(tmp_path, there):
 
 def test_a_device_is_written_to(tmp_path):
     # A terminal: nobody else needs it, and beside it no file can be made.
-    terminal, device = os.openpty()
+    try:
+        terminal, device = os.openpty()
+    except OSError as error:
+        pytest.skip(f"needs a terminal: {error}")
     try:
         (tmp_path / "link").symlink_to(os.ttyname(device))
         for name in (os.ttyname(device), tmp_path / "link"):

@@ -29,7 +29,7 @@ from .table import COLUMNS, Ratings, first_repeat, repeat_a_pair
 _log = logging.getLogger(__name__)
 
 DUPLICATES = ("error", "last", "mean")
-NO_PYARROW = "Parquet needs pyarrow (pip install pyarrow; with NumPy 1, 'pyarrow<15')"
+NO_PYARROW = "Parquet needs pyarrow: python -m pip install pyarrow"
 
 _NUMBERS = ("rating", "timestamp")
 # Tried in this order: a line of "1::2::3" holds no other mark.

@@ -124,11 +124,15 @@ class Records:
 
 
 def _with_all_settings(settings: Any) -> Any:
-    """Fill in what came after a record, in which it had no effect, in each recipe."""
+    """Fill in settings that are newer than a record, in each recipe; drop removed ones.
+
+    Neither had an effect in it.
+    """
     if isinstance(settings, list):
         return [*map(_with_all_settings, settings)]
     if not isinstance(settings, dict):
         return settings
     found = {name: _with_all_settings(value) for name, value in settings.items()}
-    is_recipe = "schedule" in found
-    return {**asdict(Recipe()), **found} if is_recipe else found
+    if "schedule" not in found:  # of no recipe
+        return found
+    return {name: found.get(name, usual) for name, usual in asdict(Recipe()).items()}

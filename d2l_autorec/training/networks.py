@@ -139,7 +139,7 @@ class DeepAutoRec(AutoRec):
     def deepen(
         self, sums: mx.np.ndarray, drop: Callable[..., mx.np.ndarray] | None = None
     ) -> mx.np.ndarray:
-        """Compute the last hidden layer, (batch_size, num_units), from the first's sums.
+        """Compute the last hidden layer, (batch_size, num_units), from the sums.
 
         `drop` drops units of a layer; by default the network's dropout does.
         """

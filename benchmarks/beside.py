@@ -57,6 +57,8 @@ class Side:
 
 def answer(shape: str) -> None:
     """Do what each line of the standard input says, and write what it took."""
+    import pandas  # noqa: F401  which a command has in memory, whatever the tree
+
     from d2l_autorec import seed_everything, try_all_gpus
     from d2l_autorec.training import Parts, Recipe, Training
 
@@ -101,7 +103,7 @@ def compare(trees: list[Path], shape: str, num_steps: int) -> None:
         for clock in ("wall", "cpu"):
             step = median(one[clock] for one in steps[side])
             rest = end[clock] + begin[clock] - step
-            found += [f"{step:.3f}", f"{rest:.2f}", f"{num * step + rest:.1f}"]
+            found += [f"{step:.4f}", f"{rest:.3f}", f"{num * step + rest:.3f}"]
         print("|", " | ".join([side.name, *found, f"{begin['peak_gb']:.2f}"]), "|")
         side.close()
 

@@ -312,7 +312,7 @@ def train_recsys_rating(
         ``evaluator(net, test_iter, inter_mat, devices)``.
     **kwargs
         `inter_mat`: the held-out matrix that AutoRec's evaluator compares with. Beyond
-        the book, `step`: another `Step`; `hook`: what the epochs pass through, which
+        the book, `step`: another `Step`; ``hook``: what the epochs pass through, which
         may save them or stop, ``hook(epochs, num_epochs)``, by default `watch`; and
         `trained`, as for `train_epochs`.
 

@@ -748,7 +748,7 @@ def test_pairs_that_repeat_in_a_frame():
         ({"who": [(7,), (7,), (9,)]}, r"column user_id: \(7,\) of type tuple is no id"),
         ({"who": [b"7", b"7", b"9"]}, "column user_id: b'7' of type bytes is no id"),
         (
-            {"what": ["x", "\ud800", "x"]},
+            {"what": pd.Series(["x", "\ud800", "x"], FRAME.index, object)},
             r"column item_id: '\\ud800' of type str is no",
         ),
         ({"who": [7.0, 7.0, np.inf]}, "column user_id: inf of type float is no id"),

@@ -87,7 +87,7 @@ def test_without_a_validation_part_the_last_epoch_is_kept(tmp_path):
 
 
 def test_the_best_epoch_on_validation_is_kept(tmp_path):
-    run = make_run(num_epochs=12, valid=True, lr=0.5)
+    run = make_run(num_epochs=12, valid=True, lr=0.1)
     checkpoint, states = Checkpoint(tmp_path, run), []
     training = Training.of(run, CPU)
     history = []
@@ -228,7 +228,7 @@ def test_a_file_that_was_removed_is_written_again(tmp_path, kind):
 
 
 def test_it_is_said_if_the_best_epochs_parameters_were_removed(tmp_path):
-    run = make_run(num_epochs=12, valid=True, lr=0.5)
+    run = make_run(num_epochs=12, valid=True, lr=0.1)
     best = best_epoch(train(tmp_path / "whole", run)[0]).epoch
     training = Training.of(run, CPU)
     saving = Checkpoint(tmp_path / "m", run).saving(training, training.epochs())

@@ -13,6 +13,7 @@ Autoencoders Meet Collaborative Filtering", WWW 2015.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -72,17 +73,18 @@ POWER = Numbers(float, lambda n: 0 <= n <= 1, "from 0 to 1")
 
 @dataclass(frozen=True)
 class Setting:
-    """What a setting is for, and what it may be.
+    """What a setting may be.
 
     It is one of some `numbers`, or of some `words` on the command line, which stand for
-    values, or a tuple of `several` numbers. It may have a short flag, a `letter`.
+    values, or a tuple of `several` numbers. It may have a short flag, a `letter`. What
+    it is for, `help`, is read from the docstring of `Recipe`.
     """
 
-    help: str
     numbers: Numbers | None = None
     words: Mapping[str, Any] = field(default_factory=dict)
     several: bool = False
     letter: str | None = None
+    help: str = ""
 
     def check(self, name: str, value: Any) -> None:
         """Raise a ValueError if the setting may not have a value, or of its type."""
@@ -113,17 +115,17 @@ class Setting:
         return " or ".join([self.numbers.wanted, *words, *several])
 
 
-def _setting(default: Any, help: str, *args: Any, **kwargs: Any) -> Any:
-    return field(default=default, metadata={"setting": Setting(help, *args, **kwargs)})
+def _setting(default: Any, *args: Any, **kwargs: Any) -> Any:
+    return field(default=default, metadata={"setting": Setting(*args, **kwargs)})
 
 
-def _choice(help: str, *words: str) -> Any:
-    """Describe a setting that is one of some words, by default the first."""
-    return _setting(words[0], help, words={word: word for word in words})
+def _choice(*words: str) -> Any:
+    """Make a setting that is one of some words, by default the first."""
+    return _setting(words[0], words={word: word for word in words})
 
 
-def _switch(help: str) -> Any:
-    return _setting(False, help, words={"false": False, "true": True})
+def _switch() -> Any:
+    return _setting(False, words={"false": False, "true": True})
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,56 @@ class Recipe:
 
     Parameters
     ----------
-    **settings
-        The fields, each described beside its default.
+    num_hidden : int or tuple of int
+        units of the hidden layer, or of several: 500 250 500
+    kind : str
+        whether a row is what all users gave an item, or what a user gave all items
+    activation : str
+        activation of the hidden layers
+    output : str
+        activation of the output; a bounded one is stretched over the ratings
+    dropout : float
+        share of the hidden units that training drops
+    input_dropout : float
+        share of the inputs that training drops (a denoising autoencoder)
+    loss : str
+        squared error over all cells, unobserved ones counting 0; over the observed
+        ones, with --wd as the paper's lambda; or its root
+    balance : float
+        power, such as 0.5, of the number of ratings in a row that its inputs are
+        divided by, so that rows with many drive the hidden units like those with few
+    leave_one_out : bool
+        train each rating on a prediction from the other ratings of its row alone; with
+        one layer and --dropout 0, on one CPU
+    residual : bool
+        learn what is left of the ratings after the mean and the biases of users and
+        items, in units of its standard deviation
+    standardize : bool
+        learn the ratings in units of their standard deviation
+    from_mean : bool
+        start from the mean of the training ratings, and not from 0
+    optimizer : str
+        adam is fast on a CPU; rprop, the paper's, needs --batch-size all
+    lr : float
+        learning rate
+    schedule : str
+        whether the learning rate stays, or falls to 0 at the last epoch
+    wd : float or None
+        weight decay; where --loss is paper, lambda, or auto, which takes it from the
+        size of the data
+    num_epochs : int
+        passes over the training ratings, those before a --resume included
+    pretrain_epochs : int
+        with several hidden layers, passes with just one that come first, for weights to
+        start from
+    batch_size : int or None
+        rows a mini-batch, or 'all'
+    clip : bool
+        hold predictions to the range of the training ratings
+    cold : float, str or None
+        what to predict for a user or item without a training rating: a number, 'mean',
+        'biases', or 'net' for what the network makes of them, and with --residual for
+        their biases (default: net)
 
     Raises
     ------
@@ -142,8 +192,9 @@ class Recipe:
 
     Notes
     -----
-    The loss ``book`` is half the squared error, as a mean over all cells of a row,
-    where unobserved ones count as 0; ``paper`` is the objective
+    Words of the command line, ``auto``, ``all`` and ``net``, are None. The loss
+    ``book`` is half the squared error, as a mean over all cells of a row, where
+    unobserved ones count as 0; ``paper`` is the objective
 
     .. math:: \sum_{observed} (r - \hat r)^2
               + \frac{\lambda}{2} (\|W\|_F^2 + \|V\|_F^2)
@@ -159,98 +210,29 @@ class Recipe:
     """
 
     num_hidden: int | tuple[int, ...] = _setting(
-        500,
-        "units of the hidden layer, or of several: 500 250 500",
-        POSITIVE_INT,
-        several=True,
-        letter="k",
+        500, POSITIVE_INT, several=True, letter="k"
     )
-    kind: str = _choice(
-        "whether a row is what all users gave an item, or what a user gave all items",
-        *("item", "user"),
-    )
-    activation: str = _choice("activation of the hidden layers", *ACTIVATIONS)
-    output: str = _choice(
-        "activation of the output; a bounded one is stretched over the ratings",
-        *("identity", *(one for one in ACTIVATIONS if one != "identity")),
-    )
-    dropout: float = _setting(
-        0.05, "share of the hidden units that training drops", DROPOUT
-    )
-    input_dropout: float = _setting(
-        0.0,
-        "share of the inputs that training drops (a denoising autoencoder)",
-        DROPOUT,
-    )
-    loss: str = _choice(
-        "squared error over all cells, unobserved ones counting 0; over the observed "
-        "ones, with --wd as the paper's lambda; or its root",
-        *("book", "paper", "rmse"),
-    )
-    balance: float = _setting(
-        0.0,
-        "power, such as 0.5, of the number of ratings in a row that its inputs are "
-        "divided by, so that rows with many drive the hidden units like those with few",
-        POWER,
-    )
-    leave_one_out: bool = _switch(
-        "train each rating on a prediction from the other ratings of its row alone; "
-        "with one layer and --dropout 0, on one CPU",
-    )
-    residual: bool = _switch(
-        "learn what is left of the ratings after the mean and the biases of users and "
-        "items, in units of its standard deviation",
-    )
-    standardize: bool = _switch(
-        "learn the ratings in units of their standard deviation"
-    )
-    from_mean: bool = _switch(
-        "start from the mean of the training ratings, and not from 0"
-    )
-    optimizer: str = _choice(
-        "adam is fast on a CPU; rprop, the paper's, needs --batch-size all",
-        *OPTIMIZERS,
-    )
-    lr: float = _setting(0.002, "learning rate", POSITIVE, letter="l")
-    schedule: str = _choice(
-        "whether the learning rate stays, or falls to 0 at the last epoch",
-        *("constant", "cosine"),
-    )
-    wd: float | None = _setting(
-        1e-5,
-        "weight decay; where --loss is paper, lambda, or auto, which takes it from the "
-        "size of the data",
-        NON_NEGATIVE,
-        words={"auto": None},
-        letter="w",
-    )
-    num_epochs: int = _setting(
-        25,
-        "passes over the training ratings, those before a --resume included",
-        POSITIVE_INT,
-        letter="e",
-    )
-    pretrain_epochs: int = _setting(
-        0,
-        "with several hidden layers, passes with just one that come first, for weights "
-        "to start from",
-        NON_NEGATIVE_INT,
-    )
-    batch_size: int | None = _setting(
-        256,
-        "rows a mini-batch, or 'all'",
-        POSITIVE_INT,
-        words={"all": None},
-        letter="b",
-    )
-    clip: bool = _switch("hold predictions to the range of the training ratings")
+    kind: str = _choice("item", "user")
+    activation: str = _choice(*ACTIVATIONS)
+    output: str = _choice("identity", *(a for a in ACTIVATIONS if a != "identity"))
+    dropout: float = _setting(0.05, DROPOUT)
+    input_dropout: float = _setting(0.0, DROPOUT)
+    loss: str = _choice("book", "paper", "rmse")
+    balance: float = _setting(0.0, POWER)
+    leave_one_out: bool = _switch()
+    residual: bool = _switch()
+    standardize: bool = _switch()
+    from_mean: bool = _switch()
+    optimizer: str = _choice(*OPTIMIZERS)
+    lr: float = _setting(0.002, POSITIVE, letter="l")
+    schedule: str = _choice("constant", "cosine")
+    wd: float | None = _setting(1e-5, NON_NEGATIVE, {"auto": None}, letter="w")
+    num_epochs: int = _setting(25, POSITIVE_INT, letter="e")
+    pretrain_epochs: int = _setting(0, NON_NEGATIVE_INT)
+    batch_size: int | None = _setting(256, POSITIVE_INT, {"all": None}, letter="b")
+    clip: bool = _switch()
     cold: float | str | None = _setting(
-        None,
-        "what to predict for a user or item without a training rating: a number, "
-        "'mean', 'biases', or 'net' for what the network makes of them, and with "
-        "--residual for their biases (default: net)",
-        FINITE,
-        words={"mean": "mean", "biases": "biases", "net": None},
+        None, FINITE, {"mean": "mean", "biases": "biases", "net": None}
     )
 
     def __post_init__(self) -> None:
@@ -319,8 +301,16 @@ class Recipe:
         return 7.5 * math.sqrt(train_mat.nnz / min(train_mat.shape))
 
 
+def _described() -> dict[str, str]:
+    """Read what each setting is for from the docstring of `Recipe`."""
+    sections = re.split(r"\n    (\w+) : .*\n", Recipe.__doc__ or "")[1:]
+    texts = (text.split("\n\n")[0] for text in sections[1::2])
+    return {name: " ".join(t.split()) for name, t in zip(sections[::2], texts)}
+
+
 SETTINGS: dict[str, Setting] = {
-    one.name: one.metadata["setting"] for one in fields(Recipe)
+    one.name: replace(one.metadata["setting"], help=_described().get(one.name, ""))
+    for one in fields(Recipe)
 }
 
 LARGEST_WEIGHT = 100  # else a network that is all but biases would get any

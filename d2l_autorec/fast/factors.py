@@ -86,14 +86,14 @@ class Factors:
         user_wd, item_wd : numpy.ndarray, shapes (num_users,), (num_items,)
             :math:`\lambda_u` and :math:`\lambda_i`.
         """
-        penalties = (wd.astype(np.float32) for wd in (user_wd, item_wd))
+        penalties = user_wd.astype(np.float32), item_wd.astype(np.float32)
         ratings = ratings.astype(np.float32, copy=False)
         size = min(num_threads(), len(self.user_weight))
         in_shares(
             _descend,
             size,
             size,
-            *(users, items, ratings, self._arrays, np.float32(lr), *penalties),
+            *((users, items, ratings), self._arrays, np.float32(lr), penalties),
         )
 
     def are_finite(self) -> bool:
@@ -119,9 +119,8 @@ class Factors:
 
 
 @compiled
-def _descend(  # type: ignore[no-untyped-def]
-    share, num_shares, users, items, ratings, arrays, lr, user_wd, item_wd
-):
+def _descend(share, num_shares, rated, arrays, lr, penalties):  # type: ignore[no-untyped-def]
+    (users, items, ratings), (user_wd, item_wd) = rated, penalties
     user_weight, item_weight, user_bias, item_bias, p, q = arrays
     for m in range(share, len(user_weight), num_shares):
         for n in range(len(ratings)):

@@ -225,15 +225,6 @@ def test_signals_that_were_ignored_stay_so(run):
     assert run("-c", ignore + FAKE.format(body), encoding="utf-8") == (0, OK, "")
 
 
-def test_a_process_of_several_is_ended_at_once(run):
-    """In MXNet's servers, Python's handlers would never run."""
-    code, _, err = run(
-        *("-c", FAKE.format("os.kill(os.getpid(), 15)")),
-        env={**os.environ, "DMLC_ROLE": "server"},
-    )
-    assert (code, err) == (-signal.SIGTERM, "")
-
-
 @pytest.mark.slow  # the test of the line that it ends with is in every run
 def test_an_archive_that_memory_cannot_hold(run, tmp_path):
     # Sixteen members, each of 16 MiB.

@@ -104,14 +104,13 @@ assert dict(os.environ) == before
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads")
 @pytest.mark.parametrize(
-    ("first", "naive", "role"),
+    ("first", "naive"),
     [
-        ("import d2l_autorec; import mxnet as mx", True, {}),
-        ("import d2l_autorec; import mxnet as mx", True, {"DMLC_ROLE": "worker"}),
-        ("import mxnet as mx; import d2l_autorec", False, {}),
+        ("import d2l_autorec; import mxnet as mx", True),
+        ("import mxnet as mx; import d2l_autorec", False),
     ],
 )
-def test_an_engine_that_runs_already_is_left_alone(first, naive, role):
+def test_an_engine_that_runs_already_is_left_alone(first, naive):
     # MXNet's usual engine starts threads of its own.
     if not naive and numpy.__version__ >= "1.24":
         pytest.skip("MXNet cannot be imported first with this NumPy")
@@ -122,7 +121,7 @@ before = len(os.listdir("/proc/self/task"))
 print(len(os.listdir("/proc/self/task")) - before)
 """
     use = f"{first}; from d2l_autorec import AutoRec; mx.nd.ones(3).asnumpy()"
-    started = int(python(count.format(use=use), OMP_NUM_THREADS="1", **role))
+    started = int(python(count.format(use=use), OMP_NUM_THREADS="1"))
     assert (started == 0) == naive
 
 

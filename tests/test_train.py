@@ -7,13 +7,11 @@ import subprocess
 import time
 from collections import Counter
 from dataclasses import asdict, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from d2l_autorec import load_model
-from d2l_autorec.cluster.portion import Portion
 from d2l_autorec.commands import cli
 from d2l_autorec.commands.report import BOOK, _beside
 from d2l_autorec.commands.train import main
@@ -687,29 +685,6 @@ def test_the_books_recipe_runs_the_chapter(small_data, train, monkeypatch):
     assert counted["evaluator", model.AutoRec] == 2  # after each epoch
     assert counted["__init__", model.AutoRec] == 1
     assert counted["encode", model.AutoRec] >= 4  # forward, in training and scoring
-
-
-def test_a_worker_that_is_not_the_first_says_and_writes_nothing(
-    small_data, train, tmp_path, monkeypatch
-):
-    class Second:
-        """The second worker, of whom the first has nothing to do."""
-
-        rank = 1
-
-        def compare(self, facts):
-            pass
-
-        def share_out(self, rows, num_steps):
-            alone = {"add_up": len, "start": lambda array, kind: list}
-            return Portion(SimpleNamespace(rank=0, size=1, **alone), rows)
-
-    monkeypatch.setattr("d2l_autorec.commands.workers.enter", lambda: None)
-    monkeypatch.setattr("d2l_autorec.commands.workers._on_interrupt", [None])
-    monkeypatch.setattr("d2l_autorec.cluster.join", lambda kind, devices: Second())
-    files = ["--save", tmp_path / "m", "--json", tmp_path / "r.json"]
-    assert train(*SMALL, "--kvstore", "dist_sync", *files) == (0, "", "")
-    assert not (tmp_path / "m").exists() and not (tmp_path / "r.json").exists()
 
 
 def test_a_named_data_set_that_cannot_be_had_ends_the_command(offline, train):

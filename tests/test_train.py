@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from d2l_autorec import load_model
-from d2l_autorec.cluster.shard import Shard
 from d2l_autorec.commands import cli
 from d2l_autorec.commands.report import BOOK, _beside
 from d2l_autorec.commands.train import main
-from d2l_autorec.fast import FastStep, Workers
+from d2l_autorec.fast import FastStep
 from d2l_autorec.ratings import datasets
 from d2l_autorec.training import ACTIVATIONS, PRESETS, Parts, Recipe, Run
 
@@ -503,7 +502,7 @@ def test_the_plot_is_written(small_data, train, tmp_path, ending):
         (["--pretrain-epochs", "3", "-k", "8", "4"], "needs several hidden layers"),
         (
             ["--residual", "--output", "sigmoid"],
-            "from_mean need the identity output, not sigmoid",
+            "residual needs the identity output, not sigmoid",
         ),
         (["--optimizer", "rprop"], "rprop needs all rows in one batch"),
         (
@@ -688,30 +687,6 @@ def test_the_books_recipe_trains_the_chapters_network(
     assert ran["__init__", model.AutoRec] == 1
     kind = loop.Step if optimizer == "sgd" else FastStep
     assert ran["finish", kind] == 2
-
-
-def test_a_worker_that_is_not_the_first_says_and_writes_nothing(
-    small_data, train, tmp_path, monkeypatch
-):
-    class Alone(Workers):
-        rank, size = 0, 1
-
-    class Second(Workers):
-        """The second worker, without the first."""
-
-        rank = 1
-
-        def compare(self, facts):
-            pass
-
-        def share_out(self, rows, num_steps):
-            return Shard(Alone(), rows, num_steps)
-
-    monkeypatch.setattr("d2l_autorec.commands.train.launched", lambda: True)
-    monkeypatch.setattr("d2l_autorec.commands.workers.meet", lambda *_: Second())
-    files = ["--save", tmp_path / "m", "--json", tmp_path / "r.json"]
-    assert train(*SMALL, *files) == (0, "", "")
-    assert not (tmp_path / "m").exists() and not (tmp_path / "r.json").exists()
 
 
 def test_a_named_data_set_that_cannot_be_had_ends_the_command(offline, train):

@@ -44,28 +44,8 @@ _AXES = {
 class Shard:
     """The columns of one worker, next to each other.
 
-    Parameters
-    ----------
-    workers : Team
-        The workers, each of which has about the same work.
-    rows : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
-        Ratings to learn from, of all workers.
-    num_steps : float
-        Of an epoch.
-
-    Attributes
-    ----------
-    num_columns : int
-        Of all workers.
-    start, stop : int
-        This worker's first column, and the one after its last.
-    rows : scipy.sparse.csr_matrix, shape (num_rows, stop - start)
-        This worker's ratings.
-
-    Raises
-    ------
-    ClusterError
-        If there are fewer columns than workers.
+    Its `rows` of ratings, (num_rows, stop - start), are cut out of all workers', of
+    (num_rows, num_columns), so that each has about the same work.
     """
 
     def __init__(self, workers: Team, rows: sp.csr_matrix, num_steps: float) -> None:

@@ -13,20 +13,7 @@ from ..errors import ClusterError
 
 
 def launch(num_workers: int, argv: Sequence[str]) -> NoReturn:
-    """Become an mpiexec that starts workers, over which the cores are shared out.
-
-    Parameters
-    ----------
-    num_workers : int
-        How many.
-    argv : sequence of str
-        The training command's arguments, for each of them.
-
-    Raises
-    ------
-    ClusterError
-        If there is no mpiexec.
-    """
+    """Become an mpiexec that starts workers, over which the cores are shared out."""
     # That of the environment's own MPI comes first.
     folders = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     mpiexec = shutil.which("mpiexec", path=folders)

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from ..cluster import check_recipe, enter, launched
+from ..cluster import check_recipe, launched
 from ..training import PRESETS, SETTINGS, VALID_RATIO, Blend, Recipe
 from . import cli, parts, workers
 from .launch import launch
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     several = launched()
     if several:
-        enter()
+        workers.enter()
     cli.show_notes(args.quiet)
     args.num_hidden = _layers(args.num_hidden)
     given = _given(parser, args, argv)
@@ -218,10 +218,13 @@ def _train(
 
     past = list(checkpoint.history) if checkpoint else []
     training = Training.of(run, devices, len(past), team)
-    if checkpoint and past:
-        checkpoint.restore(training)
-    _pretrain(args, training)
     saved, first = bool(args.save or args.resume), not (team and team.rank)
+    if checkpoint and past:
+        if first:
+            checkpoint.restore(training)
+        else:
+            training.load({}, {})  # what the first one has
+    _pretrain(args, training)
     best = BestEpoch(training)
     done: list[Epoch] = []
 

@@ -24,59 +24,30 @@ _OWN = {
 }
 
 
+def enter() -> None:
+    """Start MPI; of an interrupt the first worker then says something, and ends all."""
+    if cluster.enter().rank:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def meet(args: argparse.Namespace, devices: list[mx.Context]) -> Team:
-    """Meet the other workers of a training, who have to have got the same command.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Of the command. A data set that is not named is not made up any more.
-    devices : list of mxnet.Context
-        Of this worker.
-
-    Returns
-    -------
-    Team
-
-    Raises
-    ------
-    ClusterError
-        For other devices than a CPU.
-    """
+    """Meet the other workers of a training, who have to have got the same command."""
     from .. import __version__
 
     team = cluster.join(devices)
-    if team.rank:
-        # The first one says something, and ends all.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
     flags = {n: value for n, value in vars(args).items() if n not in _OWN}
     for folder in ("save", "resume"):
         flags[folder] = bool(flags[folder])
     named = {cli.flags({name}): value for name, value in flags.items()}
     team.compare({"version": __version__, **named})
     if not args.ratings:
-        args.dataset = args.dataset or "ml-100k"
+        args.dataset = args.dataset or "ml-100k"  # none is made up
     return team
 
 
 def compare_data(team: Team, run: Run, checkpoint: Checkpoint | None) -> None:
-    """Compare what the workers have read; end all of them if it differs.
-
-    Parameters
-    ----------
-    team : Team
-        The workers.
-    run : Run
-        What this one has read.
-    checkpoint : Checkpoint, optional
-        The folder that it goes on from.
-
-    Raises
-    ------
-    ClusterError
-        If the recipe is none for several workers.
-    """
+    """Compare what the workers have read; end all of them if it differs."""
     cluster.check_recipe(run.recipe)  # which a folder may have brought
     team.compare(
         {

@@ -10,8 +10,8 @@ they wait for each other, which makes small operations many times slower as soon
 anything else runs on the machine; here it gets a thread a core, and they sleep. Of its
 engines, a build without CUDA gets the one that computes an operator where it is called:
 the other one hands each operator to a thread of its own, which takes longer than a
-small operator does. Settings that the environment already has stay, if they are among
-those that the libraries take.
+small operator does. Settings that the environment already has stay; those that would
+end the process are refused.
 """
 
 from __future__ import annotations
@@ -121,13 +121,7 @@ def memory() -> int:
 
 
 def check_variables() -> None:
-    """Refuse values that libraries cannot be imported with.
-
-    Raises
-    ------
-    InvalidVariable
-        For the first such variable of the environment.
-    """
+    """Refuse values of environment variables that libraries end the process for."""
     for name, value in os.environ.items():
         for names, values, kind in _VARIABLES:
             if re.fullmatch(names, name) and not re.fullmatch(values, value):

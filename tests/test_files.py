@@ -62,11 +62,12 @@ def test_a_device_is_written_to(tmp_path):
     # A terminal: nobody else needs it, and beside it no file can be made.
     try:
         terminal, device = os.openpty()
+        path = os.ttyname(device)
     except OSError as error:
         pytest.skip(f"needs a terminal: {error}")
     try:
-        (tmp_path / "link").symlink_to(os.ttyname(device))
-        for name in (os.ttyname(device), tmp_path / "link"):
+        (tmp_path / "link").symlink_to(path)
+        for name in (path, tmp_path / "link"):
             save_text("new\n", name)
             assert stat.S_ISCHR(os.stat(name).st_mode)
             assert os.read(terminal, 100) == b"new\r\n"

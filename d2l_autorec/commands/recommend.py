@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = next(name for name in (*_TABLES, *_LISTS) if getattr(args, name))
     _check_combination(parser, args, asked)
     cli.show_notes(quiet=True)
+
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from ..ratings import read_titles
     from ..serving import load_model, save_tables, write_csv

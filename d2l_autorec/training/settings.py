@@ -199,14 +199,14 @@ class Recipe:
     .. math:: \sum_{observed} (r - \hat r)^2
               + \frac{\lambda}{2} (\|W\|_F^2 + \|V\|_F^2)
 
-    with `wd` as its :math:`\lambda`, which spares the biases; ``rmse`` is the root of
+    with ``wd`` as its :math:`\lambda`, which spares the biases; ``rmse`` is the root of
     the mean squared error over the observed cells of a batch.
 
-    With `balance`, a row's inputs are multiplied by :math:`(\bar n / n)^{balance}`,
+    With ``balance``, a row's inputs are multiplied by :math:`(\bar n / n)^{balance}`,
     where *n* is how many ratings it has and :math:`\bar n` their geometric mean over
     the training rows; SVD++ scales what it adds up over a user's ratings so, by a power
-    of 1/2. With `leave_one_out` (see `fast.FastStep`) the network does not learn to
-    copy its input; ratings that are asked for are in no input anyway.
+    of 1/2. With ``leave_one_out`` (see `fast.FastStep`) the network does not learn
+    to copy its input; ratings that are asked for are in no input anyway.
     """
 
     num_hidden: int | tuple[int, ...] = _setting(

@@ -122,6 +122,14 @@ def test_python_imports_what_is_there(document):
                 assert not [n.name for n in node.names if not hasattr(module, n.name)]
 
 
+@every_document
+def test_python_imports_the_package_before_mxnet(document):
+    for language, code in FENCE.findall(document.read_text(encoding="utf-8")):
+        if language == "python" and "d2l_autorec" in code:
+            first = re.search(r"^(?:import|from) (mxnet|d2l_autorec)", code, re.M)
+            assert first and first[1] == "d2l_autorec", code
+
+
 def test_the_map_names_every_module():
     found = re.findall(
         r"\]\(\.\./(d2l_autorec/[\w/]+\.py)\)", prose(ROOT / "docs/map.md")

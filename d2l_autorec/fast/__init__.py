@@ -1,6 +1,6 @@
 """Training and predicting on sparse rows, by compiled loops."""
 
-from .arrays import dense, on_device, view
+from .arrays import on_device, view
 from .factors import Factors
 from .network import SparseNetwork, Workers, is_known, known, predict_cells
 from .products import COLUMN_COST
@@ -12,7 +12,6 @@ __all__ = [
     "Factors",
     "SparseNetwork",
     "Workers",
-    "dense",
     "is_known",
     "known",
     "on_device",

@@ -4,14 +4,8 @@ import ctypes
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from .._mxnet import mx
-
-
-def dense(rows: sp.csr_matrix, device: mx.Context) -> mx.np.ndarray:
-    """Make rows of ratings dense on a device: float32, 0 where there is no rating."""
-    return on_device(rows.toarray().astype(np.float32, copy=False), device)
 
 
 def on_device(array: np.ndarray, device: mx.Context) -> mx.np.ndarray:

@@ -29,7 +29,6 @@ from .._mxnet import gluon, mx
 from ..curve import Epoch, best_epoch
 from ..data import check_ratings
 from ..errors import ModelError
-from ..fast import dense
 from ..loop import check_finite
 from ..ratings import check_ids
 from ..training import (
@@ -37,6 +36,7 @@ from ..training import (
     Parts,
     Run,
     Training,
+    draw_weights,
     network,
     parameter_shapes,
 )
@@ -248,8 +248,8 @@ class Checkpoint:
         found = self._parameters("best")
         for number, (one, net) in enumerate(zip(recipe.recipes, nets)):
             net.initialize(mx.init.Zero(), list(devices))
-            for device in devices:
-                net(dense(one.rows(train_mat)[:1], device)).wait_to_read()
+            length = train_mat.shape[0 if one.kind == "user" else 1]
+            draw_weights(net, length, devices)
             prefix = f"{number}." if isinstance(recipe, Blend) else ""
             for name, parameter in net._collect_params_with_prefix().items():
                 parameter.set_data(mx.np.array(found[prefix + name]))

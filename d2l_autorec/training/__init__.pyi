@@ -10,6 +10,7 @@ from .member import Member as Member
 from .networks import DeepAutoRec as DeepAutoRec
 from .networks import Output as Output
 from .networks import RowScaling as RowScaling
+from .networks import draw_weights as draw_weights
 from .networks import network as network
 from .networks import parameter_shapes as parameter_shapes
 from .optimizers import Rprop as Rprop

@@ -16,7 +16,7 @@ from ..loop import Step, train_epochs
 from .batches import SeededBatches
 from .biases import Biases, normalizer_of, range_of
 from .losses import MaskedRMSELoss
-from .networks import network
+from .networks import draw_weights, network
 from .optimizers import gluon_state, set_gluon_state
 from .pretraining import pretrain
 from .settings import Recipe
@@ -70,7 +70,9 @@ class Member:
         self._initialize(float(rows.data.mean()))
         self.trainer = self._trainer(rows, batch_size)
         self.is_fast = FastStep.fits(self.net, self.trainer, self.devices)
-        self._draw()
+        if self.is_fast:
+            FastStep.spare_gradients(self.net)
+        draw_weights(self.net, self.rows.shape[1], self.devices)
         self.step = self._step(rows.nnz / rows.shape[0])
         self.batches = SeededBatches(self.rows, batch_size, seed, self.step, trained)
         self.pretraining: Iterator[Epoch] = iter(())
@@ -188,14 +190,6 @@ class Member:
             self.net.encoder.weight.init = self.shard.initializer(start, axis=1)
             self.net.decoder.weight.init = self.shard.initializer(start, axis=0)
         self.net.initialize(start, self.devices)
-
-    def _draw(self) -> None:
-        """Draw the weights, whose shapes a first row of zeros tells."""
-        if self.is_fast:
-            FastStep.spare_gradients(self.net)
-        for device in self.devices:
-            row = mx.np.zeros((1, self.rows.shape[1]), ctx=device)
-            self.net(row).wait_to_read()
 
     def _trainer(self, rows: sp.csr_matrix, batch_size: int) -> gluon.Trainer:
         recipe = self.recipe

@@ -201,6 +201,12 @@ def parameter_shapes(
         yield f"{name}.bias", (after,)
 
 
+def draw_weights(net: AutoRec, length: int, devices: Sequence[mx.Context]) -> None:
+    """Draw a network's weights, whose shapes a row of zeros of a length tells."""
+    for device in devices:
+        net(mx.np.zeros((1, length), ctx=device)).wait_to_read()
+
+
 def _check_size(recipe: Recipe, num_rows: int, length: int) -> None:
     """Check, before anything is allocated, that it would fit into the memory."""
     shapes = parameter_shapes(recipe, (length, length))

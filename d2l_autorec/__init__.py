@@ -1,11 +1,10 @@
 """The AutoRec chapter of *Dive into Deep Learning*, as software that runs.
 
-The names are the book's. They are imported when first used, and the first of them that
-needs MXNet switches its NumPy semantics on (``npx.set_np()``), as the book's own
-notebooks do; so ``python -m d2l_autorec.train --help`` answers at once.
+The names are the book's. They are imported at their first use, and the first that needs
+MXNet switches on its NumPy semantics (``npx.set_np()``), as the book's notebooks do; so
+``d2l-autorec train --help`` answers at once.
 
-Import this package before MXNet: from then on MXNet is imported, by whomever, as
-`_ready` says. Without that its import fails.
+Import this package before MXNet, whose import fails unless `_ready` prepares it.
 """
 
 import sys

@@ -1,6 +1,4 @@
-"""The commands under one name: ``python -m d2l_autorec train``, or ``d2l-autorec``."""
-
-from __future__ import annotations
+"""The commands under one name: ``d2l-autorec``, or ``python -m d2l_autorec``."""
 
 import os
 import sys
@@ -16,18 +14,12 @@ COMMANDS = {
     "compare": "compares it with simpler models",
     "paper": "repeats the experiments of its paper",
     "recommend": "recommends items with a trained model",
-    "demo": "does so on a page in the browser",
+    "demo": "shows a trained model on a page in the browser",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one of the commands, and exit as it does.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Name and flags of the command; by default the process's own arguments.
-    """
+    """Run the command that the first argument names, and exit with its status."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = cli.Parser(
         prog="d2l-autorec",

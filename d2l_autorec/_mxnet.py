@@ -1,10 +1,8 @@
-"""MXNet, ready to use: imported as `_ready` says, its NumPy semantics switched on.
+"""MXNet, imported as `_ready` does it, with NumPy semantics in every thread.
 
-They have to be on before the first block is made, and in every thread. What threads and
-forked processes need besides is here, too.
+They have to be on before the first block is made. The rules for threads and forked
+processes are here, too.
 """
-
-from __future__ import annotations
 
 import contextlib
 import os
@@ -37,8 +35,8 @@ class _InEveryThread(threading.local):
     value = mx.util._NumpyArrayScope(True)
 
 
-# That was for this thread. The shapes have a switch for all threads, 2; that of the
-# arrays is an attribute that each thread has of its own, whose default this is.
+# `set_np` was for this thread. 2 switches the shapes of all threads; arrays have an
+# attribute in each thread, and this is its default.
 mx.util.set_np_shape(2)
 mx.util._NumpyArrayScope._current = _InEveryThread()
 
@@ -46,11 +44,10 @@ _lock = threading.RLock()
 
 
 class _OneAtATime(contextlib.ContextDecorator):
-    """Lets threads do what is decorated, or under ``with``, in turn.
+    """Lets one thread at a time run what is decorated, or under ``with``.
 
-    Two at once do not get on: MXNet's matrix products (OpenBLAS), if its operators are
-    computed in the thread that calls them, wait for each other for ever. Each uses all
-    cores anyway.
+    MXNet's matrix products (OpenBLAS) deadlock if two threads compute them; each uses
+    all cores anyway.
     """
 
     def __enter__(self) -> None:
@@ -64,24 +61,18 @@ one_at_a_time = _OneAtATime()
 
 
 def openmp(name: str, default: Any) -> Any:
-    """Return a function of the OpenMP that MXNet is linked with, if it is.
-
-    What it tells and sets is about the thread that calls it.
-    """
+    """Return a function of MXNet's OpenMP, which acts on the calling thread."""
     return getattr(mx.base._LIB, name, default)
 
 
 def _start_forked() -> None:
-    """Go on in a forked process, without the threads of OpenMP, which are not there.
-
-    MXNet's kernels would wait for them.
-    """
+    """Go on in a forked process with one thread: a fork has no other OpenMP threads."""
     openmp("omp_set_num_threads", int)(1)
     _lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    # Not while another thread computes, whose locks would stay locked in the child.
+    # While another thread computes, its locks would stay locked in the child.
     os.register_at_fork(
         before=_lock.acquire,
         after_in_parent=_lock.release,

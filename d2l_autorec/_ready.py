@@ -1,20 +1,16 @@
-"""What MXNet needs around its import, on today's Pythons and with threads that sleep.
+"""MXNet's import, made to work with today's Pythons and beside other processes.
 
-MXNet 1.9.1 is the last release. Its compiled part works with every NumPy since, but as
-it is imported it asks NumPy for names that are gone since 1.24 and 2.0
-(https://github.com/apache/mxnet/issues/21165). They are handed to MXNet alone.
+MXNet 1.9.1 is the last release. Its compiled part works with every NumPy since, but its
+import reads names that NumPy removed in 1.24 and 2.0
+(https://github.com/apache/mxnet/issues/21165): they are given to MXNet alone.
 
-It also reads settings as it is imported, and as its engine starts, which is here too.
-By default it takes half as many threads as there are cores, and its threads spin while
-they wait for each other, which makes small operations many times slower as soon as
-anything else runs on the machine; here it gets a thread a core, and they sleep. Of its
-engines, a build without CUDA gets the one that computes an operator where it is called:
-the other one hands each operator to a thread of its own, which takes longer than a
-small operator does. Settings that the environment already has stay; those that would
-end the process are refused.
+Its settings are here, too. By default it takes half as many threads as there are cores,
+and waiting threads spin, which slows small operations many times as soon as another
+process runs; here it takes a thread a core, and waiting threads sleep. Without CUDA it
+gets the engine that computes an operator where it is called: handing a small operator
+to a thread takes longer than the operator. Variables that the environment already sets
+stay; values that would end the process are refused.
 """
-
-from __future__ import annotations
 
 import mmap
 import os
@@ -23,7 +19,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -31,28 +27,20 @@ from typing import Any, NoReturn
 
 from .errors import InvalidVariable, MXNetUnusable
 
-_NUMBERS = {
-    "Inf": float("inf"),
-    "PINF": float("inf"),
-    "NINF": float("-inf"),
-    "NAN": float("nan"),
-    "NaN": float("nan"),
-    "PZERO": 0.0,
-    "NZERO": -0.0,
-}
-_HEIRS = {
-    "alltrue": "all",
-    "product": "prod",
-    "round_": "round",
-    "sometrue": "any",
+# What NumPy removed and MXNet reads: a number, the name of its successor, or None for a
+# function that MXNet offers and never calls.
+REMOVED = {
+    **dict.fromkeys(("Inf", "PINF"), float("inf")),
+    **dict.fromkeys(("NAN", "NaN"), float("nan")),
+    **{"NINF": float("-inf"), "PZERO": 0.0, "NZERO": -0.0},
+    **{"alltrue": "all", "product": "prod", "round_": "round", "sometrue": "any"},
     "trapz": "trapezoid",
+    **dict.fromkeys(("in1d", "mirr", "msort", "npv", "pmt", "ppmt", "pv", "rate")),
 }
-# MXNet offers these, too, but calls none of them.
-_EXTINCT = ("in1d", "mirr", "msort", "npv", "pmt", "ppmt", "pv", "rate")
 _ROOM = 400 << 20  # bytes of addresses that its libraries take
 _ENGINES = ("NaiveEngine", "ThreadedEngine", "ThreadedEnginePerDevice")
-# The environment variables for which MXNet, Numba and tqdm end the process or cannot be
-# imported: their names, the values that they may have, and these in words.
+# Variables that can end the process or the import of MXNet, Numba or tqdm: their names,
+# the valid values, and these in words.
 _VARIABLES = (
     ("(OMP|NUMBA)_NUM_THREADS", "([1-9][0-9]{0,3})?", "a whole number from 1 to 9999"),
     ("MXNET_.+THREADS", "[0-9]{0,4}", "a whole number up to 9999"),
@@ -77,26 +65,26 @@ _VARIABLES = (
 
 
 class MXNetFinder:
-    """Finds MXNet for whoever imports it, and has it imported as it needs it."""
+    """Finds MXNet for every import, and prepares its loading."""
 
     def find_spec(
         self, name: str, path: Any = None, target: Any = None
     ) -> ModuleSpec | None:
-        """Find a module; for any but MXNet that is left to Python's own finders."""
+        """Find MXNet; Python's own finders find all other modules."""
         spec = PathFinder.find_spec(name) if name == "mxnet" else None
         if spec is None or spec.loader is None:
             return None
         load = spec.loader.exec_module
 
         def load_ready(module: ModuleType) -> None:
-            # What an import without us that failed has left: halves of modules.
+            # An earlier import that failed has left halves of modules.
             for leftover in [name for name in sys.modules if name.startswith("mxnet.")]:
                 del sys.modules[leftover]
             check_variables()
             with _defaults(OMP_NUM_THREADS=str(num_cores()), OMP_WAIT_POLICY="PASSIVE"):
                 _check_process()
-                # Warnings about old code, which -W error would make errors of.
-                with _removed_names(), _stand_ins(), warnings.catch_warnings():
+                # Its code is old: -W error would turn warnings into errors.
+                with removed_names(), stand_ins(), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     load(module)
                 warnings.filterwarnings("ignore", module=r"mxnet\.")
@@ -121,7 +109,7 @@ def memory() -> int:
 
 
 def check_variables() -> None:
-    """Refuse values of environment variables that libraries end the process for."""
+    """Refuse environment variables with values that would end the process."""
     for name, value in os.environ.items():
         for names, values, kind in _VARIABLES:
             if re.fullmatch(names, name) and not re.fullmatch(values, value):
@@ -134,7 +122,7 @@ def check_variables() -> None:
 def _added(
     mapping: MutableMapping[str, Any], entries: Mapping[str, Any]
 ) -> Iterator[None]:
-    """Add the entries that a mapping does not have, and take them out again."""
+    """Add missing entries to a mapping, and remove them at the end."""
     added = {name: value for name, value in entries.items() if name not in mapping}
     mapping.update(added)
     try:
@@ -145,40 +133,37 @@ def _added(
 
 
 def _defaults(**settings: str) -> AbstractContextManager[None]:
-    """Set variables that are not set, and take them back: children inherit none."""
+    """Set variables that are not set; child processes inherit none of them."""
     return _added(os.environ, settings)
 
 
 def _check_process() -> None:
-    """Refuse what MXNet only says on standard error, or with a traceback."""
+    """Refuse a process in which MXNet's import ends it or prints a traceback."""
     if sys.flags.optimize > 1:
         raise MXNetUnusable(
             "MXNet cannot be imported without docstrings (python -OO); -O will do"
         )
     try:
         mmap.mmap(-1, _ROOM).close()
-    except OSError:  # as of `ulimit -v`, under which its libraries end the process
+    except OSError:  # a limit (`ulimit -v`) under which libraries end the process
         raise MemoryError(f"MXNet takes {_ROOM >> 20} MiB") from None
 
 
 @contextmanager
-def _removed_names() -> Iterator[None]:
-    """Answer MXNet, and nobody else, for names that NumPy no longer has."""
+def removed_names() -> Iterator[None]:
+    """Give MXNet, and no other module, the names that NumPy removed."""
     import numpy
 
-    # NumPy's own answer to a name that it does not have.
-    refuse = numpy.__getattr__
+    refuse = numpy.__getattr__  # NumPy's own answer to an unknown name
 
     def answer(name: str) -> Any:
-        asker = sys._getframe(1).f_globals.get("__name__", "")
-        if asker.partition(".")[0] == "mxnet":
-            if name in _NUMBERS:
-                return _NUMBERS[name]
-            if name in _HEIRS:
-                return getattr(numpy, _HEIRS[name])
-            if name in _EXTINCT:
-                return _extinct(name)
-        return refuse(name)
+        module = sys._getframe(1).f_globals.get("__name__", "")
+        if module.partition(".")[0] != "mxnet" or name not in REMOVED:
+            return refuse(name)
+        value = REMOVED[name]
+        if value is None:
+            return partial(_refuse_call, name)
+        return getattr(numpy, value) if isinstance(value, str) else value
 
     vars(numpy)["__getattr__"] = answer
     try:
@@ -187,19 +172,15 @@ def _removed_names() -> Iterator[None]:
         vars(numpy)["__getattr__"] = refuse
 
 
-def _extinct(name: str) -> Any:
-    def call(*args: Any, **kwargs: Any) -> NoReturn:
-        raise NotImplementedError(f"NumPy has no {name} any more")
-
-    return call
+def _refuse_call(name: str, *args: Any, **kwargs: Any) -> NoReturn:
+    raise NotImplementedError(f"NumPy has no {name} any more")
 
 
-def _stand_ins() -> AbstractContextManager[None]:
-    """Let MXNet import something light for what takes long to import, or is gone.
+def stand_ins() -> AbstractContextManager[None]:
+    """Let MXNet import something light instead of modules that are slow or gone.
 
-    It compares NumPy's version by distutils, which Python 3.12 does not have, and whose
-    heir in setuptools takes a quarter of a second; and one function that is hardly ever
-    called needs scipy.stats, which takes longer.
+    It compares NumPy's version by distutils, which Python 3.12 removed; scipy.stats,
+    slow to import, serves one function that is hardly ever called.
     """
     from packaging.version import Version
 
@@ -214,16 +195,16 @@ def _stand_ins() -> AbstractContextManager[None]:
 
 
 class _Later(ModuleType):
-    """A module that is imported when something in it is used."""
+    """A module that is imported at its first use."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self.__name__), name)
 
 
 def _mend_split(mxnet: Any) -> None:
-    """Let arrays be split at NumPy's integers, as for several devices they are.
+    """Let arrays be split at NumPy's integers, as `split_and_load` does.
 
-    MXNet passes them on as text, which since NumPy 2 is ``np.int64(4)`` for a 4.
+    MXNet passes them on as text, which is ``np.int64(4)`` since NumPy 2.
     """
     split = mxnet.np.split
 
@@ -241,19 +222,19 @@ def _has_cuda(mxnet: Any) -> bool:
 
 
 def _start_engine(mxnet: Any) -> None:
-    """Start the engine without threads, which says so on standard error: not here."""
-    with _defaults(MXNET_ENGINE_TYPE="NaiveEngine"), _silent_stderr():
+    """Start the engine without threads, and hide its line on standard error."""
+    with _defaults(MXNET_ENGINE_TYPE="NaiveEngine"), silent_stderr():
         mxnet.nd.waitall()
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Send what compiled code writes to standard error nowhere."""
+def silent_stderr() -> Iterator[None]:
+    """Discard what compiled code writes to standard error."""
     if sys.stderr:
         sys.stderr.flush()
     try:
         stderr = os.dup(2)
-    except OSError:  # it is closed, as a program without a terminal may have it
+    except OSError:  # closed, as in a program without a terminal
         yield
         return
     try:

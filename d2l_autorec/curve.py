@@ -1,4 +1,4 @@
-"""What a training came to, epoch by epoch: live while it runs, and as a picture.
+"""The epochs of a training: shown live while it runs, and as a picture.
 
 References
 ----------
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from tqdm import tqdm
@@ -20,92 +20,34 @@ if TYPE_CHECKING:
 
 
 class Epoch(NamedTuple):
-    """What one pass over the training data came to.
+    """The result of one pass over the training data, in the unit of the ratings."""
 
-    Attributes
-    ----------
-    epoch : int
-        From 1.
-    train_loss : float
-        Mean loss of a sample while it was trained on.
-    test_rmse : float or None
-        After the epoch, in the unit of the ratings; None without a test part.
-    valid_rmse : float or None
-        The same on the validation part, where there is one.
-    seconds : float
-        Spent on training; evaluation not counted.
-    examples : int
-        Values trained on, as the book counts them: samples times their length.
-    """
-
-    epoch: int
-    train_loss: float
-    test_rmse: float | None
-    valid_rmse: float | None
-    seconds: float
-    examples: int
+    epoch: int  # from 1
+    train_loss: float  # mean of a sample, while it was trained on
+    test_rmse: float | None  # after the epoch; None without a test part
+    valid_rmse: float | None  # the same on the validation part
+    seconds: float  # of training, without evaluation
+    examples: int  # values trained on, as in the book: samples times their length
 
     def summary(self) -> str:
-        """Say the train loss and, if there is a test part, the test RMSE."""
+        """Return the train loss and, if there is a test part, the test RMSE."""
         test = "-" if self.test_rmse is None else f"{self.test_rmse:.3f}"
         return f"train loss {self.train_loss:.3f}, test RMSE {test}"
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """Choose the epoch to predict with.
-
-    Parameters
-    ----------
-    history : sequence of Epoch
-        Of a training.
-
-    Returns
-    -------
-    Epoch
-        With the lowest validation RMSE; if no epoch has one, the last epoch.
-    """
+    """Return the epoch with the lowest validation RMSE; without any, the last epoch."""
     scored = [(e.valid_rmse, e.epoch, e) for e in history if e.valid_rmse is not None]
     return min(scored)[-1] if scored else history[-1]
 
 
 def examples_per_second(history: Sequence[Epoch]) -> float:
-    """Say how fast a training was, in values trained on."""
+    """Return the speed of a training, in values trained on."""
     return sum(e.examples for e in history) / sum(e.seconds for e in history)
 
 
-def watch(
-    epochs: Iterable[Epoch], num_epochs: int, baseline: float | None = None
-) -> Iterator[Epoch]:
-    """Show epochs as they pass by: a live plot in a notebook, else a progress bar.
-
-    Parameters
-    ----------
-    epochs : iterable of Epoch
-        As `train_epochs` yields them.
-    num_epochs : int
-        How many there will be.
-    baseline : float, optional
-        As for `learning_curve`.
-
-    Yields
-    ------
-    Epoch
-        The same ones.
-    """
-    with Progress(num_epochs, baseline) as progress:
-        for epoch in epochs:
-            progress.show(epoch)
-            yield epoch
-
-
 class Progress:
-    """Shows epochs: a live plot in a notebook, else a progress bar.
-
-    Parameters
-    ----------
-    num_epochs, baseline
-        As for `watch`.
-    """
+    """Shows epochs: by a live plot in a notebook, else by a progress bar."""
 
     def __init__(self, num_epochs: int, baseline: float | None = None) -> None:
         self.num_epochs, self.baseline = num_epochs, baseline
@@ -135,7 +77,7 @@ class Progress:
             self._drawn = time.monotonic()
 
     def _draw(self) -> None:
-        # Sent as a picture, a plot needs no inline backend to have been set up.
+        # Sent as a picture, a plot needs no inline backend.
         from IPython.display import Image, display
 
         picture = io.BytesIO()
@@ -155,19 +97,7 @@ def learning_curve(
 ) -> Figure:
     """Draw train loss and test RMSE over the epochs; without a test part, validation's.
 
-    Parameters
-    ----------
-    history : sequence of Epoch
-        What has been trained so far.
-    num_epochs : int, optional
-        Where the axis ends; by default with the last epoch.
-    baseline : float, optional
-        The RMSE of biases on the same part, a dashed line.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Two panels side by side, on a white ground that suits dark pages too.
+    `num_epochs` ends the axis; `baseline`, the RMSE of biases, is a dashed line.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read_data_ml100k() -> tuple[pd.DataFrame, int, int]:
-    """Read MovieLens 100K, downloading it where it is not on this machine.
+    """Read MovieLens 100K, and download it if it is not on this machine.
 
     Returns
     -------
@@ -53,14 +53,14 @@ def split_data_ml100k(
     Parameters
     ----------
     data : pandas.DataFrame
-        Ratings with the columns of `read_data_ml100k`; ids of any kind.
+        Ratings with the columns of `read_data_ml100k`; ids of any type.
     num_users, num_items : int
         Unused; the book's signature has them.
     split_mode : {'random', 'seq-aware'}
-        ``random``: a rating goes to training where a uniform draw of MXNet's generator
-        is below ``1 - test_ratio``. ``seq-aware``: each user's newest rating is the
-        test part (of several with one timestamp, the first), and the training part is
-        sorted by user, then by time.
+        ``random``: a rating goes to training if a uniform draw of MXNet's generator is
+        below ``1 - test_ratio``. ``seq-aware``: each user's newest rating is the test
+        part (the first of several with one timestamp); the training part is sorted by
+        user, then by time.
     test_ratio : float
         Share of the test part in ``random`` mode, between 0 and 1.
 
@@ -72,9 +72,8 @@ def split_data_ml100k(
     Raises
     ------
     ValueError
-        For another split mode, or a test ratio outside (0, 1).
-    DataError
-        If a part is empty, or ``seq-aware`` finds a rating without a timestamp.
+        For another split mode or test ratio, or (`DataError`) if a part is empty or a
+        timestamp is missing in ``seq-aware`` mode.
 
     Notes
     -----
@@ -87,29 +86,28 @@ def split_data_ml100k(
         mask = mask.asnumpy().astype(bool)
         train_data, test_data = data[mask], data[~mask]
     elif split_mode == "seq-aware":
-        if "timestamp" not in data:
-            raise DataError(
-                "the seq-aware split needs timestamps; these ratings have none"
-            )
-        if (missing := data["timestamp"].isna()).any():
-            raise DataError(
-                "the seq-aware split needs a timestamp of each rating; "
-                f"{missing.sum():,} of {len(data):,} have none"
-            )
-        data = data.reset_index(drop=True)
-        newest = data.groupby("user_id", sort=False)["timestamp"].idxmax()
-        test_data = data.loc[newest].reset_index(drop=True)
-        train_data = (
-            data.drop(newest)
-            .sort_values(["user_id", "timestamp"], kind="stable")
-            .reset_index(drop=True)
-        )
+        train_data, test_data = _split_newest(data)
     else:
         raise ValueError(f"split_mode is 'random' or 'seq-aware', not {split_mode!r}")
     for part, rows in (("training", train_data), ("test", test_data)):
         if rows.empty:
             raise DataError(f"the {split_mode} split leaves the {part} part empty")
     return train_data, test_data
+
+
+def _split_newest(data: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Take each user's newest rating as the test part, the first of several."""
+    if "timestamp" not in data:
+        raise DataError("the seq-aware split needs timestamps; these ratings have none")
+    if (missing := data["timestamp"].isna()).any():
+        raise DataError(
+            "the seq-aware split needs a timestamp of each rating; "
+            f"{missing.sum():,} of {len(data):,} have none"
+        )
+    data = data.reset_index(drop=True)
+    newest = data.groupby("user_id", sort=False)["timestamp"].idxmax()
+    rest = data.drop(newest).sort_values(["user_id", "timestamp"], kind="stable")
+    return rest.reset_index(drop=True), data.loc[newest].reset_index(drop=True)
 
 
 def load_data_ml100k(
@@ -124,7 +122,7 @@ def load_data_ml100k(
     num_users, num_items : int
         Shape of the matrix.
     feedback : {'explicit', 'implicit'}
-        Whether the ratings count, or only that there is one.
+        Whether scores are the ratings, or 1 for every rating.
 
     Returns
     -------
@@ -133,7 +131,7 @@ def load_data_ml100k(
     scores : list
         The ratings, or 1 for each row when implicit.
     inter : mxnet.np.ndarray of float32, shape (num_items, num_users), or dict
-        The ratings, 0 where there is none; when implicit, user index to item indices.
+        The ratings, 0 if unobserved; when implicit, user index to item indices.
 
     Raises
     ------
@@ -186,8 +184,8 @@ def split_and_load_ml100k(
         943 and 1682.
     train_iter, test_iter : mxnet.gluon.data.DataLoader
         Batches of user index, item index and rating, each a float32 array of shape
-        (batch_size,). `train_iter` shuffles, and takes what is left over from one
-        epoch into the next.
+        (batch_size,). `train_iter` shuffles; ratings that do not fill a batch wait for
+        the next epoch.
     """
     data, num_users, num_items = read_data_ml100k()
     loaders = []
@@ -203,12 +201,12 @@ def split_and_load_ml100k(
 def rating_batches(
     users: Any, items: Any, scores: Any, batch_size: int, shuffle: bool = False
 ) -> gluon.data.DataLoader:
-    """Batch single ratings, as matrix factorization takes them.
+    """Batch single ratings, for matrix factorization.
 
     Parameters
     ----------
     users, items, scores : sequence, length num_ratings
-        User indices, item indices and ratings.
+        User indices and item indices from 0, and ratings.
     batch_size : int
         Ratings a mini-batch, at most all of them.
     shuffle : bool
@@ -217,10 +215,17 @@ def rating_batches(
     Returns
     -------
     mxnet.gluon.data.DataLoader
-        Batches of three float32 arrays of shape (batch_size,). Where an index is 2**24
-        or more, which float32 may round, the indices are int64.
+        Batches of three float32 arrays of shape (batch_size,). If an index is 2**24 or
+        more, which float32 may round, the indices are int64.
+
+    Raises
+    ------
+    ValueError
+        For a batch size below 1, or (`DataError`) no rating or a negative index.
     """
     columns = onp.array([users, items, scores], onp.float32)  # (3, num_ratings)
+    if (lowest := columns[:2].min(initial=0)) < 0:
+        raise DataError(f"a user or item index is {lowest:.0f}; it has to be 0 or more")
     if columns[:2].max(initial=0) < 2**24:
 
         def take(rows: list[int]) -> list[np.ndarray]:
@@ -241,12 +246,12 @@ def row_batches(
     shuffle: bool = False,
     sparse: bool = False,
 ) -> gluon.data.DataLoader:
-    """Batch the rows of an interaction matrix, as AutoRec takes them.
+    """Batch the rows of an interaction matrix, for AutoRec.
 
     Parameters
     ----------
     inter_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings; only one mini-batch at a time is made dense.
+        Ratings; only one mini-batch at a time is dense.
     batch_size : int
         Rows a mini-batch, at most all of them.
     shuffle : bool
@@ -271,7 +276,7 @@ def row_batches(
 def checked(matrix: Any) -> Any:
     """Return a CSR matrix of real, finite values, each cell once; or refuse it.
 
-    SciPy follows any index, and compiled code does not look again.
+    SciPy and compiled code follow any index without a check.
     """
     if not sp.issparse(matrix) or matrix.format != "csr":
         kind = getattr(matrix, "format", type(matrix).__name__)
@@ -300,10 +305,9 @@ def checked(matrix: Any) -> Any:
 def check_ratings(
     name: str, matrix: Any, shape: tuple[int, int] | None = None
 ) -> sp.csr_matrix:
-    """Return an interaction matrix in float32, sorted and without stored 0.
+    """Return an interaction matrix in float32, sorted, of positive ratings only.
 
-    It is the same one if it is so already. Ratings that are not positive, or stored
-    twice, are a `DataError`.
+    It is not copied if it is all of this already; stored zeros are dropped.
     """
     try:
         checked(matrix)
@@ -321,7 +325,7 @@ def check_ratings(
     if not matrix.nnz:
         raise DataError(f"{name}: holds no rating")
     low, high = matrix.data.min(), matrix.data.max()
-    # Below the first, float32 loses digits, and MXNet does not read a number.
+    # Smaller numbers lose digits in float32, and MXNet does not read them.
     if not onp.finfo(onp.float32).tiny <= low <= high < onp.inf:
         raise DataError(
             f"{name}: ratings from {low:g} to {high:g} are not positive float32 numbers"
@@ -330,7 +334,7 @@ def check_ratings(
 
 
 def _plain(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """Return a matrix of the same arrays, which does not claim to be sorted."""
+    """Return a matrix of the same arrays, without SciPy's note that it is sorted."""
     return sp.csr_matrix((matrix.data, matrix.indices, matrix.indptr), matrix.shape)
 
 
@@ -340,7 +344,7 @@ def dense(rows: sp.csr_matrix) -> np.ndarray:
 
 
 def as_float32(batch: Any) -> Any:
-    """Turn rows that anybody's loader gives into a float32 array of the same shape."""
+    """Turn rows of any type into a float32 array of the same shape."""
     if sp.issparse(batch):
         return dense(checked(batch))
     return batch.astype(onp.float32, copy=False)
@@ -349,11 +353,9 @@ def as_float32(batch: Any) -> Any:
 def _batches(
     size: int, take: Any, batch_size: int, shuffle: bool
 ) -> gluon.data.DataLoader:
-    """Let Gluon's loader draw positions, and `take` cut them out of arrays at once.
+    """Let Gluon's loader draw positions; `take` cuts a batch out of arrays at once.
 
-    The samples that the loader sees are just their positions, so that it walks
-    integers instead of arrays. A batch larger than the data would, rolled over, leave
-    epochs without any step.
+    A batch larger than the data would leave epochs without a step, as it rolls over.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is a whole number from 1, not {batch_size}")

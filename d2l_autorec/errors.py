@@ -1,4 +1,4 @@
-"""The errors that a user of the package can meet and mend."""
+"""The errors that a user of the package can meet and correct."""
 
 
 class AutoRecError(Exception):
@@ -10,11 +10,11 @@ class DataError(AutoRecError, ValueError):
 
 
 class DatasetUnavailable(AutoRecError, OSError):
-    """A data set that is neither on this machine nor could be downloaded."""
+    """A data set that is not on this machine and cannot be downloaded."""
 
 
 class ModelError(AutoRecError, ValueError):
-    """A model folder that is damaged, missing, or another version's."""
+    """A model folder that is damaged, missing, or of another version."""
 
 
 class TrainingDiverged(AutoRecError, ArithmeticError):
@@ -22,11 +22,11 @@ class TrainingDiverged(AutoRecError, ArithmeticError):
 
 
 class ClusterError(AutoRecError, ValueError):
-    """An environment that does not say who takes part in a training, and where."""
+    """A worker group that cannot be formed from the environment."""
 
 
 class DeviceUnavailable(AutoRecError, ValueError):
-    """A device that is not there, or cannot do what it is named for."""
+    """A device that does not exist, or that lacks a needed operation."""
 
 
 class InvalidVariable(AutoRecError, ValueError):
@@ -38,4 +38,4 @@ class MXNetMissing(AutoRecError, ImportError):
 
 
 class MXNetUnusable(AutoRecError, RuntimeError):
-    """MXNet cannot be imported as the environment, or Python's flags, have it."""
+    """MXNet cannot be imported with this environment or these flags of Python."""

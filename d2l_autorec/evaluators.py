@@ -1,11 +1,9 @@
-"""How far predictions are from held-out ratings.
+"""The error of predictions on held-out ratings.
 
 References
 ----------
 *Dive into Deep Learning*, "AutoRec: Rating Prediction with Autoencoders".
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -19,26 +17,14 @@ from .errors import TrainingDiverged
 
 
 class Accuracy(NamedTuple):
-    """How far predictions are from held-out ratings, in the unit of these.
-
-    Attributes
-    ----------
-    rmse, mae : float
-        See the functions of these names.
-    """
+    """Both errors of predictions, in the unit of the ratings."""
 
     rmse: float
     mae: float
 
 
 def accuracy(predictions: Any, ratings: Any) -> Accuracy:
-    """Measure predictions in both ways; the arguments are those of `rmse`.
-
-    Raises
-    ------
-    TrainingDiverged
-        If a prediction is not finite, or too far off for its square to be.
-    """
+    """Return both errors; `TrainingDiverged` if one is not finite."""
     found = Accuracy(rmse(predictions, ratings), mae(predictions, ratings))
     if not onp.isfinite(found).all():
         raise TrainingDiverged(
@@ -49,7 +35,7 @@ def accuracy(predictions: Any, ratings: Any) -> Accuracy:
 
 
 def rmse(predictions: Any, ratings: Any) -> float:
-    """Root of the mean squared error over all pairs at once.
+    """Compute the root of the mean squared error over all pairs at once.
 
     Parameters
     ----------
@@ -66,7 +52,7 @@ def rmse(predictions: Any, ratings: Any) -> float:
 
 
 def mae(predictions: Any, ratings: Any) -> float:
-    """Mean absolute error over all pairs at once.
+    """Compute the mean absolute error over all pairs at once.
 
     Parameters
     ----------
@@ -85,22 +71,7 @@ def mae(predictions: Any, ratings: Any) -> float:
 def reconstruct(
     network: gluon.Block, inter_matrix: Iterable[Any], devices: Sequence[mx.Context]
 ) -> Iterator[onp.ndarray]:
-    """Reconstruct a matrix batch by batch, each batch shared out over the devices.
-
-    Parameters
-    ----------
-    network : mxnet.gluon.Block
-        A trained `AutoRec`.
-    inter_matrix : iterable of array, each of shape (batch_size, num_users)
-        The training matrix in order.
-    devices : sequence of mxnet.Context
-        Where the network's parameters are.
-
-    Yields
-    ------
-    numpy.ndarray of float32, shape (batch_size, num_users)
-        Predicted ratings.
-    """
+    """Yield the reconstruction of each batch of rows, which the devices share."""
     for batch in inter_matrix:
         rows = as_float32(batch)
         shares = gluon.utils.split_and_load(rows, devices, even_split=False)
@@ -114,18 +85,18 @@ def evaluator(
     test_data: Any,
     devices: Sequence[mx.Context],
 ) -> float:
-    """RMSE of AutoRec's reconstruction over the held-out ratings.
+    """Compute the RMSE of AutoRec's reconstruction over the held-out ratings.
 
     Parameters
     ----------
     network : mxnet.gluon.Block
         A trained `AutoRec`.
     inter_matrix : iterable of array, each of shape (batch_size, num_users)
-        Batches of the *training* matrix in order: what the predictions are made from.
+        Batches of the *training* matrix in order, from which the network predicts.
     test_data : array or scipy.sparse.csr_matrix, shape (num_items, num_users)
-        The held-out ratings, 0 or not stored where there is none.
+        The held-out ratings; all other cells are 0 or not stored.
     devices : sequence of mxnet.Context
-        Where the network's parameters are.
+        Those of the network's parameters.
 
     Returns
     -------
@@ -135,9 +106,8 @@ def evaluator(
     Raises
     ------
     ValueError
-        If the batches have another number of rows than `test_data`; a `DataError` if
-        `test_data` holds no rating, or something else than finite, positive ones, each
-        once.
+        If the number of rows differs, or (`DataError`) if `test_data` has no rating, a
+        rating that is not finite and positive, or a cell twice.
     """
     if isinstance(test_data, mx.nd.NDArray):
         test_data = test_data.asnumpy()

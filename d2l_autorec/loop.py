@@ -1,11 +1,9 @@
-"""The training loop, and what it stands on: devices and seeds.
+"""The book's training loop, with its devices and seeds.
 
 References
 ----------
 *Dive into Deep Learning*, "Matrix Factorization", which defines the loop.
 """
-
-from __future__ import annotations
 
 import logging
 import math
@@ -18,7 +16,7 @@ import numpy as onp
 import scipy.sparse as sp
 
 from ._mxnet import autograd, gluon, mx, np, npx, one_at_a_time
-from .curve import Epoch, best_epoch, examples_per_second, watch
+from .curve import Epoch, Progress, best_epoch, examples_per_second
 from .data import as_float32, checked
 from .errors import DataError, TrainingDiverged
 from .model import AutoRec
@@ -27,12 +25,12 @@ _log = logging.getLogger(__name__)
 
 
 def try_all_gpus() -> list[mx.Context]:
-    """Return every GPU, or the CPU where there is none.
+    """Return every GPU, or the CPU if there is none.
 
     Returns
     -------
     list of mxnet.Context
-        Never empty, as the book says of its own, which is empty without a GPU.
+        Never empty, unlike the book's list on a machine without a GPU.
     """
     return [npx.gpu(i) for i in range(npx.num_gpus())] or [npx.cpu()]
 
@@ -51,43 +49,19 @@ def seed_everything(seed: int) -> None:
 
 
 class Losses(NamedTuple):
-    """The losses of a batch.
+    """The losses of a batch."""
 
-    Attributes
-    ----------
-    parts : list of mxnet.np.ndarray
-        Each device's.
-    samples : int
-        How many samples the batch has.
-    length : int
-        Values a sample.
-    mean_over : float
-        What the sum of a sample's losses is divided by.
-    """
-
-    parts: list[Any]
+    parts: list[Any]  # one array of losses a device
     samples: int
-    length: int
-    mean_over: float = 1.0
+    length: int  # values a sample
+    mean_over: float = 1.0  # the sum of a sample's losses is divided by it
 
 
 class Step:
-    """A step of training: forward, backward, update.
+    """A training step: forward, backward, update.
 
-    Parameters
-    ----------
-    net : mxnet.gluon.Block
-        Initialized on `devices`.
-    loss : callable
-        From predictions and labels to a loss a sample.
-    trainer : mxnet.gluon.Trainer
-        Holds the parameters of `net`.
-    devices : sequence of mxnet.Context
-        A batch is shared out over them; they need not divide it.
-    mean_over : float, optional
-        What the sum of a row's losses is divided by, where batches are sparse. By
-        default that is the length of the row, as in the book, where the unobserved
-        cells count as predicted right.
+    `mean_over` divides the sum of a row's losses if batches are sparse. By default it
+    is the row's length: as in the book, an unobserved cell counts as an error of 0.
     """
 
     def __init__(
@@ -104,20 +78,16 @@ class Step:
 
     @one_at_a_time
     def __call__(self, batch: Any) -> None:
-        """Train on a batch.
+        """Train on one array that is its own label, on [inputs, label], or on CSR rows.
 
-        Parameters
-        ----------
-        batch : array, list of array or scipy.sparse.csr_matrix
-            One array that is its own label; inputs and a label; or rows of ratings. Of
-            any type of numbers; only indices are not made float32.
+        Numbers of any type become float32; only indices stay as they are.
         """
-        losses = self.backward(batch)
-        self.trainer.step(losses.samples * losses.mean_over)
-        # Reading a loss waits for it; the one before is ready, or soon will be, and
-        # this batch is computed while the next one is put together.
-        self._read()
-        self._pending = losses
+        parts, samples, length, mean_over = self.backward(batch)
+        self.trainer.step(samples * mean_over)
+        total = float(sum(part.asnumpy().sum(dtype=float) for part in parts))
+        self._total += total / mean_over
+        self._samples += samples
+        self._examples += samples * length
 
     def seed(self, seed: Sequence[int]) -> None:
         """Seed the dropout of the next batch."""
@@ -135,20 +105,17 @@ class Step:
         if not samples:
             raise DataError("a batch of the training data is empty")
         length = values[0].size // samples
-        # MXNet computes nothing on empty arrays, and a trainer wants a fresh gradient
-        # on every device: one that a small batch leaves without a share takes the first
-        # sample, at no weight.
+        # MXNet computes nothing on empty arrays, and a trainer needs a new gradient on
+        # every device: an idle device takes the first sample, with weight 0.
         if (idle := len(self.devices) - samples) > 0:
             values = [np.concatenate([v] + [v[:1]] * idle) for v in values]
-        shares = zip(
-            *(
-                gluon.utils.split_and_load(v, self.devices, even_split=False)
-                for v in values
-            )
+        loaded = (
+            gluon.utils.split_and_load(v, self.devices, even_split=False)
+            for v in values
         )
         parts = []
         with autograd.record():
-            for number, share in enumerate(shares):
+            for number, share in enumerate(zip(*loaded)):
                 features = share[:-1] if len(share) > 1 else share
                 part = self.loss(self.net(*features), share[-1])
                 parts.append(part * 0 if number >= samples else part)
@@ -156,18 +123,16 @@ class Step:
         return Losses(parts, samples, length)
 
     def _backward_observed(self, rows: sp.csr_matrix) -> Losses:
-        """Do so at the cells that a sparse matrix stores: the mask is explicit."""
-        own = (
-            isinstance(self.net, AutoRec) and type(self.net).forward is AutoRec.forward
-        )
+        """Do the same at the stored cells of a sparse matrix: the mask is explicit."""
+        is_book = getattr(type(self.net), "forward", None) is AutoRec.forward
         # The book's forward would mask by the sign of the inputs.
-        reconstruct = self.net.reconstruct if own else self.net
+        reconstruct = self.net.reconstruct if is_book else self.net
         samples, length = rows.shape
         parts, bounds = [], onp.linspace(0, samples, len(self.devices) + 1).astype(int)
         with autograd.record():
             for device, start, stop in zip(self.devices, bounds, bounds[1:]):
                 share, weight = rows[start:stop].tocoo(), 1
-                if not share.nnz:  # as in `backward`: a made-up rating at no weight
+                if not share.nnz:  # an idle device, as above
                     share, weight = sp.coo_matrix(([1.0], ([0], [0])), (1, length)), 0
                 cells = np.array([share.row, share.col], onp.int32, device)
                 ratings = np.array(share.data, onp.float32, device)
@@ -178,16 +143,7 @@ class Step:
         return Losses(parts, samples, length, self.mean_over or length)
 
     def finish(self) -> tuple[float, int]:
-        """End an epoch, when its last step is done.
-
-        Returns
-        -------
-        train_loss : float
-            Mean loss of a sample.
-        examples : int
-            Values trained on.
-        """
-        self._read()
+        """End an epoch; return the mean loss of a sample and the values trained on."""
         mx.nd.waitall()  # for the last update
         mean = self._total / self._samples if self._samples else math.nan
         examples = self._examples
@@ -195,15 +151,7 @@ class Step:
         return mean, examples
 
     def _begin(self) -> None:
-        self._pending = Losses([], 0, 0)
         self._total, self._samples, self._examples = 0.0, 0, 0
-
-    def _read(self) -> None:
-        parts, samples, length, mean_over = self._pending
-        found = float(sum(part.asnumpy().sum(dtype=float) for part in parts))
-        self._total += found / mean_over
-        self._samples += samples
-        self._examples += samples * length
 
 
 def _are_whole(values: Any) -> bool:
@@ -217,40 +165,17 @@ def train_epochs(
     evaluate: Callable[[], float | None],
     trained: int = 0,
 ) -> Iterator[Epoch]:
-    """Train, and hand out control after each epoch.
+    """Yield each epoch after it is trained; a caller stops early by leaving the loop.
 
-    Leaving the iteration stops the training: that is how a caller stops early.
-
-    Parameters
-    ----------
-    train_iter : iterable
-        Batches, anew for each epoch.
-    step : Step
-        Trains on a batch.
-    num_epochs : int
-        Passes over `train_iter`, those that lie behind included.
-    evaluate : callable
-        Gives the RMSE on the test part as things stand; None without such a part.
-    trained : int
-        Epochs that an earlier training did.
-
-    Yields
-    ------
-    Epoch
-
-    Raises
-    ------
-    TrainingDiverged
-        If the loss or the RMSE becomes NaN or infinite.
-    DataError
-        If an epoch has no batch, or an empty one.
+    `num_epochs` counts the `trained` ones of an earlier training; `evaluate` returns
+    the test RMSE, or None without a test part.
     """
     for epoch in range(trained + 1, num_epochs + 1):
         start, number = time.perf_counter(), 0
         try:
             for number, batch in enumerate(train_iter, 1):  # noqa: B007
                 step(batch)
-        finally:  # what an interrupted epoch has learned is not lost, either
+        finally:  # an interrupted epoch keeps what it has learned
             train_loss, examples = step.finish()
         seconds = time.perf_counter() - start
         if not number:
@@ -268,17 +193,11 @@ def train_epochs(
         yield done
 
 
-def check_finite(what: str, value: float | None, epoch: int) -> None:
-    """Check what an epoch came to, if there is something to check.
-
-    Raises
-    ------
-    TrainingDiverged
-        If it is NaN or infinite.
-    """
+def check_finite(name: str, value: float | None, epoch: int) -> None:
+    """Raise `TrainingDiverged` if a measured value is NaN or infinite."""
     if value is not None and not math.isfinite(value):
         raise TrainingDiverged(
-            f"the {what} is {value} in epoch {epoch}; a lower learning rate (lr) may "
+            f"the {name} is {value} in epoch {epoch}; a lower learning rate (lr) may "
             "help"
         )
 
@@ -299,78 +218,54 @@ def train_recsys_rating(
     Parameters
     ----------
     net, loss, trainer
-        As for `Step`.
-    train_iter, num_epochs
-        As for `train_epochs`.
+        A Gluon network, its loss and its trainer.
+    train_iter : iterable
+        Training batches, anew for each epoch; numbers of any type.
     test_iter : iterable
-        What the evaluator takes: for AutoRec, the batches of the training matrix in
-        order; for matrix factorization, batches of held-out ratings.
+        The evaluator's batches: the training matrix in order for AutoRec, held-out
+        ratings for matrix factorization.
+    num_epochs : int
+        Passes over `train_iter`.
     devices : sequence of mxnet.Context, optional
-        By default every GPU, or the CPU where there is none.
+        By default every GPU, or the CPU if there is none.
     evaluator : callable
-        ``evaluator(net, test_iter, devices)``, or with `inter_mat`
+        ``evaluator(net, test_iter, devices)``; with `inter_mat`,
         ``evaluator(net, test_iter, inter_mat, devices)``.
     **kwargs
-        `inter_mat`: the held-out matrix that AutoRec's evaluator compares with. Beyond
-        the book, `step`: another `Step`; ``hook``: what the epochs pass through, which
-        may save them or stop, ``hook(epochs, num_epochs)``, by default `watch`; and
-        `trained`, as for `train_epochs`.
+        `inter_mat`: the held-out matrix for AutoRec's evaluator.
 
     Returns
     -------
     list of Epoch
-        As the hook gave them.
+        The loss is the mean over an epoch's samples; the book's rounds to 0.000.
 
     Raises
     ------
     TrainingDiverged
         If the loss or the RMSE becomes NaN or infinite.
-    DataError
-        If an epoch has no batch, or an empty one, or a sparse one is not `checked`.
     ValueError
-        If there is no epoch to train.
-
-    Notes
-    -----
-    The loss that is printed is the mean over the samples of an epoch; the book prints
-    one that always rounds to 0.000.
+        If there is no epoch or no batch, or (`DataError`) a batch is not valid.
     """
     if evaluator is None:
         raise TypeError("train_recsys_rating needs an evaluator")
-    if unknown := set(kwargs) - {"inter_mat", "step", "hook", "trained"}:
+    if unknown := set(kwargs) - {"inter_mat"}:
         raise TypeError(f"train_recsys_rating takes inter_mat, not {sorted(unknown)}")
-    devices = try_all_gpus() if devices is None else list(devices)
-    step = kwargs.get("step") or Step(net, loss, trainer, devices)
-    scored = [test_iter, kwargs["inter_mat"]] if "inter_mat" in kwargs else [test_iter]
-    epochs = train_epochs(
-        train_iter,
-        step,
-        num_epochs,
-        lambda: evaluator(net, *scored, devices),
-        kwargs.get("trained", 0),
-    )
-    history = list(kwargs.get("hook", watch)(epochs, num_epochs))
-    if not history:
+    if num_epochs < 1:
         raise ValueError(f"num_epochs={num_epochs} leaves no epoch to train")
+    devices = try_all_gpus() if devices is None else list(devices)
+    step = Step(net, loss, trainer, devices)
+    scored, history = (test_iter, *kwargs.values()), []
+    with Progress(num_epochs) as progress:
+        for epoch in train_epochs(
+            train_iter, step, num_epochs, lambda: evaluator(net, *scored, devices)
+        ):
+            history.append(epoch)
+            progress.show(epoch)
     print(closing_lines(history, devices))
     return history
 
 
 def closing_lines(history: Sequence[Epoch], devices: Sequence[mx.Context]) -> str:
-    """Sum a training up as the book does.
-
-    Parameters
-    ----------
-    history : sequence of Epoch
-        Of the whole training.
-    devices : sequence of mxnet.Context
-        That it ran on.
-
-    Returns
-    -------
-    str
-        Two lines: train loss and test RMSE, of the last epoch or of the best one on a
-        validation part; examples a second and the devices.
-    """
+    """Return the book's two lines: result of the last or best epoch; speed, devices."""
     speed = f"{examples_per_second(history):.1f} examples/sec on {list(devices)}"
     return f"{best_epoch(history).summary()}\n{speed}"

@@ -1,12 +1,10 @@
-"""Matrix factorization, which AutoRec is compared with, and its two evaluators.
+"""Matrix factorization, the model to compare AutoRec with, and its two evaluators.
 
 References
 ----------
 *Dive into Deep Learning*, "Matrix Factorization". Y. Koren, R. Bell, C. Volinsky,
 "Matrix Factorization Techniques for Recommender Systems", Computer 42(8), 2009.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -23,18 +21,16 @@ class MF(gluon.nn.HybridBlock):
     Parameters
     ----------
     num_factors : int
-        Length of the vector that stands for a user or an item.
+        Length of the vector of a user or an item.
     num_users, num_items : int
-        How many there are of each.
+        Numbers of users and items.
 
     Notes
     -----
     .. math:: \hat r_{ui} = p_u \cdot q_i + b_u + b_i
 
-    There is no global mean: the biases have to learn it.
-
-    The book's is a plain ``Block``; this one can be compiled (``net.hybridize()``),
-    which spares a quarter of a mini-batch's time.
+    There is no global mean: the biases have to learn it. The book's is a plain
+    ``Block``; this one can be compiled (``net.hybridize()``).
     """
 
     def __init__(self, num_factors: int, num_users: int, num_items: int) -> None:
@@ -45,20 +41,7 @@ class MF(gluon.nn.HybridBlock):
         self.item_bias = gluon.nn.Embedding(num_items, 1)
 
     def hybrid_forward(self, F: Any, user_index: Any, item_index: Any) -> Any:
-        """Predict ratings of pairs.
-
-        Parameters
-        ----------
-        F : module
-            Unused; Gluon's, of the operations on arrays or on symbols.
-        user_index, item_index : mxnet.np.ndarray, shape (batch_size,)
-            0-based.
-
-        Returns
-        -------
-        mxnet.np.ndarray of float32, shape (batch_size,)
-            In the unit of the ratings.
-        """
+        """Predict the ratings of pairs: three arrays of shape (batch_size,)."""
         product = self.P(user_index) * self.Q(item_index)  # (batch_size, num_factors)
         bias = self.user_bias(user_index) + self.item_bias(item_index)
         return product.sum(axis=1) + bias.reshape(-1)
@@ -67,7 +50,7 @@ class MF(gluon.nn.HybridBlock):
 def mf_evaluator(
     net: gluon.Block, test_iter: Iterable[Any], devices: Sequence[mx.Context]
 ) -> float:
-    """Average the running averages of the mini-batches' RMSEs, as the book does.
+    """Average the running averages of the batches' RMSEs, as the book does.
 
     Parameters
     ----------
@@ -76,7 +59,7 @@ def mf_evaluator(
     test_iter : iterable of list of array, each of shape (batch_size,)
         User indices, item indices and held-out ratings.
     devices : sequence of mxnet.Context
-        Where the network's parameters are.
+        Those of the network's parameters.
 
     Returns
     -------
@@ -90,10 +73,9 @@ def mf_evaluator(
 
     Notes
     -----
-    The book's notebook calls it ``evaluator``. It is not an RMSE over the held-out
-    ratings: every mini-batch counts alike, early ones count more than late ones, and it
-    changes with the batch size and the number of devices. Compare models by
-    `mf_pooled_evaluator`.
+    The book calls it ``evaluator``. It is not an RMSE over the held-out ratings: it
+    weighs early batches more than late ones, and changes with the batch size and the
+    number of devices. Compare models by `mf_pooled_evaluator`.
     """
     errors: list[float] = []
     averages = []
@@ -106,7 +88,7 @@ def mf_evaluator(
 def mf_pooled_evaluator(
     net: gluon.Block, test_iter: Iterable[Any], devices: Sequence[mx.Context]
 ) -> float:
-    """RMSE of matrix factorization over all held-out ratings at once.
+    """Compute the RMSE of matrix factorization over all held-out ratings at once.
 
     Parameters
     ----------
@@ -131,7 +113,7 @@ def mf_pooled_evaluator(
 def _predict(
     net: gluon.Block, test_iter: Iterable[Any], devices: Sequence[mx.Context]
 ) -> Iterator[list[tuple[onp.ndarray, onp.ndarray]]]:
-    """Give predictions and ratings of each mini-batch, one pair of arrays a device."""
+    """Yield predictions and ratings of each batch, one pair of arrays a device."""
     empty = True
     for batch in test_iter:
         loaded = (

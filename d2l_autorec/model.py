@@ -7,8 +7,6 @@ Filtering", WWW 2015. *Dive into Deep Learning*, "AutoRec: Rating Prediction wit
 Autoencoders".
 """
 
-from __future__ import annotations
-
 from ._mxnet import autograd, gluon, np
 
 
@@ -20,7 +18,7 @@ class AutoRec(gluon.nn.Block):
     num_hidden : int
         Units of the hidden layer.
     num_users : int
-        Length of an input row: what all users gave one item.
+        Length of an input row: the ratings of one item by all users.
     dropout : float
         Share of the hidden units that training drops.
 
@@ -31,9 +29,8 @@ class AutoRec(gluon.nn.Block):
 
     .. math:: h(R_{*i}) = W \cdot \sigma(V R_{*i} + \mu) + b.
 
-    While training, the output is 0 at unobserved cells, so that they have neither loss
-    nor gradient. The mask is the sign of the input, which is why every rating has to
-    be positive.
+    While training, the output is 0 at unobserved cells, which then have neither loss
+    nor gradient. The mask is the sign of the input, so every rating has to be positive.
     """
 
     def __init__(self, num_hidden: int, num_users: int, dropout: float = 0.05) -> None:
@@ -61,7 +58,7 @@ class AutoRec(gluon.nn.Block):
         return outputs
 
     def reconstruct(self, inputs: np.ndarray) -> np.ndarray:
-        """Do the same without the mask."""
+        """Reconstruct rows without the mask, in the same shape."""
         return self.decoder(self.encode(inputs))
 
     def encode(self, inputs: np.ndarray) -> np.ndarray:

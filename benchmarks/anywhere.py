@@ -14,8 +14,6 @@ run with the first seed. Models are named as for ``d2l_autorec.compare``, and sh
 training part alone.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -8,8 +8,6 @@ On Netflix' shape both are in memory at once, 18 GB; ``--alone`` trains one afte
 other.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,17 +1,17 @@
 """The chapter's way, as a script: d2l's functions, dense matrices, Gluon's loaders.
 
 ``D2L_AUTOREC_DATA=... python book.py`` does what the chapter's cells do, in our words.
-Two things are worked around, or it would not run: the download, whose server's
-certificate has lapsed, and the list of devices, which is empty without a GPU.
+Three things are worked around, or it would not run: NumPy 2, by importing the package
+before MXNet; the download, whose server's certificate has lapsed; and the list of
+devices, which is empty without a GPU.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
+import d2l_autorec  # noqa: E402, F401, I001
 from d2l import mxnet as d2l  # noqa: E402
 from mxnet import autograd, gluon, init, np, npx, random  # noqa: E402
 

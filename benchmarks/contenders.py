@@ -9,8 +9,6 @@ Adam with lr 0.002 and wd 1e-5, shuffled batches of 256 items, the masked L2 los
 the RMSE on the test part after each epoch.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -10,8 +10,6 @@ answers is compiled, as what it takes of the processor is taken from those who a
 measured.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import select

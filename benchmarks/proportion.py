@@ -9,8 +9,6 @@ FILE`` draws them, ``--json FILE`` writes the measurements. Beside other program
 ``--clock cpu`` means more.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

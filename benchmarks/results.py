@@ -5,8 +5,6 @@ Writes ``docs/results.md`` from the records in ``docs/results/``, which
 part, with the settings that the code has today. Those of older code are marked.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

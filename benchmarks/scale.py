@@ -7,8 +7,6 @@ about 8 GB and several minutes for its one epoch, so it has to be asked for
 (``--only netflix``).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import resource

@@ -8,8 +8,6 @@ with as many threads as there are cores. PyTorch takes part if ``make .venv-torc
 its environment.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json

@@ -12,8 +12,6 @@ Workers on one machine talk by memory that they share, which no interface counts
 ``benchmarks/narrow.sh`` does.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

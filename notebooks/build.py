@@ -6,8 +6,6 @@ cells of their own with the same ids. All are run top to bottom and written back
 their outputs.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""Several workers on this machine: mpiexec starts the command, or this file.
+"""Several workers on this machine: mpiexec starts the command, or `worker.py`.
 
 Nothing here depends on how long something takes: what is waited for comes, or all
 processes of the test are ended, and the test fails.
@@ -20,6 +20,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from worker import FEW, MANY, train
 
 from d2l_autorec import AutoRec, seed_everything
 from d2l_autorec._mxnet import mx
@@ -27,103 +28,24 @@ from d2l_autorec.cluster import join, shard
 from d2l_autorec.commands.train import main as train_command
 from d2l_autorec.errors import ClusterError
 from d2l_autorec.serving import Checkpoint
-from d2l_autorec.training import PRESETS, Blend, Parts, Recipe, Training, pretraining
 
 LIMIT = 300  # seconds for a test, on a machine that is busy with others
 MARK = "D2L_AUTOREC_TEST"
 LIMITS = "D2L_AUTOREC_SUM_TIMEOUT", "D2L_AUTOREC_MEETING_TIMEOUT"
-HERE = (sys.executable, __file__)
+MPIEXEC = Path(sys.executable).with_name("mpiexec")
+WORKER = (sys.executable, Path(__file__).with_name("worker.py"))
 TRAIN = (sys.executable, "-m", "d2l_autorec.train", "--quiet", "-k", "8", "-b", "16")
-
-BOOK = Recipe(8, lr=0.01, batch_size=5, num_epochs=3)
-PAPER = BOOK.changed(dropout=0.0, loss="paper", schedule="cosine", wd=200.0)
-DEEP = PAPER.changed(
-    num_hidden=(8, 4, 8), pretrain_epochs=2, wd=None, clip=True, cold="mean"
-)
-MIXED = PAPER.changed(standardize=True, from_mean=True, input_dropout=0.4)
-FEW = {
-    "book": BOOK,
-    "wide": BOOK.changed(num_hidden=200, dropout=0.5),
-    "paper, user-based": PAPER.changed(kind="user"),
-    "deep": DEEP,
-    "left out": PAPER.changed(leave_one_out=True, input_dropout=0.3),
-    "blend": Blend(
-        (MIXED, PAPER.changed(residual=True, kind="user", cold="biases", balance=0.4))
-    ),
-}
-MANY = {
-    **FEW,
-    "book, user-based": BOOK.changed(kind="user"),
-    "paper": PAPER,
-    "deep, user-based": DEEP.changed(kind="user"),
-    "dropped": DEEP.changed(input_dropout=0.3, dropout=0.2),
-    "dropped, user-based": BOOK.changed(kind="user", input_dropout=0.3),
-    "averaged": BOOK.averaged(2),
-    "best": PRESETS["best"].changed(num_hidden=8, batch_size=5, num_epochs=3),
-    "bounded": BOOK.changed(output="sigmoid", activation="elu"),
-}
-
-
-def train(recipe, team=None):
-    """Train on 23 rows in batches of 5, some of which have no rating."""
-    rng = np.random.default_rng(0)
-    dense = rng.integers(1, 6, (23, 17)).astype(np.float32)
-    part = rng.choice(3, dense.shape, p=[0.6, 0.3, 0.1])
-    part[[3, 8, 9]] = 2
-    seed_everything(0)
-    parts = Parts(*(sp.csr_matrix(dense * (part == number)) for number in (1, 2)))
-    training = Training(recipe, parts, [mx.cpu()], 0, team=team)
-    history = [[epoch.train_loss, epoch.test_rmse] for epoch in training.epochs()]
-    weights = training.parameters()
-    training.load(weights, training.state())
-    history.append([0, training.rmse(parts.test_mat)])
-    if team:
-        assert isinstance(parts.train_mat.data, np.memmap)
-        assert all(member.rows.shape[1] < 17 for member in training.members)
-    return history, {name: array.tolist() for name, array in weights.items()}
-
-
-def add_up(team):
-    """Check that all workers get the same bits, whatever the size of an array."""
-    rng = np.random.default_rng(team.rank)
-    for size in (0, 1, 2, 3, 85, 128_000, 700_000):
-        numbers = rng.normal(size=size) * 10 ** rng.uniform(-8, 8, size)
-        array = numbers.astype(np.float32)
-        each = [np.zeros_like(array) for _ in range(team.size)]
-        each[team.rank][:] = array
-        for one in each:
-            team.sum(one)
-        team.sum(array)
-        np.testing.assert_allclose(array, sum(each), rtol=1e-3, atol=1e3)
-        team.compare({"the sums": array.tobytes()})
-
-
-def end_early(team, how):
-    """End the second worker in the middle of a training, or let both finish."""
-    while True:
-        team.sum(np.ones(3, np.float32))
-        if how == "fork":
-            if not os.fork():
-                sys.exit(0)
-            os.wait()
-            team.sum(np.ones(3, np.float32))
-            return
-        if team.rank == 1:
-            if how == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            assert how != "error", "no luck"
-            sys.exit(0)
 
 
 @pytest.fixture
-def mpiexec():
-    """Start mpiexec; at the end kill it, which ends all that it started."""
+def begin():
+    """Start mpiexec, or what becomes one; at the end kill it, and so all it started."""
     started = []
 
-    def mpiexec(*argv, **settings):
+    def begin(*command, **settings):
         marked = {"OMP_NUM_THREADS": "1", MARK: uuid4().hex, **settings}
         process = subprocess.Popen(
-            [f"{Path(sys.executable).with_name('mpiexec')}", *map(str, argv)],
+            [*map(str, command)],
             env={**os.environ, **marked},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -134,7 +56,7 @@ def mpiexec():
         started.append(process)
         return process
 
-    yield mpiexec
+    yield begin
     for process in started:
         process.kill()
         process.communicate(timeout=LIMIT)
@@ -158,6 +80,10 @@ def family(process, variable=b""):
     return sorted(map(int, set(found)))
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def wait_until(happened):
     deadline = time.monotonic() + LIMIT
     while not happened():
@@ -167,12 +93,12 @@ def wait_until(happened):
 
 @pytest.mark.parametrize(
     ("size", "recipes"),
-    [(2, FEW), *(pytest.param(n, MANY, marks=pytest.mark.slow) for n in (2, 3, 4))],
+    [(2, FEW), *(slow(size, MANY) for size in (2, 3, 4))],
 )
 def test_workers_do_what_one_process_does(
-    mpiexec, short_pretraining, tmp_path, size, recipes
+    begin, short_pretraining, tmp_path, size, recipes
 ):
-    process = mpiexec("-n", size, *HERE, "train", tmp_path, *recipes)
+    process = begin(MPIEXEC, "-n", size, *WORKER, "train", tmp_path, *recipes)
     alone = {name: train(recipe) for name, recipe in recipes.items()}
     code, _, err = end(process)
     assert (code, err) == (0, "")
@@ -189,32 +115,29 @@ def test_workers_do_what_one_process_does(
             assert other[name] == [first[name][0], {}]
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
-def test_workers_add_up_arrays_of_any_size_to_the_same_bits(mpiexec, size):
-    assert end(mpiexec("-n", size, *HERE, "sum")) == (0, "", "")
+@pytest.mark.parametrize("size", [slow(2), 3, slow(4)])
+def test_workers_add_up_arrays_of_any_size_to_the_same_bits(begin, size):
+    assert end(begin(MPIEXEC, "-n", size, *WORKER, "sum")) == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "more"),
     [
-        ("-e 2 --valid-ratio 0.2 --patience 3", ["--workers", "3"]),
-        pytest.param("-e 2 --kind user", [], marks=pytest.mark.slow),
-        pytest.param(
-            "-e 2 --preset best --lr 0.01 --schedule constant",
-            ["--workers", "2"],
-            marks=pytest.mark.slow,
-        ),
+        ("--valid-ratio 0.2 --patience 3", ["--workers", "3"]),
+        ("--kind user", []),
+        ("--preset best --lr 0.01 --schedule constant", ["--workers", "2"]),
     ],
 )
 def test_any_number_of_workers_goes_on_with_what_two_have_saved(
     run, small_data, tmp_path, recipe, more
 ):
     said, histories = [], []
-    for begin, go_on in ((["--workers", "2"], more), ([], [])):
-        folder = tmp_path / f"{len(begin)}"
-        words = *TRAIN[1:], *recipe.split(), "--save", folder, *begin
+    for first, second in ((["--workers", "2"], more), ([], [])):
+        folder = tmp_path / f"{len(first)}"
+        words = *TRAIN[1:], "-e", "2", *recipe.split(), "--save", folder, *first
         assert run(*words)[::2] == (0, "")
-        resume = "--quiet", "-e", "4", "--resume", folder, *go_on
+        resume = "--quiet", "-e", "4", "--resume", folder, *second
         code, out, err = run("-m", "d2l_autorec.train", *resume)
         assert (code, err) == (0, "")
         # Once, by the first worker.
@@ -230,20 +153,21 @@ def test_any_number_of_workers_goes_on_with_what_two_have_saved(
         ("fork", ""),
         ("error", "AssertionError: no luck"),
         ("exit", "s for the others (D2L_AUTOREC_SUM_TIMEOUT)"),
-        ("kill", ""),
+        slow("kill", ""),
     ],
 )
-def test_a_worker_that_ends_early_ends_the_others(mpiexec, how, said):
+def test_a_worker_that_ends_early_ends_the_others(begin, how, said):
     limits = {LIMITS[0]: "60" if how == "fork" else "3"}
-    code, _, err = end(mpiexec("-n", 3, *HERE, "end", how, **limits))
+    code, _, err = end(begin(MPIEXEC, "-n", 2, *WORKER, "end", how, **limits))
     assert (code == 0) == (how == "fork") and said in err
 
 
-@pytest.mark.parametrize("other", ["sys.exit(1)", "time.sleep(300)"])
-def test_a_worker_that_never_comes_is_waited_for_with_a_limit(mpiexec, other):
-    one, other = ("-n", 1, *HERE, "sum"), ("-c", f"import sys, time; {other}")
-    both = *one, ":", "-n", 1, sys.executable, *other
-    assert end(mpiexec(*both, **{LIMITS[1]: "3"}))[0] == signal.SIGALRM
+@pytest.mark.parametrize("other", [slow("sys.exit(1)"), "time.sleep(300)"])
+def test_a_worker_that_never_comes_is_waited_for_with_a_limit(begin, other):
+    one = "from d2l_autorec.cluster import enter; enter()"
+    one, other = ("-n", 1, sys.executable, "-c", one), f"import sys, time; {other}"
+    both = *one, ":", "-n", 1, sys.executable, "-c", other
+    assert end(begin(MPIEXEC, *both, **{LIMITS[1]: "3"}))[0] == signal.SIGALRM
 
 
 SIGNALS = [
@@ -258,22 +182,18 @@ SIGNALS = [
 @pytest.mark.parametrize(
     ("whom", "number", "seed"),
     [
-        *[("mpiexec", 2, None), ("mpiexec", 9, None)],
-        *(pytest.param(*one, None, marks=pytest.mark.slow) for one in SIGNALS),
-        *(
-            pytest.param(*one, seed, marks=pytest.mark.slow)
-            for one in SIGNALS
-            for seed in range(20)
-        ),
+        ("mpiexec", 2, None),
+        *(slow(*one, None) for one in SIGNALS),
+        *(slow(*one, seed) for one in SIGNALS for seed in range(20)),
     ],
 )
 def test_a_signal_ends_all_and_spares_the_folder(
-    run, mpiexec, small_data, tmp_path, whom, number, seed
+    begin, small_data, tmp_path, whom, number, seed
 ):
     draw, folder = random.Random(f"{whom} {number} {seed}"), tmp_path / "model"
     limits = dict.fromkeys(LIMITS, "60" if seed is None else "10")
-    train = *TRAIN, "-e", 100000, "--save", folder
-    process = mpiexec("-n", 2, *train, **limits)
+    train = *TRAIN, "-e", 100000, "--save", folder, "--workers", 2
+    process = begin(*train, **limits)
     if seed is None:
         wait_until((folder / "model.json").exists)
     else:  # before, during and after the start
@@ -284,11 +204,10 @@ def test_a_signal_ends_all_and_spares_the_folder(
     code, _, err = end(process)
     assert code
     if number in (2, 15) and seed is None:
-        assert "of 100000 epochs are saved, go on with --resume" in err
+        assert err.count("of 100000 epochs are saved, go on with --resume") == 1
     if (folder / "model.json").exists():
         trained = len(Checkpoint.open(folder).history)
-        more = "--resume", folder, "-e", trained + 1, "--workers", draw.choice([2, 3])
-        assert run("-m", "d2l_autorec.train", "--quiet", *more)[::2] == (0, "")
+        train_command(["--quiet", "--resume", f"{folder}", "-e", f"{trained + 1}"])
         assert len(Checkpoint.open(folder).history) == trained + 1
 
 
@@ -300,13 +219,13 @@ def test_a_signal_ends_all_and_spares_the_folder(
     ],
 )
 def test_workers_that_differ_are_told_in_what(
-    mpiexec, small_data, tmp_path, flags, data, said
+    begin, small_data, tmp_path, flags, data, said
 ):
     lines = (small_data / "ml-100k/u.data").read_text().splitlines(keepends=True)
     (tmp_path / "other" / "ml-100k").mkdir(parents=True)
     (tmp_path / "other/ml-100k/u.data").write_text("".join(lines[:50]))
     other = "-n", 1, "-env", "D2L_AUTOREC_DATA", tmp_path / data, *TRAIN, *flags
-    code, out, err = end(mpiexec("-n", 1, *TRAIN, "--seed", 0, ":", *other))
+    code, out, err = end(begin(MPIEXEC, "-n", 1, *TRAIN, "--seed", 0, ":", *other))
     assert (code, out) == (1, "")
     lines = set(err.splitlines())
     assert len(lines) == 1 and said in err and err.startswith("error: worker 1 at ")
@@ -345,9 +264,9 @@ def test_a_task_that_cannot_meet_the_others_says_so(run, tmp_path, settings, sai
     assert err.startswith(f"error: {said}")
 
 
-def test_a_worker_has_one_device(mpiexec):
-    code, _, err = end(mpiexec("-n", 2, *TRAIN, "--devices", "cpu:0,cpu:1"))
-    assert code and err.startswith("error: a worker has one device, a CPU; ")
+def test_a_worker_has_one_device():
+    with pytest.raises(ClusterError, match="a worker has one device, a CPU; "):
+        join([mx.cpu(0), mx.cpu(1)])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -404,21 +323,3 @@ def test_ratings_are_in_files_if_there_is_room(monkeypatch, has_room):
         shard.spill(matrix)
         np.testing.assert_array_equal(matrix.toarray(), dense)
     assert isinstance(matrix.data, np.memmap) == has_room
-
-
-def main(what, *words):
-    """Be a worker."""
-    team = join()
-    if what == "train":
-        folder, *names = words
-        pretraining.NUM_EPOCHS = 10  # how good they are does not matter
-        found = {name: train(MANY[name], team) for name in names}
-        (Path(folder) / f"{team.rank}.json").write_text(json.dumps(found))
-    elif what == "sum":
-        add_up(team)
-    else:
-        end_early(team, *words)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -7,8 +7,6 @@ they add up in the hidden layer, of batch_size x num_hidden numbers, once forwar
 once backward: each then has the same hidden layer, and does the same with it.
 """
 
-from __future__ import annotations
-
 import math
 import mmap
 import os
@@ -48,7 +46,7 @@ class Shard:
     (num_rows, num_columns), so that each has about the same work.
     """
 
-    def __init__(self, workers: Team, rows: sp.csr_matrix, num_steps: float) -> None:
+    def __init__(self, workers: "Team", rows: sp.csr_matrix, num_steps: float) -> None:
         self.workers, self.num_columns = workers, rows.shape[1]
         size, rank = workers.size, workers.rank
         if self.num_columns < size:

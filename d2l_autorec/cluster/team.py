@@ -1,7 +1,5 @@
 """The workers of a training: the processes that mpiexec has started."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import socket
@@ -43,7 +41,7 @@ class Team(Workers):
         Number of workers.
     """
 
-    def __init__(self, comm: MPI.Comm) -> None:
+    def __init__(self, comm: "MPI.Comm") -> None:
         self._comm, self._meetings = comm, comm.Dup()
         self.rank, self.size = comm.rank, comm.size
 
@@ -128,7 +126,7 @@ class Team(Workers):
         """Wait until all workers have come here."""
         self._wait(self._meetings.Ibarrier(), MEETING)
 
-    def _wait(self, request: MPI.Request, timeout: str = SUM) -> None:
+    def _wait(self, request: "MPI.Request", timeout: str = SUM) -> None:
         """Wait for the others, and leave the core to them; Python serves signals."""
         start = time.monotonic()
         while not request.Test():
@@ -161,12 +159,12 @@ def join(devices: list[Any] | None = None) -> Team:
     ClusterError
         Without mpi4py, for other devices, or if MPI does not know the others.
     """
-    team = Team(enter())
-    atexit.register(_finish, team, os.getpid())
     if devices and [device.device_type for device in devices] != ["cpu"]:
         raise ClusterError(
             "a worker has one device, a CPU; for more of a machine start more workers"
         )
+    team = Team(enter())
+    atexit.register(_finish, team, os.getpid())
     return team
 
 

@@ -1,7 +1,5 @@
 """Several workers that run one command: what they have to have in common."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 from hashlib import sha256
@@ -31,7 +29,7 @@ def enter() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def meet(args: argparse.Namespace, devices: list[mx.Context]) -> Team:
+def meet(args: argparse.Namespace, devices: "list[mx.Context]") -> "Team":
     """Meet the other workers of a training, who have to have got the same command."""
     from .. import __version__
 
@@ -46,7 +44,7 @@ def meet(args: argparse.Namespace, devices: list[mx.Context]) -> Team:
     return team
 
 
-def compare_data(team: Team, run: Run, checkpoint: Checkpoint | None) -> None:
+def compare_data(team: "Team", run: "Run", checkpoint: "Checkpoint | None") -> None:
     """Compare what the workers have read; end all of them if it differs."""
     cluster.check_recipe(run.recipe)  # which a folder may have brought
     team.compare(

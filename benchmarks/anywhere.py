@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from d2l_autorec import Ratings, load_dataset, try_all_gpus
+from d2l_autorec import Ratings, load_dataset, ratings_from_frame, try_all_gpus
 from d2l_autorec.commands import cli
 from d2l_autorec.serving import save_text
 from d2l_autorec.study import (
@@ -48,24 +48,24 @@ Runs = dict[str, dict[str, Any]]
 
 def thin(part: int, ratings: Ratings) -> Ratings:
     """Keep one of so many ratings, at random; the same ones in every run."""
-    kept = np.random.default_rng(0).permutation(len(ratings.data)) % part == 0
-    return Ratings(ratings.name, ratings.data[kept].reset_index(drop=True))
+    kept = np.random.default_rng(0).permutation(ratings.num_ratings) % part == 0
+    return ratings_from_frame(ratings.data[kept], name=ratings.name)
 
 
 def scale(low: float, high: float, ratings: Ratings) -> Ratings:
-    """Map the scale to another one; from 0, which marks an unobserved cell, plus 1."""
+    """Map the scale to another one."""
     rating = ratings.data["rating"]
     share = (rating - rating.min()) / (rating.max() - rating.min())
+    data = ratings.data.assign(rating=low + (high - low) * share)
     offset = 0.0 if low > 0 else 1.0
-    data = ratings.data.assign(rating=low + (high - low) * share + offset)
-    return Ratings(ratings.name, data, rating_offset=offset)
+    return ratings_from_frame(data, name=ratings.name, rating_offset=offset)
 
 
 def of_users(number: int, ratings: Ratings) -> Ratings:
     """Keep what so many random users rated; the same ones in every run."""
     users = np.random.default_rng(0).choice(ratings.user_ids, number, replace=False)
     kept = ratings.data["user_id"].isin(users)
-    return Ratings(ratings.name, ratings.data[kept].reset_index(drop=True))
+    return ratings_from_frame(ratings.data[kept], name=ratings.name)
 
 
 COPIES: dict[str, Callable[[Ratings], Ratings]] = {

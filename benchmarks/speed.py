@@ -105,11 +105,11 @@ def loops(dataset: str, repeats: int) -> dict[str, Any]:
     """Time epochs of the loops, and the products alone, on one split."""
     import scipy.sparse as sp
 
-    from d2l_autorec import load_dataset, seed_everything, split_data_ml100k
+    from d2l_autorec import load_dataset, seed_everything, split_rows
 
     seed_everything(0)
     ratings = load_dataset(dataset)
-    parts = split_data_ml100k(ratings.data, ratings.num_users, ratings.num_items)
+    parts = split_rows(ratings.user_index)
     matrices = [ratings.matrix(part) for part in parts]
     with tempfile.TemporaryDirectory() as folder:
         files = [f"{folder}/{name}.npz" for name in ("train", "test")]

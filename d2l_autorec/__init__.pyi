@@ -4,6 +4,7 @@ from .data import read_data_ml100k as read_data_ml100k
 from .data import row_batches as row_batches
 from .data import split_and_load_ml100k as split_and_load_ml100k
 from .data import split_data_ml100k as split_data_ml100k
+from .data import split_rows as split_rows
 from .evaluators import evaluator as evaluator
 from .evaluators import mae as mae
 from .evaluators import rmse as rmse

@@ -71,43 +71,89 @@ def split_data_ml100k(
 
     Raises
     ------
-    ValueError
-        For another split mode or test ratio, or (`DataError`) if a part is empty or a
-        timestamp is missing in ``seq-aware`` mode.
+    ValueError, DataError
+        As for `split_rows`.
 
     Notes
     -----
     The rows are the book's, which names no columns in ``seq-aware`` mode.
     """
-    if split_mode == "random":
-        if not 0 < test_ratio < 1:
-            raise ValueError(f"test_ratio lies between 0 and 1, not {test_ratio}")
-        mask = np.random.uniform(0, 1, (len(data),)) < 1 - test_ratio
-        mask = mask.asnumpy().astype(bool)
-        train_data, test_data = data[mask], data[~mask]
-    elif split_mode == "seq-aware":
-        train_data, test_data = _split_newest(data)
-    else:
-        raise ValueError(f"split_mode is 'random' or 'seq-aware', not {split_mode!r}")
-    for part, rows in (("training", train_data), ("test", test_data)):
-        if rows.empty:
-            raise DataError(f"the {split_mode} split leaves the {part} part empty")
+    timestamp = data.get("timestamp")
+    if split_mode == "seq-aware" and timestamp is not None and timestamp.isna().any():
+        raise DataError(
+            "the seq-aware split needs a timestamp of each rating; "
+            f"{timestamp.isna().sum():,} of {len(data):,} have none"
+        )
+    _, user_index = onp.unique(data["user_id"], return_inverse=True)
+    time = None if timestamp is None else timestamp.to_numpy()
+    parts = split_rows(user_index, time, split_mode, test_ratio)
+    train_data, test_data = (data.iloc[rows] for rows in parts)
+    if split_mode == "seq-aware":
+        train_data = train_data.reset_index(drop=True)
+        test_data = test_data.reset_index(drop=True)
     return train_data, test_data
 
 
-def _split_newest(data: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_rows(
+    user_index: onp.ndarray,
+    timestamp: onp.ndarray | None = None,
+    split_mode: str = "random",
+    test_ratio: float = 0.1,
+) -> tuple[onp.ndarray, onp.ndarray]:
+    """Split ratings as `split_data_ml100k` does, by their rows.
+
+    Parameters
+    ----------
+    user_index : numpy.ndarray of int, shape (num_ratings,)
+        The user of each rating.
+    timestamp : numpy.ndarray, shape (num_ratings,), optional
+        When it was given; ``seq-aware`` needs it.
+    split_mode, test_ratio
+        As for `split_data_ml100k`.
+
+    Returns
+    -------
+    train_rows, test_rows : numpy.ndarray of int64
+        Positions of the ratings of each part, in its order.
+
+    Raises
+    ------
+    ValueError
+        For another split mode, or a test ratio outside (0, 1).
+    DataError
+        If a part is empty, or ``seq-aware`` finds no timestamps.
+    """
+    if split_mode == "random":
+        if not 0 < test_ratio < 1:
+            raise ValueError(f"test_ratio lies between 0 and 1, not {test_ratio}")
+        mask = np.random.uniform(0, 1, (len(user_index),)) < 1 - test_ratio
+        mask = mask.asnumpy().astype(bool)
+        train_rows, test_rows = onp.flatnonzero(mask), onp.flatnonzero(~mask)
+    elif split_mode == "seq-aware":
+        train_rows, test_rows = _newest_rows(user_index, timestamp)
+    else:
+        raise ValueError(f"split_mode is 'random' or 'seq-aware', not {split_mode!r}")
+    for part, part_rows in (("training", train_rows), ("test", test_rows)):
+        if not part_rows.size:
+            raise DataError(f"the {split_mode} split leaves the {part} part empty")
+    return train_rows, test_rows
+
+
+def _newest_rows(
+    user_index: onp.ndarray, timestamp: onp.ndarray | None
+) -> tuple[onp.ndarray, onp.ndarray]:
     """Take each user's newest rating as the test part, the first of several."""
-    if "timestamp" not in data:
+    if timestamp is None:
         raise DataError("the seq-aware split needs timestamps; these ratings have none")
-    if (missing := data["timestamp"].isna()).any():
-        raise DataError(
-            "the seq-aware split needs a timestamp of each rating; "
-            f"{missing.sum():,} of {len(data):,} have none"
-        )
-    data = data.reset_index(drop=True)
-    newest = data.groupby("user_id", sort=False)["timestamp"].idxmax()
-    rest = data.drop(newest).sort_values(["user_id", "timestamp"], kind="stable")
-    return rest.reset_index(drop=True), data.loc[newest].reset_index(drop=True)
+    by_time = onp.lexsort((timestamp, user_index))
+    rows = onp.arange(len(user_index))
+    oldest_first = onp.lexsort((-rows, timestamp, user_index))
+    users = user_index[oldest_first]
+    test_rows = oldest_first[onp.append(users[1:] != users[:-1], True)]
+    first_seen = onp.unique(user_index, return_index=True)[1]
+    test_rows = test_rows[onp.argsort(first_seen)]  # users in the order of the file
+    train_rows = by_time[~onp.isin(by_time, test_rows)]
+    return train_rows, test_rows
 
 
 def load_data_ml100k(

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 
 from d2l_autorec.errors import TrainingDiverged
 from d2l_autorec.fast import Factors
-from d2l_autorec.ratings import Ratings
+from d2l_autorec.ratings import Ratings, ratings_from_frame
 from d2l_autorec.study import LLORMA, RBM, BiasedMF
 from d2l_autorec.study.llorma import angles, kernel
 from d2l_autorec.study.rbm import (
@@ -32,8 +32,9 @@ def random_table(scale=1.0, shift=0.0, seed=0):
 
 
 def fitted(cls, data, seed=0, **settings):
-    model = cls(Ratings("toy", data), [], **settings)
-    for _ in model.fit(data, seed):
+    ratings = data if isinstance(data, Ratings) else ratings_from_frame(data)
+    model = cls(ratings, [], **settings)
+    for _ in model.fit(np.arange(ratings.num_ratings), seed):
         pass
     return model
 
@@ -78,7 +79,8 @@ def test_a_prediction_is_the_mean_of_the_models_by_their_weights(factors):
 
 
 def test_one_epoch_of_biased_mf_is_one_pass_in_units_of_the_deviation():
-    data = table(("a", "x", 1.0), ("a", "y", 5.0))
+    index, rating = np.arange(2, dtype=np.int32), np.array([1, 5], np.float32)
+    data = Ratings("toy", 0 * index, index, rating, None, np.array([1]), index)
     model = fitted(BiasedMF, data, num_factors=1, num_epochs=1, lr=0.5, wd=0.0)
     assert (model.mean, model.unit) == (3, 2)
     # Whichever rating comes first moves the user's bias by half its error.
@@ -90,7 +92,7 @@ def test_one_epoch_of_biased_mf_is_one_pass_in_units_of_the_deviation():
         bias, b[n] = bias + 0.5 * error, b[n] + 0.5 * error
         p, q[n] = p + 0.5 * error * q[n], q[n] + 0.5 * error * p
     expected = [3 + 2 * (bias + b[n] + p * q[n]) for n in (0, 1)]
-    assert model.predict(data).tolist() == pytest.approx(expected, rel=1e-5)
+    assert model.predict(index).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_penalty_shrinks_with_the_root_of_the_ratings(monkeypatch):
@@ -106,8 +108,8 @@ def test_the_penalty_shrinks_with_the_root_of_the_ratings(monkeypatch):
 @pytest.mark.parametrize("cls", [BiasedMF, LLORMA, RBM])
 def test_another_scale_gives_the_same_predictions_on_it(cls):
     near, far = random_table(), random_table(20, 7)
-    found = fitted(cls, near, num_epochs=3).predict(near)
-    scaled = fitted(cls, far, num_epochs=3).predict(far)
+    found = fitted(cls, near, num_epochs=3).predict(np.arange(len(near)))
+    scaled = fitted(cls, far, num_epochs=3).predict(np.arange(len(far)))
     np.testing.assert_allclose(scaled, 20 * found + 7, rtol=1e-4)
 
 
@@ -134,7 +136,7 @@ def test_neighborhoods_are_around_training_ratings():
     data = random_table()
     model = fitted(LLORMA, data, num_anchors=7, width=1.0, num_epochs=2)
     assert model.factors.user_weight.shape == (7, 30)
-    pairs = Ratings("toy", data).indices(data)
+    pairs = model.ratings.indices()
     for user_weight, item_weight in zip(
         model.factors.user_weight, model.factors.item_weight
     ):
@@ -147,10 +149,12 @@ def test_where_no_neighborhood_reaches_the_model_for_all_predicts():
     model = fitted(LLORMA, data, num_anchors=3, width=1e-3, num_epochs=2)
     same = {"num_factors": 20, "wd": 0.25, "lr": 0.05, "num_epochs": 2}
     whole = fitted(BiasedMF, data, **same)
-    far = np.isnan(model.factors.predict(*model.ratings.indices(data)))
+    far = np.isnan(model.factors.predict(*model.ratings.indices()))
     assert 0 < far.sum() < len(data)
-    expected = whole.predict(data)[far]
-    np.testing.assert_allclose(model.predict(data)[far], expected, rtol=1e-6)
+    expected = whole.predict(np.arange(len(data)))[far]
+    np.testing.assert_allclose(
+        model.predict(np.arange(len(data)))[far], expected, rtol=1e-6
+    )
 
 
 # RBM
@@ -250,7 +254,7 @@ def test_a_prediction_is_the_expected_level():
     data = table(("a", "x", 2.0), ("a", "y", 4.0), ("b", "x", 4.0))
     model = fitted(RBM, data, num_epochs=1)
     model.machine.chances = lambda rows, cells: np.tile([0.25, 0.75], (cells.nnz, 1))
-    assert model.predict(data).tolist() == [3.5] * 3
+    assert model.predict(np.arange(len(data))).tolist() == [3.5] * 3
 
 
 def test_weights_of_levels_are_polynomials_of_them():
@@ -286,5 +290,5 @@ def test_an_rbm_learns(kind):
     assert model.title == f"{kind[0].upper()}-RBM"
     columns = 30 if kind == "item" else 20
     assert model.num_parameters == columns * (3 * 4 + 5) + 4 * 10 + 10
-    error = model.predict(data) - data["rating"]
+    error = model.predict(np.arange(len(data))) - data["rating"]
     assert np.sqrt(np.mean(error**2)) < 0.8 * data["rating"].std()

@@ -1,6 +1,7 @@
 """A model folder: it comes back as it was saved, or says what is wrong with it."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pickle
@@ -17,7 +18,7 @@ import pytest
 from d2l_autorec._mxnet import mx
 from d2l_autorec.curve import Epoch, best_epoch
 from d2l_autorec.errors import ModelError
-from d2l_autorec.ratings import Ratings
+from d2l_autorec.ratings import ratings_from_frame
 from d2l_autorec.serving import Checkpoint, load_model
 from d2l_autorec.training import Parts, Recipe, Run, Training
 
@@ -35,9 +36,12 @@ def make_run(num_epochs=2, valid=False, patience=None, **recipe):
             "rating": rng.integers(1, 6, 80).astype(float),
         }
     )
-    ratings = Ratings("toy", data, {100: "The Hundred", 101: "Zürich"}, 2.0)
+    titles = {100: "The Hundred", 101: "Zürich"}
+    ratings = ratings_from_frame(data, name="toy")
+    ratings = dataclasses.replace(ratings, titles=titles, rating_offset=2.0)
     split = {"split_mode": "random"}
-    parts = data[:60], data[60:70], data[70:] if valid else None
+    rows = np.arange(80)
+    parts = rows[:60], rows[60:70], rows[70:] if valid else None
     recipe = {"num_hidden": 3, "batch_size": 4, "num_epochs": num_epochs, **recipe}
     return Run(Parts.of(ratings, *parts, split), Recipe(**recipe), 7, patience)
 
@@ -121,8 +125,8 @@ def test_ids_come_back_with_their_types(tmp_path, ids):
     data = pd.DataFrame(
         {"user_id": ids, "item_id": ids, "rating": np.ones(len(ids))}
     ).astype({"user_id": np.array(ids).dtype.kind == "i" and np.int64 or object})
-    ratings = Ratings("ids", data)
-    train(tmp_path, Run(Parts.of(ratings, data, data), Recipe(2, num_epochs=1), 0))
+    ratings, rows = ratings_from_frame(data), np.arange(len(ids))
+    train(tmp_path, Run(Parts.of(ratings, rows, rows), Recipe(2, num_epochs=1), 0))
     opened = Checkpoint.open(tmp_path).run.parts
     assert opened.user_ids.tolist() == sorted(ids)
     assert [type(raw_id) for raw_id in opened.user_ids.tolist()] == [

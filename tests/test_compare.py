@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,12 @@ from d2l_autorec import study, try_all_gpus
 from d2l_autorec.commands import cli
 from d2l_autorec.commands.compare import BEGIN, END, QUICK_MODELS, main
 from d2l_autorec.errors import DataError, TrainingDiverged
-from d2l_autorec.ratings import Ratings, load_dataset, load_folds_ml100k, read_parts
+from d2l_autorec.ratings import (
+    load_dataset,
+    load_folds_ml100k,
+    ratings_from_frame,
+    read_parts,
+)
 from d2l_autorec.study import Score, estimators
 from d2l_autorec.training import PRESETS, Biases, Recipe, Training
 
@@ -55,17 +60,17 @@ def only_run(ratings, seed=0):
     return run
 
 
-def fitted(model_class, ratings, train_data, seed=0):
+def fitted(model_class, ratings, train_rows, seed=0):
     model = model_class(ratings, try_all_gpus())
-    epochs = list(model.fit(train_data, seed))
+    epochs = list(model.fit(train_rows, seed))
     return model, epochs
 
 
-def changed(table, rows):
+def changed(ratings, rows):
     """Copy ratings with those in `rows` turned around: 1 to 5, 2 to 4, and so on."""
-    table = table.copy()
-    table.loc[rows, "rating"] = 6 - table.loc[rows, "rating"]
-    return table
+    rating = ratings.rating.copy()
+    rating[rows] = 6 - rating[rows]
+    return replace(ratings, rating=rating)
 
 
 # What every model has to do.
@@ -73,23 +78,20 @@ def changed(table, rows):
 
 def test_a_changed_test_rating_changes_no_prediction(model_class, ratings):
     run = only_run(ratings)
-    other_data = changed(ratings.data, run.test_data.index)
-    other_ratings = Ratings(ratings.name, other_data)
-    other_run = only_run(other_ratings)
+    other = changed(ratings, run.test_rows)
     predictions = [
-        fitted(model_class, *parts)[0].predict(run.test_data)
-        for parts in ((ratings, run.train_data), (other_ratings, other_run.train_data))
+        fitted(model_class, table, run.train_rows)[0].predict(run.test_rows)
+        for table in (ratings, other)
     ]
-    assert not other_run.test_data["rating"].equals(run.test_data["rating"])
     np.testing.assert_array_equal(*predictions)
 
 
 def test_a_changed_training_rating_changes_predictions(model_class, ratings):
     run = only_run(ratings)
-    other = changed(run.train_data, run.train_data.index[::3])
+    other = changed(ratings, run.train_rows[::3])
     before, after = (
-        fitted(model_class, ratings, part)[0].predict(run.test_data)
-        for part in (run.train_data, other)
+        fitted(model_class, table, run.train_rows)[0].predict(run.test_rows)
+        for table in (ratings, other)
     )
     assert not np.array_equal(before, after)
 
@@ -97,7 +99,7 @@ def test_a_changed_training_rating_changes_predictions(model_class, ratings):
 def test_the_same_seed_gives_the_same_predictions(model_class, ratings):
     run = only_run(ratings)
     once, again = (
-        fitted(model_class, ratings, run.train_data)[0].predict(run.test_data)
+        fitted(model_class, ratings, run.train_rows)[0].predict(run.test_rows)
         for _ in range(2)
     )
     np.testing.assert_array_equal(once, again)
@@ -117,9 +119,9 @@ def test_a_run_leaves_nothing_for_the_next_one(model_class, ratings):
     model = model_class(ratings, try_all_gpus())
     before = settings(model)
     for run in study.make_splits(ratings, "random", [0, 1]):
-        list(model.fit(run.train_data, run.seed))
-    alone, _ = fitted(model_class, ratings, run.train_data, run.seed)
-    found, expected = (one.predict(run.test_data) for one in (model, alone))
+        list(model.fit(run.train_rows, run.seed))
+    alone, _ = fitted(model_class, ratings, run.train_rows, run.seed)
+    found, expected = (one.predict(run.test_rows) for one in (model, alone))
     np.testing.assert_array_equal(found, expected)
     assert settings(model) == before
 
@@ -127,19 +129,18 @@ def test_a_run_leaves_nothing_for_the_next_one(model_class, ratings):
 def test_every_pair_gets_a_prediction_of_its_own(model_class, ratings):
     # Without one user's and one item's ratings: both are cold then.
     run = only_run(ratings)
-    cold = (run.train_data["user_id"] == 1) | (run.train_data["item_id"] == 2)
-    model, _ = fitted(model_class, ratings, run.train_data[~cold])
-    pairs = ratings.data.drop(columns="rating")
-    predictions = model.predict(pairs)
-    assert predictions.shape == (len(pairs),)
+    users, items = ratings.indices(run.train_rows)
+    model, _ = fitted(model_class, ratings, run.train_rows[(users != 0) & (items != 1)])
+    predictions = model.predict(np.arange(ratings.num_ratings))
+    assert predictions.shape == (ratings.num_ratings,)
     assert np.isfinite(predictions).all()
-    order = np.random.default_rng(0).permutation(len(pairs))
-    shuffled = model.predict(pairs.iloc[order])
+    order = np.random.default_rng(0).permutation(ratings.num_ratings)
+    shuffled = model.predict(order)
     np.testing.assert_allclose(shuffled, predictions[order], rtol=1e-5)
 
 
 def test_epochs_count_up_once_the_settings_are_chosen(model_class, ratings):
-    _, epochs = fitted(model_class, ratings, only_run(ratings).train_data)
+    _, epochs = fitted(model_class, ratings, only_run(ratings).train_rows)
     trained = [epoch for epoch in epochs if epoch]
     assert trained == list(range(1, len(trained) + 1))
     assert epochs == [0] * (len(epochs) - len(trained)) + trained
@@ -169,47 +170,50 @@ def table(*rows):
     return pd.DataFrame(rows, columns=["user_id", "item_id", "rating"])
 
 
-TOY = table(("a", "x", 1.0), ("a", "y", 3.0), ("b", "x", 5.0))
+TOY = ratings_from_frame(
+    table(("a", "x", 1.0), ("a", "y", 3.0), ("b", "x", 5.0)), name="toy"
+)
+ALL = np.arange(3)
 
 
 def test_the_global_mean():
-    model, _ = fitted(estimators.GlobalMean, Ratings("toy", TOY), TOY)
-    assert model.predict(TOY).tolist() == [3.0] * 3
+    model, _ = fitted(estimators.GlobalMean, TOY, ALL)
+    assert model.predict(ALL).tolist() == [3.0] * 3
     assert model.num_parameters == 1
 
 
 def test_biases_are_shrunk_means_of_what_is_left(monkeypatch):
     monkeypatch.setattr(Biases, "num_sweeps", 1)
-    model, _ = fitted(estimators.Biases, Ratings("toy", TOY), TOY)
+    model, _ = fitted(estimators.Biases, TOY, ALL)
     x, y = (-2 + 2) / (2 + 10), 0 / (1 + 10)
     a, b = (-2 - x + 0 - y) / (2 + 15), (2 - x) / (1 + 15)
-    assert model.predict(TOY) == pytest.approx([3 + a + x, 3 + a + y, 3 + b + x])
+    assert model.predict(ALL) == pytest.approx([3 + a + x, 3 + a + y, 3 + b + x])
     assert model.num_parameters == 1 + 2 + 2
 
 
 def test_biases_do_not_move_once_they_have_converged(ratings, monkeypatch):
-    train_data = only_run(ratings).train_data
+    train_rows = only_run(ratings).train_rows
     found = []
     for sweeps in (50, 51):
         monkeypatch.setattr(Biases, "num_sweeps", sweeps)
-        model, _ = fitted(estimators.Biases, ratings, train_data)
-        found.append(model.predict(ratings.data))
+        model, _ = fitted(estimators.Biases, ratings, train_rows)
+        found.append(model.predict(np.arange(ratings.num_ratings)))
     np.testing.assert_allclose(*found, atol=1e-9)
 
 
 def test_the_books_models_have_the_books_size_and_epochs(ratings):
-    train_data = only_run(ratings).train_data
+    train_rows = only_run(ratings).train_rows
     users, items = ratings.num_users, ratings.num_items
-    mf, epochs = fitted(estimators.BookMF, ratings, train_data)
+    mf, epochs = fitted(estimators.BookMF, ratings, train_rows)
     assert epochs == list(range(1, 21))
     assert mf.num_parameters == 31 * (users + items)
-    autorec, epochs = fitted(estimators.BookAutoRec, ratings, train_data)
+    autorec, epochs = fitted(estimators.BookAutoRec, ratings, train_rows)
     assert epochs == list(range(1, 26))
     assert autorec.num_parameters == 2 * users * 500 + users + 500
 
 
 def test_stopping_early_chooses_on_a_part_and_trains_on_all(ratings, monkeypatch):
-    train_data = only_run(ratings).train_data
+    train_rows = only_run(ratings).train_rows
     monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "patience", 2)
     searched, epochs_of = [], Training.epochs
 
@@ -221,10 +225,10 @@ def test_stopping_early_chooses_on_a_part_and_trains_on_all(ratings, monkeypatch
 
     monkeypatch.setattr(Training, "epochs", watched)
     short = study.Contender.parse("autorec-early:num_epochs=6").make
-    model, epochs = fitted(short, ratings, train_data)
+    model, epochs = fitted(short, ratings, train_rows)
     assert epochs.count(0) == len(searched) <= 6
     assert epochs[-1] == 1 + int(np.argmin(searched))
-    assert model.train_mat.nnz == len(train_data)
+    assert model.train_mat.nnz == len(train_rows)
 
 
 # What a run is, and a score.
@@ -235,21 +239,20 @@ class Steps(estimators.Estimator):
 
     title, num_parameters = "steps", 7
 
-    def fit(self, train_data, seed):
+    def fit(self, train_rows, seed):
         yield 0
         for self.epoch in (1, 2):
             yield self.epoch
 
-    def predict(self, pairs):
-        assert "rating" not in pairs
-        return np.full(len(pairs), float(self.epoch))
+    def predict(self, rows):
+        return np.full(len(rows), float(self.epoch))
 
 
 def test_a_score_is_pooled_over_the_test_ratings():
-    test_data = table(("a", "x", 1.0), ("a", "y", 4.0))
+    ratings = replace(TOY, rating=np.array([1, 4, 5], np.float32))
     seen = []
-    split = study.Split("r", 0, TOY, test_data)
-    found = study.score(Steps(Ratings("toy", TOY), []), split, seen.append)
+    split = study.Split("r", 0, ratings, ALL[2:], ALL[:2])
+    found = study.score(Steps(ratings, []), split, seen.append)
     assert found.rmse == pytest.approx(((1 + 4) / 2) ** 0.5)
     assert found.mae == pytest.approx((1 + 2) / 2)
     assert found.curve == pytest.approx([(9 / 2) ** 0.5, found.rmse])
@@ -258,24 +261,24 @@ def test_a_score_is_pooled_over_the_test_ratings():
 
 
 def test_cold_users_and_items_are_named_and_their_ratings_counted():
-    test_data = table(
-        ("a", "z", 1.0), ("c", "x", 1.0), ("c", "z", 2.0), ("b", "y", 3.0)
-    )
-    run = study.Split("r", 0, TOY, test_data)
+    tested = ("a", "z", 1.0), ("c", "x", 1.0), ("c", "z", 2.0), ("b", "y", 3.0)
+    both = pd.concat([TOY.data, table(*tested)])
+    rows = np.split(np.arange(7), [3])
+    run = study.Split("r", 0, ratings_from_frame(both), *rows)
     assert run.cold() == {"users": ["c"], "items": ["z"]}
     assert run.num_cold_ratings() == 3
 
 
 def test_another_seed_is_another_split(ratings):
     first, second = study.make_splits(ratings, "random", [0, 1])
-    assert not first.test_data.equals(second.test_data)
-    assert only_run(ratings, 1).test_data.equals(second.test_data)
+    assert not np.array_equal(first.test_rows, second.test_rows)
+    assert np.array_equal(only_run(ratings, 1).test_rows, second.test_rows)
 
 
 def test_the_newest_ratings_are_the_same_for_every_seed(ratings):
     first, second = study.make_splits(ratings, "seq-aware", [0, 1])
-    assert len(first.test_data) == ratings.num_users
-    assert first.test_data.equals(second.test_data)
+    assert len(first.test_rows) == ratings.num_users
+    assert np.array_equal(first.test_rows, second.test_rows)
     assert (first.seed, second.seed) == (0, 1)
 
 
@@ -294,10 +297,10 @@ def folds(small_data):
 def test_the_folds_are_read_as_they_are(ratings, folds):
     runs = list(study.make_splits(ratings, "u1-u5", [3]))
     assert [run.name for run in runs] == [f"u{k}, seed 3" for k in range(1, 6)]
-    tested = pd.concat([run.test_data for run in runs])
-    assert len(tested) == folds
-    assert not tested.duplicated(["user_id", "item_id"]).any()
-    assert all(len(r.train_data) + len(r.test_data) == folds for r in runs)
+    for number, run in enumerate(runs):
+        assert run.test_rows.tolist() == list(range(number, folds, 5))
+        assert not set(run.test_rows) & set(run.train_rows)
+        assert len(run.train_rows) + len(run.test_rows) == folds
 
 
 def test_the_real_folds_have_their_published_sizes(real_ml_100k):
@@ -306,7 +309,7 @@ def test_the_real_folds_have_their_published_sizes(real_ml_100k):
 
 
 def test_other_data_has_no_folds(small_data):
-    toy = Ratings("ml-1m", TOY)
+    toy = replace(TOY, name="ml-1m")
     with pytest.raises(DataError, match="ml-1m has none"):
         list(study.make_splits(toy, "u1-u5", [0]))
 
@@ -417,41 +420,43 @@ class Guess(estimators.Estimator):
     title, num_parameters = "guess", 1
     guess = 0.0
 
-    def fit(self, train_data, seed):
-        self.trained = len(train_data)
+    def fit(self, train_rows, seed):
+        self.trained = len(train_rows)
         if self.guess > 90:
             raise TrainingDiverged("away")
         yield 1
 
-    def predict(self, pairs):
-        return np.full(len(pairs), self.guess)
+    def predict(self, rows):
+        return np.full(len(rows), self.guess)
 
 
 def test_a_grid_search_chooses_on_a_tenth_and_trains_on_all():
-    data = pd.DataFrame({"user_id": range(40), "item_id": 1, "rating": 3.0})
+    items = np.arange(40) % 2
+    data = pd.DataFrame({"user_id": range(40), "item_id": items, "rating": 3.0})
+    ratings = ratings_from_frame(data)
     guesses = {str(value): Guess(None, []) for value in (99.0, 1.0, 2.5, 4.0)}
     for name, model in guesses.items():
         model.guess = float(name)
-    search = study.GridSearch(None, [], guesses)
+    search = study.GridSearch(ratings, [], guesses)
     assert search.title == "guess"
-    assert list(search.fit(data, 0)) == [0, 0, 0, 1]
+    assert list(search.fit(np.arange(40), 0)) == [0, 0, 0, 1]
     assert search.chosen == "2.5"
     assert search.errors == {"99.0": np.inf, "1.0": 2.0, "2.5": 0.5, "4.0": 1.0}
     assert [m.trained for m in guesses.values()] == [36, 36, 40, 36]
-    assert search.predict(data).tolist() == [2.5] * 40
+    assert search.predict(np.arange(40)).tolist() == [2.5] * 40
 
 
 # Rankings.
 
 
 def test_rankings_are_those_of_the_formula():
-    test_data = table(
+    users, _, rating = zip(
         *[("a", item, rating) for item, rating in zip("pqrs", (5.0, 1.0, 4.0, 2.0))],
         *[("b", item, 4.0) for item in "pq"],
         ("c", "p", 1.0),  # none of whose items is relevant
     )
     predictions = np.array([1.0, 4.0, 3.0, 2.0, 1.0, 2.0, 5.0])
-    found = study.ranking(predictions, test_data, 3.0, 0)
+    found = study.ranking(predictions, np.array(users), np.array(rating) >= 3, 0)
     # a: relevant are places 2 and 4 of 4; b: both of 2.
     gain = (1 / np.log2(3) + 1 / np.log2(5)) / (1 + 1 / np.log2(3))
     assert found["NDCG@10"] == pytest.approx((gain + 1) / 2)
@@ -460,22 +465,21 @@ def test_rankings_are_those_of_the_formula():
 
 
 def test_only_ten_places_count():
-    items = [("a", item, 5.0) for item in range(15)]
-    items += [("a", item, 1.0) for item in range(15, 20)]
-    best_last = study.ranking(np.arange(20.0), table(*items), 3.0, 0)
+    user, relevant = np.zeros(20, int), np.arange(20) < 15
+    best_last = study.ranking(np.arange(20.0), user, relevant, 0)
     assert best_last["recall@10"] == pytest.approx(5 / 15)
     assert best_last["precision@10"] == pytest.approx(5 / 10)
     ideal = (1 / np.log2(np.arange(2, 12))).sum()
     gain = (1 / np.log2(np.arange(7, 12))).sum()
     assert best_last["NDCG@10"] == pytest.approx(gain / ideal)
-    best_first = study.ranking(-np.arange(20.0), table(*items), 3.0, 0)
+    best_first = study.ranking(-np.arange(20.0), user, relevant, 0)
     assert best_first["NDCG@10"] == pytest.approx(1)
     assert best_first["precision@10"] == 1
 
 
 def test_equal_predictions_have_no_order_of_their_own():
-    rows = [("a", n, 5.0 if n < 10 else 1.0) for n in range(1000)]
-    found = study.ranking(np.zeros(1000), table(*rows), 3.0, 0)
+    user, relevant = np.zeros(1000, int), np.arange(1000) < 10
+    found = study.ranking(np.zeros(1000), user, relevant, 0)
     assert found["precision@10"] < 0.5
 
 
@@ -485,19 +489,21 @@ def test_equal_predictions_have_no_order_of_their_own():
 def test_each_rating_is_held_out_once(ratings):
     runs = list(study.make_splits(ratings, "4-fold", [3]))
     assert [run.name for run in runs] == [f"fold {n}, seed 3" for n in (1, 2, 3, 4)]
-    tested = pd.concat([run.test_data for run in runs])
-    pd.testing.assert_frame_equal(tested.sort_index(), ratings.data)
-    assert max(len(r.test_data) for r in runs) - min(len(r.test_data) for r in runs) < 2
-    assert all(len(r.train_data) + len(r.test_data) == len(ratings.data) for r in runs)
+    tested = np.concatenate([run.test_rows for run in runs])
+    assert np.sort(tested).tolist() == list(range(ratings.num_ratings))
+    sizes = [len(run.test_rows) for run in runs]
+    assert max(sizes) - min(sizes) < 2
+    for run in runs:
+        assert len(run.train_rows) + len(run.test_rows) == ratings.num_ratings
     again = list(study.make_splits(ratings, "4-fold", [3]))
-    assert all(a.test_data.equals(b.test_data) for a, b in zip(runs, again))
+    assert all(np.array_equal(a.test_rows, b.test_rows) for a, b in zip(runs, again))
     (other, *_) = study.make_splits(ratings, "4-fold", [4])
-    assert not other.test_data.equals(runs[0].test_data)
+    assert not np.array_equal(other.test_rows, runs[0].test_rows)
 
 
 def test_fewer_ratings_than_folds_are_refused():
     with pytest.raises(DataError, match="3 ratings are too few for 4 folds"):
-        list(study.make_splits(Ratings("toy", TOY), "4-fold", [0]))
+        list(study.make_splits(TOY, "4-fold", [0]))
 
 
 # The command.
@@ -627,11 +633,11 @@ def test_it_says_what_is_predicted_for_cold_users_and_items(files, command, mode
     flags = "--ratings", files[0], "--test-ratings", files[1], "--quiet"
     _, out, _ = command(*flags, "--models", model)
     (said,) = re.findall(r"^- .*: (.*) for users, (.*) for items$", out, re.MULTILINE)
-    ratings, train_data, test_data = read_parts(*files)
-    one, _ = fitted(study.Contender.parse(model).make, ratings, train_data)
+    ratings, train_rows, test_rows = read_parts(*files)
+    one, _ = fitted(study.Contender.parse(model).make, ratings, train_rows)
     for ends, new in zip(said, ("user_id", "item_id")):
-        pairs = test_data[test_data[new].str.startswith("new")]
-        predictions = one.predict(pairs[["user_id", "item_id"]])
+        raw_ids = ratings.frame(test_rows)[new]
+        predictions = one.predict(test_rows[raw_ids.str.startswith("new")])
         low, high = min(predictions), max(predictions)
         found = [float(end) for end in ends.split(" to ")]
         assert (found[0], found[-1]) == pytest.approx((low, high), abs=0.0051)
@@ -672,11 +678,13 @@ def test_a_model_that_diverges_is_one_line_and_nothing_is_written(
 
 
 def test_a_candidate_that_predicts_no_number_is_the_worst():
-    data = pd.DataFrame({"user_id": range(40), "item_id": 1, "rating": 3.0})
-    lost, good = Guess(None, []), Guess(None, [])
+    items = np.arange(40) % 2
+    data = pd.DataFrame({"user_id": range(40), "item_id": items, "rating": 3.0})
+    ratings = ratings_from_frame(data)
+    lost, good = Guess(ratings, []), Guess(ratings, [])
     lost.guess, good.guess = np.nan, 2.0
-    search = study.GridSearch(None, [], {"lost": lost, "good": good})
-    list(search.fit(data, 0))
+    search = study.GridSearch(ratings, [], {"lost": lost, "good": good})
+    list(search.fit(np.arange(40), 0))
     assert search.chosen == "good"
 
 

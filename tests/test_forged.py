@@ -34,7 +34,7 @@ from d2l_autorec.commands import train as command
 from d2l_autorec.data import row_batches
 from d2l_autorec.errors import DataError, ModelError, TrainingDiverged
 from d2l_autorec.fast import SparseNetwork, predict_cells
-from d2l_autorec.ratings import Ratings
+from d2l_autorec.ratings import ratings_from_frame
 from d2l_autorec.serving import Checkpoint, load_model
 from d2l_autorec.training import (
     Parts,
@@ -572,7 +572,7 @@ def test_a_run_and_its_parts_are_checked():
 def test_a_rating_that_float32_does_not_hold_is_named(rating):
     data = pd.DataFrame({"user_id": [1, 2], "item_id": [1, 1], "rating": [3.0, rating]})
     with pytest.raises(DataError, match=f"row 1: rating {re.escape(str(rating))} is"):
-        Ratings("toy", data)
+        ratings_from_frame(data)
 
 
 def test_numbers_that_mxnet_cannot_take_are_refused():

@@ -7,7 +7,7 @@ import numpy as onp
 import pandas as pd
 import pytest
 
-from d2l_autorec import Ratings, __version__
+from d2l_autorec import __version__, ratings_from_frame
 from d2l_autorec.commands import paper as command
 from d2l_autorec.errors import DataError
 from d2l_autorec.study import Experiment, Row, Study, paper, records, report
@@ -37,7 +37,7 @@ def table(seed=0):
 
 @pytest.fixture
 def ratings():
-    return Ratings("toy", table())
+    return ratings_from_frame(table(), name="toy")
 
 
 @pytest.fixture
@@ -78,11 +78,11 @@ def test_results_of_other_code_or_data_are_not_taken_for_current(
     if change == "revision":
         monkeypatch.setattr(records, "REVISION", records.REVISION + 1)
     elif change == "rating":
-        changed = ratings.data.copy()
-        changed.loc[0, "rating"] = 6.5 - changed.loc[0, "rating"]
-        ratings = Ratings("toy", changed)
+        changed = ratings.rating.copy()
+        changed[0] = 6.5 - changed[0]
+        ratings = replace(ratings, rating=changed)
     elif change == "order":  # which the splits depend on
-        ratings = Ratings("toy", ratings.data[::-1].reset_index(drop=True))
+        ratings = ratings_from_frame(ratings.data[::-1], name="toy")
     else:
         for name in ("data", "revision", "d2l_autorec"):
             del first[name]
@@ -133,10 +133,10 @@ def test_of_one_weight_decay_nothing_is_tried(study):
 
 def test_a_choice_does_not_depend_on_the_test_ratings(study, ratings, tmp_path):
     study.run(ITEM, 1.0, 0, "validation", silent)
-    _, test_data = study.parts(0, "test")
-    changed = ratings.data.copy()
-    changed.loc[test_data.index, "rating"] = 6 - test_data["rating"]
-    other = Study(Ratings("toy", changed), tmp_path / "other.json")
+    _, test_rows = study.parts(0, "test")
+    changed = ratings.rating.copy()
+    changed[test_rows] = 6 - changed[test_rows]
+    other = Study(replace(ratings, rating=changed), tmp_path / "other.json")
     assert other.run(ITEM, 1.0, 0, "validation", silent) == study.records[0]["rmse"]
     assert other.run(ITEM, 1.0, 0, "test", silent) != study.run(
         ITEM, 1.0, 0, "test", silent
@@ -144,42 +144,49 @@ def test_a_choice_does_not_depend_on_the_test_ratings(study, ratings, tmp_path):
 
 
 def test_the_validation_part_is_taken_from_the_training_part(study):
-    train_data, test_data = study.parts(0, "test")
-    fit_data, valid_data = study.parts(0, "validation")
-    assert set(fit_data.index) | set(valid_data.index) == set(train_data.index)
-    assert not set(valid_data.index) & set(test_data.index)
-    assert len(valid_data) == round(0.1 * len(train_data))
+    train_rows, test_rows = study.parts(0, "test")
+    fit_rows, valid_rows = study.parts(0, "validation")
+    assert set(fit_rows) | set(valid_rows) == set(train_rows)
+    assert not set(valid_rows) & set(test_rows)
+    assert len(valid_rows) == round(0.1 * len(train_rows))
 
 
 class Constant:
     """Predicts the same for everyone."""
 
-    def __init__(self, value):
-        self.value = value
+    def __init__(self, ratings, value):
+        self.ratings, self.value = ratings, value
 
-    def predict(self, pairs):
-        return onp.full(len(pairs), self.value)
-
-
-def frame(rows):
-    return pd.DataFrame(rows, columns=["user_id", "item_id", "rating"])
+    def predict(self, rows):
+        return onp.full(len(rows), self.value)
 
 
-TRAINED = frame([(1, 1, 2.0), (1, 2, 4.0), (2, 1, 4.0), (2, 2, 4.0)])
+TRAINED = [(1, 1, 2.0), (1, 2, 4.0), (2, 1, 4.0), (2, 2, 4.0)]
 
 
 @pytest.mark.parametrize(
     ("held_out", "cold", "expected"),
     [
-        ((1, 1, 4.0), 3.0, 0.0),  # clipped to 4
         ((9, 1, 4.0), 3.0, 1.0),  # nobody knows user 9
         ((1, 9, 4.0), 3.0, 1.0),
         ((1, 9, 4.0), "mean", 0.5),  # the mean is 3.5
     ],
 )
-def test_predictions_are_clipped_and_cold_ones_replaced(held_out, cold, expected):
-    found = paper.protocol_rmse(Constant(99.0), TRAINED, frame([held_out]), cold)
+def test_predictions_for_cold_pairs_are_replaced(held_out, cold, expected):
+    data = pd.DataFrame([*TRAINED, held_out], columns=["user_id", "item_id", "rating"])
+    rows = onp.split(onp.arange(5), [4])
+    model = Constant(ratings_from_frame(data), 99.0)
+    found = paper.protocol_rmse(model, *rows, cold)
     assert found == pytest.approx(expected)
+
+
+def test_predictions_are_clipped_to_the_training_ratings():
+    data = pd.DataFrame(
+        [*TRAINED, (3, 1, 4.0), (3, 2, 4.0)], columns=["user_id", "item_id", "rating"]
+    )
+    model = Constant(ratings_from_frame(data), 99.0)
+    train_rows, held_out = onp.array([0, 1, 2, 3, 5]), onp.array([4])
+    assert paper.protocol_rmse(model, train_rows, held_out, 3.0) == 0.0
 
 
 def test_published_figures_stand_beside_ml_1m_only():

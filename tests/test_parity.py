@@ -18,7 +18,7 @@ from d2l_autorec import (
     split_data_ml100k,
     train_recsys_rating,
 )
-from d2l_autorec.ratings import Ratings
+from d2l_autorec.ratings import ratings_from_frame
 
 CPU = [mx.cpu()]
 
@@ -90,8 +90,9 @@ def test_training_follows_the_book(
         inter_mat=test_dense,
     )
 
-    ratings = Ratings("ml-100k", data)
-    train_mat, test_mat = (ratings.matrix(part) for part in parts)
+    ratings = ratings_from_frame(data)
+    rows = (part.index.to_numpy() for part in parts)
+    train_mat, test_mat = map(ratings.matrix, rows)
     seed_everything(1)
     net, loss, trainer = set_up(num_users, num_hidden)
     history = train_recsys_rating(

@@ -365,13 +365,12 @@ def two_files(tmp_path):
 
 def test_a_split_in_two_files_has_the_users_and_items_of_either(two_files):
     files = two_files("1,10,4,7\n2,11,3,8\n", "1,12,0\n")
-    ratings, train_data, test_data = read_parts(*files, rating_offset=1.0)
+    ratings, train_rows, test_rows = read_parts(*files, rating_offset=1.0)
     assert (ratings.name, ratings.rating_offset) == ("train.csv", 1.0)
     assert ratings.user_ids.tolist() == [1, 2]
     assert ratings.item_ids.tolist() == [10, 11, 12]
-    assert rows(train_data) == [(1, 10, 5.0), (2, 11, 4.0)]
-    assert rows(test_data) == [(1, 12, 1.0)]
-    assert rows(ratings.data) == rows(train_data) + rows(test_data)
+    assert rows(ratings.frame(train_rows)) == [(1, 10, 4.0), (2, 11, 3.0)]
+    assert rows(ratings.frame(test_rows)) == [(1, 12, 0.0)]
 
 
 def test_ids_of_two_files_are_integers_only_if_they_are_in_both(two_files):
@@ -652,7 +651,7 @@ def test_titles_are_of_the_items_that_are_there(tmp_path):
 def test_the_matrix_has_items_in_rows(tmp_path):
     (tmp_path / "f").write_bytes(PLAIN)
     ratings = read_ratings(tmp_path / "f")
-    assert ratings.matrix(ratings.data).toarray().tolist() == [[4.0, 0.5], [3.5, 0.0]]
+    assert ratings.matrix().toarray().tolist() == [[4.0, 0.5], [3.5, 0.0]]
     assert ratings.user_ids.tolist() == [1, 2]
     assert ratings.item_ids.tolist() == [10, 11]
 

@@ -20,7 +20,7 @@ from d2l_autorec._mxnet import np as mnp
 from d2l_autorec.commands import recommend
 from d2l_autorec.errors import DataError, ModelError
 from d2l_autorec.evaluators import rmse
-from d2l_autorec.ratings import Ratings, synthetic_ratings
+from d2l_autorec.ratings import ratings_from_frame, synthetic_ratings
 from d2l_autorec.serving import Checkpoint, Predictor, recommend_all
 from d2l_autorec.serving.lists import best_items
 from d2l_autorec.training import Biases, Blend, Parts, Recipe, Run, Training
@@ -108,7 +108,7 @@ def test_a_model_is_scored_on_a_table_or_on_ratings_as_its_training_was(model, f
     table["rating"] = cells.data[known] - 2.0
     found = evaluate(model, table)
     assert found == pytest.approx((np.sqrt(np.mean(error**2)), np.abs(error).mean()))
-    shifted = Ratings("t", table.assign(rating=cells.data[known]), rating_offset=2.0)
+    shifted = ratings_from_frame(table, rating_offset=2.0)
     assert evaluate(model, shifted) == pytest.approx(found)
     known_mat = csr_matrix((cells.data[known], (items, users)), (9, 12))
     assert evaluate(training, known_mat) == pytest.approx(found, rel=1e-5)
@@ -429,9 +429,9 @@ def newcomers():
 
 
 def fold_in_model(ratings, new, recipe):
-    others = Ratings(ratings.name, ratings.data[~new])
-    test = np.random.default_rng(0).random(len(others.data)) < 0.1
-    parts = Parts.of(others, others.data[~test], others.data[test])
+    others = ratings_from_frame(ratings.data[~new], name=ratings.name)
+    test = np.random.default_rng(0).random(others.num_ratings) < 0.1
+    parts = Parts.of(others, np.flatnonzero(~test), np.flatnonzero(test))
     training = Training(recipe, parts, CPU, 0)
     list(training.epochs())
     return Predictor(training.net, Run(parts, recipe, 0))

@@ -613,8 +613,7 @@ def test_generated_ratings_that_were_asked_for_replace_a_result(train, tmp_path)
 
 def beside(ratings, split=None, **settings):
     """What the command would say of a training beside the book's."""
-    half = len(ratings.data) // 2
-    cut = ratings.data[:half], ratings.data[half:]
+    cut = np.array_split(np.arange(ratings.num_ratings), 2)
     split = {"split_mode": "random", "test_ratio": 0.1, **(split or {})}
     parts = Parts.of(ratings, *cut, split=split)
     return _beside(Run(parts, Recipe(**settings), 0))

@@ -13,6 +13,7 @@ from ..study import ALIASES, MODELS
 from . import cli
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from ..ratings import Ratings
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(f"argument --models: {error}")
     ratings, parts = _load(args)
-    ratings.check_varied(parts[0] if parts else ratings.data)
+    ratings.check_varied(parts[0] if parts else None)
     if not args.quiet:
         print(ratings.summary())
     devices = try_all_gpus()
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds = args.seeds or list(range(1 if fixed else 5))
     num_runs = len(seeds) * num_folds
     if parts:
-        splits = iter([study.Split(f"seed {n}", n, *parts) for n in seeds])
+        splits = iter([study.Split(f"seed {n}", n, ratings, *parts) for n in seeds])
     else:
         splits = study.make_splits(ratings, args.splits, seeds, args.data_dir)
     with tqdm(
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for run in splits:
             runs.append(run.name)
             cold.append({**run.cold(), "ratings": run.num_cold_ratings()})
-            table = _held_out(run, ratings.rating_offset)
+            table = _held_out(run)
             for name, model in models.items():
                 doing = f"{run.name}, {titles[name]}"
                 bar.set_postfix_str(doing)
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 except TrainingDiverged as error:
                     raise TrainingDiverged(f"{doing}: {error}") from None
                 if args.predictions:
-                    predicted = model.predict(run.test_data[["user_id", "item_id"]])
+                    predicted = model.predict(run.test_rows)
                     table[name] = predicted - ratings.rating_offset
                 bar.update()
             if args.predictions:
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     noun = "seeds" if len(seeds) > 1 else "seed"
     split = f"tested on {args.test_ratings}" if parts else f"{args.splits} split"
-    size = ratings.num_users, ratings.num_items, len(ratings.data)
+    size = ratings.num_users, ratings.num_items, ratings.num_ratings
     name = label(ratings.name, size)
     where = f"{name}, {split}, {noun} {study.span(seeds)}"
     report = "\n\n".join(
@@ -155,10 +156,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(report)
 
 
-def _held_out(run: Split, rating_offset: float) -> pd.DataFrame:
+def _held_out(run: Split) -> pd.DataFrame:
     """List the held-out ratings of a run, in the unit of the file."""
-    table = run.test_data[["user_id", "item_id", "rating"]].copy()
-    table["rating"] -= rating_offset
+    table = run.ratings.frame(run.test_rows)[["user_id", "item_id", "rating"]]
     table.insert(0, "run", run.name)
     table.insert(1, "seed", run.seed)
     return table
@@ -205,7 +205,7 @@ def _check_combination(parser: cli.Parser, args: argparse.Namespace) -> None:
 
 def _load(
     args: argparse.Namespace,
-) -> tuple[Ratings, tuple[pd.DataFrame, pd.DataFrame] | None]:
+) -> tuple[Ratings, tuple[np.ndarray, np.ndarray] | None]:
     """Load the ratings; and their parts, if the test part is a file of its own."""
     from ..ratings import read_parts, read_ratings
 

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = [study.run(experiment, wd, n, "test", tick) for n in splits]
             rows[name] = Row(experiment, wd, found)
     # Beside other data, published figures do not stand.
-    name = label(dataset, (ratings.num_users, ratings.num_items, len(ratings.data)))
+    name = label(dataset, (ratings.num_users, ratings.num_items, ratings.num_ratings))
     text = report(rows, name, _provenance(args, dataset, num_splits))
     try:
         save_text(text, file.with_suffix(".md"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import cli
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import numpy as np
 
     from ..ratings import Ratings
 
@@ -100,8 +100,8 @@ def load(args: argparse.Namespace) -> tuple[Ratings, Any]:
     Returns
     -------
     ratings : Ratings
-    parts : (pandas.DataFrame, pandas.DataFrame) or None
-        The training and the test part, where they come so.
+    parts : (numpy.ndarray, numpy.ndarray) or None
+        The rows of the training and the test part, where they come so.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def described(args: argparse.Namespace) -> dict[str, Any]:
 
 def cut(
     args: argparse.Namespace, ratings: Ratings, parts: Any
-) -> tuple[pd.DataFrame, pd.DataFrame | None, pd.DataFrame | None]:
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Cut ratings into parts.
 
     Parameters
@@ -154,23 +154,21 @@ def cut(
 
     Returns
     -------
-    train_data, test_data, valid_data : pandas.DataFrame or None
+    train_rows, test_rows, valid_rows : numpy.ndarray of int64, or None
         The last two only if they are asked for.
     """
-    from ..data import split_data_ml100k
+    import numpy as np
+
+    from ..data import split_rows
     from ..training import hold_out
 
-    train_data, test_data, valid_data = ratings.data, None, None
+    train_rows, test_rows, valid_rows = np.arange(ratings.num_ratings), None, None
     if parts:
-        train_data, test_data = parts
+        train_rows, test_rows = parts
     elif args.split_mode != "random" or args.test_ratio:
-        train_data, test_data = split_data_ml100k(
-            ratings.data,
-            ratings.num_users,
-            ratings.num_items,
-            args.split_mode,
-            args.test_ratio,
+        train_rows, test_rows = split_rows(
+            ratings.user_index, ratings.timestamp, args.split_mode, args.test_ratio
         )
     if args.valid_ratio:
-        train_data, valid_data = hold_out(train_data, args.valid_ratio, args.seed)
-    return train_data, test_data, valid_data
+        train_rows, valid_rows = hold_out(train_rows, args.valid_ratio, args.seed)
+    return train_rows, test_rows, valid_rows

@@ -326,7 +326,7 @@ def _new_run(args: argparse.Namespace, recipe: Recipe | Blend) -> Run:
     from ..training import Parts, Run
 
     ratings, pieces = parts.load(args)
-    ratings.check_varied(pieces[0] if pieces else ratings.data)
+    ratings.check_varied(pieces[0] if pieces else None)
     if args.titles:
         item_ids = ratings.item_ids.tolist()
         titles = read_titles(args.titles, item_ids, args.encoding, args.title_columns)

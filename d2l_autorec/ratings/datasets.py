@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pooch
 import requests
@@ -33,6 +34,7 @@ import urllib3
 from tqdm import tqdm
 
 from ..errors import DataError, DatasetUnavailable
+from .making import make_ratings
 from .reading import parse_ratings, read_file
 from .synthetic import SYNTHETIC, synthetic_ratings
 from .table import Ratings
@@ -116,7 +118,7 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
     archive = ARCHIVES[name]
     read, where = locate(name, data_dir)
     data = parse_ratings(read(archive.ratings), f"{where}/{archive.ratings}")
-    return Ratings(name, data, _titles(read, where, archive))
+    return make_ratings(name, data, _titles(read, where, archive))
 
 
 def label(name: str, size: tuple[int, int, int]) -> str:
@@ -142,7 +144,7 @@ def label(name: str, size: tuple[int, int, int]) -> str:
 
 def load_folds_ml100k(
     data_dir: str | Path | None = None,
-) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Read the five folds, u1 to u5, that are part of MovieLens 100K.
 
     Parameters
@@ -152,8 +154,9 @@ def load_folds_ml100k(
 
     Returns
     -------
-    list of (train_data, test_data)
-        80,000 and 20,000 ratings each; the test parts have none in common.
+    list of (train_rows, test_rows)
+        Rows of ``load_dataset("ml-100k")``, int64: 80,000 and 20,000 each; the test
+        parts have none in common.
 
     Raises
     ------
@@ -162,10 +165,25 @@ def load_folds_ml100k(
     """
     read, where = locate("ml-100k", data_dir)
 
-    def part(name: str) -> pd.DataFrame:
-        return parse_ratings(read(name), f"{where}/{name}")
+    ratings = load_dataset("ml-100k", data_dir)
+    row_of = {pair: row for row, pair in enumerate(zip(*_pairs(ratings.data)))}
 
-    return [(part(f"u{fold}.base"), part(f"u{fold}.test")) for fold in range(1, 6)]
+    def rows(name: str) -> np.ndarray:
+        data = parse_ratings(read(name), f"{where}/{name}")
+        try:
+            found = [row_of[pair] for pair in zip(*_pairs(data))]
+        except KeyError as error:
+            user_id, item_id = error.args[0]
+            raise DataError(
+                f"{where}/{name}: user {user_id} does not rate item {item_id} in u.data"
+            ) from None
+        return np.array(found, np.int64)
+
+    return [(rows(f"u{fold}.base"), rows(f"u{fold}.test")) for fold in range(1, 6)]
+
+
+def _pairs(data: pd.DataFrame) -> list[list[int]]:
+    return [data[column].tolist() for column in ("user_id", "item_id")]
 
 
 def locate(

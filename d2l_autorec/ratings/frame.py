@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..errors import DataError
 from .columns import suggested
+from .making import make_ratings
 from .reading import DUPLICATES, check_size, guess_columns, without_duplicates
 from .table import COLUMNS, Ratings
 
@@ -57,7 +58,7 @@ def ratings_from_frame(
             raise DataError(f"{name}: row {empty.argmax()}: the {column} is empty")
     if duplicates != "error":
         data = without_duplicates(data, duplicates)
-    ratings = Ratings(name, data, rating_offset=rating_offset)
+    ratings = make_ratings(name, data, rating_offset=rating_offset)
     check_size(data, name)
     return ratings
 

@@ -24,7 +24,8 @@ import pandas as pd
 
 from ..errors import DataError
 from .columns import likely, suggested, typed, usual
-from .table import COLUMNS, Ratings, first_repeat, repeat_a_pair
+from .making import first_repeat, make_ratings
+from .table import COLUMNS, Ratings, repeat_a_pair
 
 _log = logging.getLogger(__name__)
 
@@ -89,12 +90,12 @@ def read_ratings(
     data = parse_ratings(
         _read_bytes(path), str(path), columns, encoding, duplicates, rating_offset
     )
-    return Ratings(path.name, data, rating_offset=rating_offset)
+    return make_ratings(path.name, data, rating_offset=rating_offset)
 
 
 def read_parts(
     path: str | Path, test_path: str | Path, **layout: Any
-) -> tuple[Ratings, pd.DataFrame, pd.DataFrame]:
+) -> tuple[Ratings, np.ndarray, np.ndarray]:
     """Read ratings that come as two files, to train on and to test on.
 
     Parameters
@@ -109,7 +110,7 @@ def read_parts(
     ratings : Ratings
         Those of both files, named after the first; users and items are those of
         either. Ids are integers if they are in both files.
-    train_data, test_data : pandas.DataFrame
+    train_rows, test_rows : numpy.ndarray of int64
         Rows of it.
 
     Raises
@@ -127,11 +128,11 @@ def read_parts(
     if repeat_a_pair(*(pd.factorize(data[name])[0] for name in both[:2])):
         raise DataError(f"{path} and {test_path}: {first_repeat(data)[1]}")
     check_size(data, str(path))
-    ratings = Ratings(
+    ratings = make_ratings(
         Path(path).name, data, rating_offset=layout.get("rating_offset", 0.0)
     )
-    size = len(parts[0])
-    return ratings, data[:size], data[size:]
+    train_rows, test_rows = np.split(np.arange(len(data)), [len(parts[0])])
+    return ratings, train_rows, test_rows
 
 
 def read_table(

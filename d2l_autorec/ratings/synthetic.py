@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from .table import Ratings
 
@@ -54,12 +53,12 @@ def synthetic_ratings(seed: int = 0) -> Ratings:
         + 0.4 * np.tanh(2 * (taste[user] * theme[item]).sum(axis=1))
         + 0.75 * rng.normal(size=num_ratings)
     )
-    data = pd.DataFrame(
-        {
-            "user_id": user + 1,
-            "item_id": item + 1,
-            "rating": np.clip(np.rint(rating), 1, 5),
-            "timestamp": 874_724_710 + rng.integers(0, 18_561_928, num_ratings),
-        }
+    return Ratings(
+        SYNTHETIC,
+        user.astype(np.int32),
+        item.astype(np.int32),
+        np.clip(np.rint(rating), 1, 5).astype(np.float32),
+        874_724_710 + rng.integers(0, 18_561_928, num_ratings),
+        np.arange(1, num_users + 1),
+        np.arange(1, num_items + 1),
     )
-    return Ratings(SYNTHETIC, data)

@@ -41,7 +41,6 @@ def evaluate(
     """
     if isinstance(model, Training):
         return accuracy(model.predict(data), data.data)
-    offset = 0.0
     if isinstance(data, Ratings):
-        data, offset = data.data, data.rating_offset
-    return accuracy(model.predict(data, unknown), data["rating"] - offset)
+        data = data.data
+    return accuracy(model.predict(data, unknown), data["rating"])

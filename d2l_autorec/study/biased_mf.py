@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from ..errors import TrainingDiverged
 from ..fast import Factors
@@ -51,15 +50,15 @@ class BiasedMF(Estimator):
 
     title = "BiasedMF"
 
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
         all_users = np.ones((1, self.ratings.num_users))
         all_items = np.ones((1, self.ratings.num_items))
         rng = np.random.default_rng(seed)
-        yield from self.learn(train_data, (all_users, all_items), rng)
+        yield from self.learn(train_rows, (all_users, all_items), rng)
 
     def learn(
         self,
-        train_data: pd.DataFrame,
+        train_rows: np.ndarray,
         weights: tuple[np.ndarray, np.ndarray],
         rng: np.random.Generator,
     ) -> Iterator[int]:
@@ -67,8 +66,8 @@ class BiasedMF(Estimator):
 
         Parameters
         ----------
-        train_data : pandas.DataFrame
-            Rows of ratings.
+        train_rows : numpy.ndarray of int64
+            Rows of `ratings`.
         weights : tuple of numpy.ndarray
             The users' and the items', as for `Factors`.
         rng : numpy.random.Generator
@@ -84,8 +83,8 @@ class BiasedMF(Estimator):
         TrainingDiverged
             If the factors are no longer finite.
         """
-        users, items = self.ratings.indices(train_data)
-        rating = train_data["rating"].to_numpy(np.float64)
+        users, items = self.ratings.indices(train_rows)
+        rating = self.ratings.rating[train_rows].astype(np.float64)
         self.mean, self.unit = rating.mean(), rating.std() or 1.0
         rating = (rating - self.mean) / self.unit
         self.factors = Factors(self.num_factors, *weights, rng)
@@ -109,8 +108,8 @@ class BiasedMF(Estimator):
                 )
             yield epoch + 1
 
-    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
-        found = self.factors.predict(*self.ratings.indices(pairs))
+    def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
+        found = self.factors.predict(*self.ratings.indices(rows))
         return np.asarray(self.mean + self.unit * found)
 
     @property

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from ..data import split_data_ml100k
+from ..data import split_rows
 from ..errors import DataError
 from ..evaluators import accuracy
 from ..loop import seed_everything
@@ -19,8 +18,6 @@ from ..ratings import Ratings, load_folds_ml100k
 from .estimators import BookMF, Estimator
 from .ranking import ranking
 from .tables import markdown_table, spread
-
-_COLUMNS = {"users": "user_id", "items": "item_id"}
 
 
 class Split(NamedTuple):
@@ -32,27 +29,35 @@ class Split(NamedTuple):
         ``'seed 0'``, or with a fold ``'u1, seed 0'`` or ``'fold 1, seed 0'``.
     seed : int
         Of the models, and of a random split.
-    train_data, test_data : pandas.DataFrame
-        The two parts.
+    ratings : Ratings
+        All of them.
+    train_rows, test_rows : numpy.ndarray of int64
+        Its rows in the two parts.
     """
 
     name: str
     seed: int
-    train_data: pd.DataFrame
-    test_data: pd.DataFrame
+    ratings: Ratings
+    train_rows: np.ndarray
+    test_rows: np.ndarray
 
     def cold(self) -> dict[str, list[Any]]:
         """List the test part's users and items that have no training rating."""
+        indices = self.ratings.indices(self.test_rows)
+        ids = self.ratings.user_ids, self.ratings.item_ids
         return {
-            noun: sorted(set(self.test_data[_COLUMNS[noun]][rows]))
-            for noun, rows in self.cold_rows().items()
+            noun: ids_of[np.unique(index[cold])].tolist()
+            for (noun, cold), index, ids_of in zip(
+                self.cold_rows().items(), indices, ids
+            )
         }
 
     def cold_rows(self) -> dict[str, np.ndarray]:
         """Mark the test ratings, of shape (num_ratings,), of such users and items."""
+        train, test = map(self.ratings.indices, (self.train_rows, self.test_rows))
         return {
-            noun: ~self.test_data[column].isin(self.train_data[column]).to_numpy()
-            for noun, column in _COLUMNS.items()
+            noun: ~np.isin(tested, trained)
+            for noun, tested, trained in zip(("users", "items"), test, train)
         }
 
     def num_cold_ratings(self) -> int:
@@ -103,7 +108,7 @@ def make_splits(
     ratings : Ratings
         All of them.
     splits : {'random', 'seq-aware', 'u1-u5', 'N-fold'}
-        As for `split_data_ml100k`; the five folds of ML-100K; or N random parts of
+        As for `split_rows`; the five folds of ML-100K; or N random parts of
         about equal size, each of which is a test part once.
     seeds : sequence of int
         Each makes one run, or one a fold.
@@ -124,29 +129,27 @@ def make_splits(
             raise DataError(f"the folds u1-u5 are ml-100k's; {ratings.name} has none")
         for number, parts in enumerate(load_folds_ml100k(data_dir), 1):
             for seed in seeds:
-                yield Split(f"u{number}, seed {seed}", seed, *parts)
+                yield Split(f"u{number}, seed {seed}", seed, ratings, *parts)
         return
     if splits.endswith("-fold"):
         num_folds = int(splits[: -len("-fold")])
         for seed in seeds:
-            yield from _folds(ratings.data, num_folds, seed)
+            yield from _folds(ratings, num_folds, seed)
         return
     for seed in seeds:
         seed_everything(seed)
-        parts = split_data_ml100k(
-            ratings.data, ratings.num_users, ratings.num_items, splits
-        )
-        yield Split(f"seed {seed}", seed, *parts)
+        parts = split_rows(ratings.user_index, ratings.timestamp, splits)
+        yield Split(f"seed {seed}", seed, ratings, *parts)
 
 
-def _folds(data: pd.DataFrame, num_folds: int, seed: int) -> Iterator[Split]:
-    if len(data) < num_folds:
-        raise DataError(f"{len(data)} ratings are too few for {num_folds} folds")
-    fold = np.random.default_rng(seed).permutation(len(data)) % num_folds
+def _folds(ratings: Ratings, num_folds: int, seed: int) -> Iterator[Split]:
+    size = ratings.num_ratings
+    if size < num_folds:
+        raise DataError(f"{size} ratings are too few for {num_folds} folds")
+    fold = np.random.default_rng(seed).permutation(size) % num_folds
     for n in range(num_folds):
-        yield Split(
-            f"fold {n + 1}, seed {seed}", seed, data[fold != n], data[fold == n]
-        )
+        parts = np.flatnonzero(fold != n), np.flatnonzero(fold == n)
+        yield Split(f"fold {n + 1}, seed {seed}", seed, ratings, *parts)
 
 
 def score(
@@ -178,25 +181,25 @@ def score(
     TrainingDiverged
         If the model does not predict finite numbers.
     """
-    pairs, held_out = run.test_data[["user_id", "item_id"]], run.test_data["rating"]
+    ratings, held_out = run.ratings, run.ratings.rating[run.test_rows]
     curve = []
     start, scoring = time.perf_counter(), 0.0
     with np.errstate(all="ignore"):  # what is not finite in the end is refused
-        for epoch in model.fit(run.train_data, run.seed):
+        for epoch in model.fit(run.train_rows, run.seed):
             paused = time.perf_counter()
             tick(epoch)
             if epoch:
-                curve.append(accuracy(model.predict(pairs), held_out).rmse)
+                curve.append(accuracy(model.predict(run.test_rows), held_out).rmse)
             scoring += time.perf_counter() - paused
         seconds = time.perf_counter() - start - scoring
-        predictions = model.predict(pairs)
+        predictions = model.predict(run.test_rows)
         rmse, mae = accuracy(predictions, held_out)
     found = None
     if ranked:
-        found = ranking(
-            predictions, run.test_data, run.train_data["rating"].mean(), run.seed
-        )
-    shifted = predictions - model.ratings.rating_offset
+        threshold = ratings.rating[run.train_rows].mean(dtype=np.float64)
+        user_index, _ = ratings.indices(run.test_rows)
+        found = ranking(predictions, user_index, held_out >= threshold, run.seed)
+    shifted = predictions - ratings.rating_offset
     cold = {noun: shifted[rows] for noun, rows in run.cold_rows().items()}
     return Score(
         rmse,
@@ -228,9 +231,9 @@ def book_protocol(model: BookMF, ratings: Ratings, seed: int) -> dict[str, float
         ``averaged``: what the book prints; ``pooled``: the RMSE of the same training.
     """
     run = next(make_splits(ratings, "seq-aware", [seed]))
-    for _ in model.fit(run.train_data, run.seed):
+    for _ in model.fit(run.train_rows, run.seed):
         pass
-    scored = (model.net, model.batches(run.test_data), model.devices)
+    scored = (model.net, model.batches(run.test_rows), model.devices)
     return {
         "averaged": mf_evaluator(*scored),
         "pooled": mf_pooled_evaluator(*scored),

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from .._mxnet import gluon, mx
 from ..data import rating_batches
@@ -93,13 +92,13 @@ class Estimator(ABC):
         return 0
 
     @abstractmethod
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:
+    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:
         """Learn, and hand out control after each epoch.
 
         Parameters
         ----------
-        train_data : pandas.DataFrame
-            Rows of ratings.
+        train_rows : numpy.ndarray of int64
+            Rows of `ratings`.
         seed : int
             Of whatever is drawn.
 
@@ -112,17 +111,17 @@ class Estimator(ABC):
         """
 
     @abstractmethod
-    def predict(self, pairs: pd.DataFrame) -> np.ndarray:
+    def predict(self, rows: np.ndarray) -> np.ndarray:
         """Predict ratings.
 
         Parameters
         ----------
-        pairs : pandas.DataFrame
-            With ``user_id`` and ``item_id`` of `ratings`.
+        rows : numpy.ndarray of int64
+            Rows of `ratings`; only their users and items are looked at.
 
         Returns
         -------
-        numpy.ndarray of float, shape (len(pairs),)
+        numpy.ndarray of float, shape (len(rows),)
             In the unit of the ratings; clipped to their range only where a recipe says
             so.
         """
@@ -139,12 +138,12 @@ class GlobalMean(Estimator):
     title = "global mean"
     num_parameters = 1
 
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        self.mean = float(train_data["rating"].mean())
+    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
+        self.mean = float(self.ratings.rating[train_rows].mean(dtype=np.float64))
         return iter(())
 
-    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
-        return np.full(len(pairs), self.mean)
+    def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
+        return np.full(len(rows), self.mean)
 
 
 class Biases(Estimator):
@@ -158,12 +157,12 @@ class Biases(Estimator):
         names = ("item_reg", "user_reg", "num_sweeps")
         return {name: getattr(FittedBiases, name) for name in names}
 
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        self.found = FittedBiases(self.ratings.matrix(train_data))
+    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
+        self.found = FittedBiases(self.ratings.matrix(train_rows))
         return iter(())
 
-    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
-        return self.found.at(*self.ratings.indices(pairs))
+    def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
+        return self.found.at(*self.ratings.indices(rows))
 
     @property
     def num_parameters(self) -> int:  # noqa: D102
@@ -187,7 +186,7 @@ class BookMF(Estimator):
     title = "MF (book)"
     num_factors, lr, num_epochs, batch_size = 30, 0.002, 20, 512
 
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
         seed_everything(seed)
         self.net = MF(self.num_factors, self.ratings.num_users, self.ratings.num_items)
         self.net.initialize(mx.init.Normal(0.01), ctx=self.devices)
@@ -200,19 +199,20 @@ class BookMF(Estimator):
             {"learning_rate": self.lr, "wd": self.wd},
         )
         step = Step(self.net, loss, trainer, self.devices)
-        batches = self.batches(train_data, shuffle=True)
+        batches = self.batches(train_rows, shuffle=True)
         for epoch in train_epochs(batches, step, self.num_epochs, lambda: None):
             yield epoch.epoch
 
-    def batches(self, table: pd.DataFrame, shuffle: bool = False) -> Any:
-        """Batch a table of ratings as the book does; see `rating_batches`."""
-        users, items = self.ratings.indices(table)
-        return rating_batches(users, items, table["rating"], self.batch_size, shuffle)
+    def batches(self, rows: np.ndarray, shuffle: bool = False) -> Any:
+        """Batch rows of ratings as the book does; see `rating_batches`."""
+        users, items = self.ratings.indices(rows)
+        rating = self.ratings.rating[rows]
+        return rating_batches(users, items, rating, self.batch_size, shuffle)
 
-    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
+    def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
         index = (
             mx.np.array(i, np.float32, self.devices[0])
-            for i in self.ratings.indices(pairs)
+            for i in self.ratings.indices(rows)
         )
         return np.asarray(self.net(*index).asnumpy())
 
@@ -250,13 +250,13 @@ class BookAutoRec(Estimator):
     def num_ticks(self) -> int:  # noqa: D102
         return int(self.recipe.pretrain_epochs + self.recipe.num_epochs)
 
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        return self._train(self.recipe, train_data, seed)
+    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
+        return self._train(self.recipe, train_rows, seed)
 
-    def _train(self, recipe: Any, train_data: pd.DataFrame, seed: int) -> Iterator[int]:
+    def _train(self, recipe: Any, train_rows: np.ndarray, seed: int) -> Iterator[int]:
         """Train by a recipe, which may be a chosen one; yield as `fit`."""
         seed_everything(seed)
-        self.train_mat = self.ratings.matrix(train_data)
+        self.train_mat = self.ratings.matrix(train_rows)
         parts = Parts(self.train_mat)
         self.training = Training(recipe, parts, self.devices, seed)
         self.net = self.training.net
@@ -265,8 +265,8 @@ class BookAutoRec(Estimator):
         for epoch in self.training.epochs():
             yield epoch.epoch
 
-    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
-        return self.training.predict_pairs(*self.ratings.indices(pairs))
+    def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
+        return self.training.predict_pairs(*self.ratings.indices(rows))
 
     @property
     def num_parameters(self) -> int:  # noqa: D102
@@ -281,9 +281,9 @@ class ChosenAutoRec(BookAutoRec):
 
     patience: ClassVar[int | None] = None
 
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        fit_data, valid_data = hold_out(train_data, VALID_RATIO, seed)
-        fit_mat, valid_mat = map(self.ratings.matrix, (fit_data, valid_data))
+    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
+        fit_rows, valid_rows = hold_out(train_rows, VALID_RATIO, seed)
+        fit_mat, valid_mat = map(self.ratings.matrix, (fit_rows, valid_rows))
         seed_everything(seed)
         parts = Parts(fit_mat, valid_mat=valid_mat)
         training = Training(self.recipe, parts, self.devices, seed)
@@ -297,7 +297,7 @@ class ChosenAutoRec(BookAutoRec):
             if stopping and stopping.ends(epoch):
                 break
         _, recipe = training.choose(history)
-        yield from self._train(recipe, train_data, seed)
+        yield from self._train(recipe, train_rows, seed)
 
     @property
     def num_ticks(self) -> int:  # noqa: D102

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from .biased_mf import BiasedMF
 
@@ -51,20 +50,20 @@ class LLORMA(BiasedMF):
 
     title = "LLORMA"
 
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        for _ in super().fit(train_data, seed):
+    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
+        for _ in super().fit(train_rows, seed):
             yield 0
         self.whole = self.factors
         rng = np.random.default_rng([seed, 1])
-        anchors = rng.choice(len(train_data), min(self.num_anchors, len(train_data)))
-        users, items = self.ratings.indices(train_data.iloc[anchors])
+        anchors = rng.choice(len(train_rows), min(self.num_anchors, len(train_rows)))
+        users, items = self.ratings.indices(train_rows[anchors])
         near_users = angles(self.whole.user_factors[0], users)
         near_items = angles(self.whole.item_factors[0], items)
         weights = kernel(near_users, self.width), kernel(near_items, self.width)
-        yield from self.learn(train_data, weights, rng)
+        yield from self.learn(train_rows, weights, rng)
 
-    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
-        index = self.ratings.indices(pairs)
+    def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
+        index = self.ratings.indices(rows)
         local, whole = self.factors.predict(*index), self.whole.predict(*index)
         found = np.where(np.isnan(local), whole, local)
         return np.asarray(self.mean + self.unit * found)

@@ -25,13 +25,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from ..training import PRESETS, VALID_RATIO, Blend, Recipe, hold_out
 from .records import Records
 from .tables import markdown_table, spread
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ..ratings import Ratings
     from .estimators import Estimator
 
@@ -249,12 +249,12 @@ def fingerprint(ratings: Ratings) -> str:
         Their numbers and a checksum.
     """
     digest = hashlib.sha256()
-    for index in ratings.indices(ratings.data):
+    for index in ratings.indices():
         digest.update(index.astype("<i8").tobytes())
-    digest.update(ratings.data["rating"].to_numpy("<f8").tobytes())
+    digest.update(ratings.rating.astype("<f8").tobytes())
     return (
         f"{ratings.num_users} users, {ratings.num_items} items, "
-        f"{len(ratings.data)} ratings, SHA-256 {digest.hexdigest()[:16]}"
+        f"{ratings.num_ratings} ratings, SHA-256 {digest.hexdigest()[:16]}"
     )
 
 
@@ -313,13 +313,13 @@ class Study(Records):
         if done := self.find_current(asked, self.data):
             tick(1.0, True)
             return float(done["rmse"])
-        train_data, held_out = self.parts(split, part)
+        train_rows, held_out = self.parts(split, part)
         model = experiment.model(self.ratings, wd)
         start = time.perf_counter()
-        for _ in model.fit(train_data, split):
+        for _ in model.fit(train_rows, split):
             tick(1 / model.num_ticks, False)
         seconds = time.perf_counter() - start
-        rmse = protocol_rmse(model, train_data, held_out, experiment.cold)
+        rmse = protocol_rmse(model, train_rows, held_out, experiment.cold)
         found = {
             "title": experiment.title,
             "rmse": rmse,
@@ -328,7 +328,7 @@ class Study(Records):
         self.keep(asked, self.data, found)
         return rmse
 
-    def parts(self, split: int, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def parts(self, split: int, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Cut the ratings for a training.
 
         Parameters
@@ -338,19 +338,17 @@ class Study(Records):
 
         Returns
         -------
-        train_data, held_out : pandas.DataFrame
+        train_rows, held_out : numpy.ndarray of int64
             To train on, and to score on.
         """
-        from ..data import split_data_ml100k
+        from ..data import split_rows
         from ..loop import seed_everything
 
         seed_everything(split)
-        train_data, test_data = split_data_ml100k(
-            self.ratings.data, self.ratings.num_users, self.ratings.num_items
-        )
+        train_rows, test_rows = split_rows(self.ratings.user_index)
         if part == "test":
-            return train_data, test_data
-        return hold_out(train_data, VALID_RATIO, split)
+            return train_rows, test_rows
+        return hold_out(train_rows, VALID_RATIO, split)
 
     def choose(
         self, experiment: Experiment, tick: Callable[[float, bool], None]
@@ -379,8 +377,8 @@ class Study(Records):
 
 def protocol_rmse(
     model: Estimator,
-    train_data: pd.DataFrame,
-    held_out: pd.DataFrame,
+    train_rows: np.ndarray,
+    held_out: np.ndarray,
     cold: float | str,
 ) -> float:
     """Score a model by the rules that are the same for all.
@@ -388,11 +386,11 @@ def protocol_rmse(
     Parameters
     ----------
     model : Estimator
-        Trained on `train_data`.
-    train_data, held_out : pandas.DataFrame
-        Ratings; predictions are clipped to the range of the former.
+        Trained on `train_rows`.
+    train_rows, held_out : numpy.ndarray of int64
+        Rows of its ratings; predictions are clipped to the range of the former.
     cold : float or 'mean'
-        Predicted for users and items that are not in `train_data`.
+        Predicted for users and items that are not in `train_rows`.
 
     Returns
     -------
@@ -401,13 +399,13 @@ def protocol_rmse(
     """
     from ..evaluators import accuracy
 
-    rating = train_data["rating"]
-    predictions = model.predict(held_out[["user_id", "item_id"]])
-    predictions = predictions.clip(rating.min(), rating.max())
-    for column in ("user_id", "item_id"):
-        unknown = ~held_out[column].isin(train_data[column])
+    ratings = model.ratings
+    rating = ratings.rating[train_rows].astype(np.float64)
+    predictions = model.predict(held_out).clip(rating.min(), rating.max())
+    for tested, trained in zip(ratings.indices(held_out), ratings.indices(train_rows)):
+        unknown = ~np.isin(tested, trained)
         predictions[unknown] = rating.mean() if cold == "mean" else cold
-    return accuracy(predictions, held_out["rating"]).rmse
+    return accuracy(predictions, ratings.rating[held_out]).rmse
 
 
 class Row(NamedTuple):

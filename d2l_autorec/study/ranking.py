@@ -18,7 +18,7 @@ CUTOFF = 10
 
 
 def ranking(
-    predictions: np.ndarray, test_data: pd.DataFrame, threshold: float, seed: int
+    predictions: np.ndarray, user_index: np.ndarray, relevant: np.ndarray, seed: int
 ) -> dict[str, float]:
     r"""Measure rankings by the protocol that Bellogín et al. call *TestRatings*.
 
@@ -28,11 +28,11 @@ def ranking(
     Parameters
     ----------
     predictions : numpy.ndarray of float, shape (num_ratings,)
-        Predicted for the rows of `test_data`.
-    test_data : pandas.DataFrame
-        Held-out ratings.
-    threshold : float
-        Items with this rating or a higher one are relevant.
+        Predicted for held-out ratings.
+    user_index : numpy.ndarray of int, shape (num_ratings,)
+        Their users.
+    relevant : numpy.ndarray of bool, shape (num_ratings,)
+        Whether their items are relevant.
     seed : int
         Draws the order of items with equal predictions.
 
@@ -58,11 +58,11 @@ def ranking(
               \mathrm{recall@10} = \frac{\sum_{n \le 10} y_n}{R}, \quad
               \mathrm{precision@10} = \frac{\sum_{n \le 10} y_n}{\min(10, N)}
     """
-    ties = np.random.default_rng(seed).permutation(len(test_data))
+    ties = np.random.default_rng(seed).permutation(len(predictions))
     ranked = pd.DataFrame(
         {
-            "user_id": test_data["user_id"].to_numpy(),
-            "relevant": test_data["rating"].to_numpy() >= threshold,
+            "user_id": user_index,
+            "relevant": relevant,
             "prediction": predictions,
         }
     ).iloc[ties]

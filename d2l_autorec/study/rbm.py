@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 from scipy.special import expit, softmax
 
@@ -66,10 +65,11 @@ class RBM(Estimator):
         """I-RBM or U-RBM."""
         return f"{self.kind[0].upper()}-RBM"
 
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
+    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
         rng = np.random.default_rng(seed)
-        self.levels, codes = rating_levels(train_data["rating"].to_numpy(np.float64))
-        self.visible = self._cells(train_data, codes)
+        rating = self.ratings.rating[train_rows].astype(np.float64)
+        self.levels, codes = rating_levels(rating)
+        self.visible = self._cells(train_rows, codes)
         shares = level_shares(self.visible, len(self.levels))
         self.machine = Boltzmann(shares, self.num_hidden, self.num_factors, rng)
         for epoch in range(self.num_epochs):
@@ -78,12 +78,12 @@ class RBM(Estimator):
                 self.machine.step(self.visible[rows], lr, self.wd, rng)
             yield epoch + 1
 
-    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
-        cells = self._cells(pairs, np.arange(len(pairs)))
-        predictions = np.empty(len(pairs))
-        for rows in self._batches(np.arange(self.visible.shape[0])):
-            asked = cells[rows]
-            chances = self.machine.chances(self.visible[rows], asked)
+    def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
+        cells = self._cells(rows, np.arange(len(rows)))
+        predictions = np.empty(len(rows))
+        for batch in self._batches(np.arange(self.visible.shape[0])):
+            asked = cells[batch]
+            chances = self.machine.chances(self.visible[batch], asked)
             predictions[asked.data] = chances @ self.levels
         return predictions
 
@@ -95,9 +95,9 @@ class RBM(Estimator):
     def num_ticks(self) -> int:  # noqa: D102
         return self.num_epochs
 
-    def _cells(self, pairs: pd.DataFrame, values: np.ndarray) -> sp.csr_matrix:
-        """Lay values of pairs out, a visible vector a row."""
-        users, items = self.ratings.indices(pairs)
+    def _cells(self, rows: np.ndarray, values: np.ndarray) -> sp.csr_matrix:
+        """Lay values of rows out, a visible vector a row."""
+        users, items = self.ratings.indices(rows)
         shape = (self.ratings.num_items, self.ratings.num_users)
         cells = sp.csr_matrix((values, (items, users)), shape)
         return cells if self.kind == "item" else cells.T.tocsr()
@@ -337,7 +337,8 @@ def rating_levels(rating: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     levels, codes = np.unique(rating, return_inverse=True)
     if len(levels) > MAX_LEVELS:
-        codes = pd.qcut(rating, MAX_LEVELS, labels=False, duplicates="drop")
+        bounds = np.unique(np.quantile(rating, np.linspace(0, 1, MAX_LEVELS + 1)))
+        codes = np.searchsorted(bounds[1:-1], rating)
         _, codes = np.unique(codes, return_inverse=True)
         levels = np.bincount(codes, rating) / np.bincount(codes)
     return levels, codes

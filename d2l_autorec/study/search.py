@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from ..errors import TrainingDiverged
 from ..evaluators import accuracy
@@ -45,23 +44,23 @@ class GridSearch(Estimator):
 
     valid_ratio: ClassVar[float] = 0.1
 
-    def fit(self, train_data: pd.DataFrame, seed: int) -> Iterator[int]:  # noqa: D102
-        fit_data, valid_data = hold_out(train_data, self.valid_ratio, seed)
-        pairs = valid_data[["user_id", "item_id"]]
+    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
+        fit_rows, valid_rows = hold_out(train_rows, self.valid_ratio, seed)
+        held_out = self.ratings.rating[valid_rows]
         self.errors.clear()
         for name, candidate in self.candidates.items():
             try:
-                for _ in candidate.fit(fit_data, seed):
+                for _ in candidate.fit(fit_rows, seed):
                     yield 0
-                error = accuracy(candidate.predict(pairs), valid_data["rating"]).rmse
+                error = accuracy(candidate.predict(valid_rows), held_out).rmse
             except TrainingDiverged:
                 error = math.inf
             self.errors[name] = error
         self.chosen = min(self.errors, key=self.errors.__getitem__)
-        yield from self._best.fit(train_data, seed)
+        yield from self._best.fit(train_rows, seed)
 
-    def predict(self, pairs: pd.DataFrame) -> np.ndarray:  # noqa: D102
-        return self._best.predict(pairs)
+    def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
+        return self._best.predict(rows)
 
     @property
     def title(self) -> str:

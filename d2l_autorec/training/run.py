@@ -86,18 +86,18 @@ class Parts:
     def of(
         cls,
         ratings: Ratings,
-        train_data: Any,
-        test_data: Any = None,
-        valid_data: Any = None,
+        train_rows: Any,
+        test_rows: Any = None,
+        valid_rows: Any = None,
         split: Mapping[str, Any] | None = None,
     ) -> "Parts":
-        """Lay the parts of a table out as matrices: data frames of some of its rows."""
+        """Lay the parts of a table out as matrices; each is an array of its rows."""
         test_mat, valid_mat = (
             None if part is None else ratings.matrix(part)
-            for part in (test_data, valid_data)
+            for part in (test_rows, valid_rows)
         )
         return cls(
-            ratings.matrix(train_data),
+            ratings.matrix(train_rows),
             test_mat,
             valid_mat,
             name=ratings.name,

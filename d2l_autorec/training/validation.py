@@ -11,27 +11,25 @@ from ..curve import Epoch
 from ..errors import DataError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from .training import Training
 
 
 def hold_out(
-    data: pd.DataFrame, ratio: float, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+    rows: np.ndarray, valid_ratio: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Set a random share of the training ratings aside, to choose something on.
 
-    Returned are the rows to fit and to validate on, in the order of `data`; the same
+    Returned are the rows to fit and to validate on, in the order of `rows`; the same
     seed sets the same rows aside. An empty part is a DataError.
     """
-    size = round(ratio * len(data))
-    if not 0 < size < len(data):
+    size = round(valid_ratio * len(rows))
+    if not 0 < size < len(rows):
         raise DataError(
-            f"{ratio:g} of {len(data)} training ratings leaves a part empty"
+            f"{valid_ratio:g} of {len(rows)} training ratings leaves a part empty"
         )
-    held = np.zeros(len(data), bool)
-    held[np.random.default_rng(seed).choice(len(data), size, replace=False)] = True
-    return data[~held], data[held]
+    held = np.zeros(len(rows), bool)
+    held[np.random.default_rng(seed).choice(len(rows), size, replace=False)] = True
+    return rows[~held], rows[held]
 
 
 class EarlyStopping:

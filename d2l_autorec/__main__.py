@@ -8,6 +8,7 @@ from importlib import import_module
 
 from . import __version__
 from .commands import cli
+from .commands.process import run
 
 COMMANDS = {
     "train": "trains AutoRec on rating data",
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     name = parser.parse_args(words[:1]).command
     command = import_module(f".{name}", __package__)
-    cli.run(partial(command.main, words[1:]), os._exit)
+    run(partial(command.main, words[1:]), os._exit)
 
 
 if __name__ == "__main__":

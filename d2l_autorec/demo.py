@@ -2,8 +2,8 @@
 
 import os
 
-from .commands.cli import run
 from .commands.demo import main
+from .commands.process import run
 
 __all__ = ["main"]
 

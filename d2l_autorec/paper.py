@@ -2,8 +2,8 @@
 
 import os
 
-from .commands.cli import run
 from .commands.paper import main
+from .commands.process import run
 
 __all__ = ["main"]
 

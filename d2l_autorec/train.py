@@ -2,7 +2,7 @@
 
 import os
 
-from .commands.cli import run
+from .commands.process import run
 from .commands.train import main
 
 __all__ = ["main"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import settings
 
 import d2l_autorec  # noqa: F401  before any test imports MXNet
+from d2l_autorec.commands.process import run as run_command
 
 # A shell has what runs in its background ignore Ctrl-C, which some tests send; what
 # they start would inherit that.
@@ -127,6 +129,19 @@ def pytest_collection_finish(session):
     """Set aside what was imported: MXNet collects garbage with each `DataLoader`."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def command(capsys):
+    """Run a command in this process: its exit status, standard output and error."""
+
+    def command(name, *argv):
+        main = import_module(f"d2l_autorec.{name}").main
+        with pytest.raises(SystemExit) as stopped:
+            run_command(lambda: main([str(word) for word in argv]))
+        return (stopped.value.code, *capsys.readouterr())
+
+    return command
 
 
 @pytest.fixture

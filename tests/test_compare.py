@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from d2l_autorec import study, try_all_gpus
-from d2l_autorec.commands import cli
+from d2l_autorec.commands import cli, process
 from d2l_autorec.commands.compare import BEGIN, END, QUICK_MODELS, main
 from d2l_autorec.errors import DataError, TrainingDiverged
 from d2l_autorec.ratings import (
@@ -516,7 +516,7 @@ def command(capsys, monkeypatch):
 
     def run(*argv):
         with pytest.raises(SystemExit) as stopped:
-            cli.run(lambda: main([str(a) for a in argv]))
+            process.run(lambda: main([str(a) for a in argv]))
         return (stopped.value.code, *capsys.readouterr())
 
     return run
@@ -650,14 +650,6 @@ def test_predictions_for_cold_users_are_in_the_unit_of_the_file(files, command):
     assert f"- global mean: {mean:.2f} for users" in out
 
 
-def test_ratings_that_are_all_equal_are_refused(tmp_path, command):
-    (tmp_path / "seen.csv").write_text("1,1,1\n1,2,1\n2,1,1\n2,3,1\n3,3,1\n3,2,1\n")
-    code, out, err = command("--ratings", tmp_path / "seen.csv", "--quiet")
-    assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "seen.csv: all ratings are 1, so there is nothing to predict; " in err
-    assert "implicit feedback" in err
-
-
 @pytest.mark.parametrize(
     "model",
     [
@@ -703,12 +695,6 @@ def test_rankings_without_a_relevant_item_are_refused(tmp_path, command):
 def test_a_model_has_one_row_whatever_it_is_called(small_data, command, models):
     out = command("--models", models, "--seeds", "0", "--quiet")[1]
     assert out.count("\n| AutoRec (book)") == 1
-
-
-def test_quiet_shows_no_progress(small_data, command):
-    code, out, err = command(*QUICK, "--quiet")
-    assert (code, err) == (0, "")
-    assert out.startswith("ml-100k, not as published, random split, seeds 0-1:\n")
 
 
 def test_the_json_report_holds_every_score(small_data, command, tmp_path):
@@ -851,35 +837,6 @@ def test_a_file_without_markers_is_left_alone(small_data, command, tmp_path):
         assert file.read_bytes() == raw
 
 
-@pytest.mark.parametrize("output", ["--markdown", "--json", "--plot", "--predictions"])
-def test_generated_ratings_replace_no_result(command, offline, tmp_path, output):
-    kept = tmp_path / "kept.png"
-    kept.write_text(f"{BEGIN}\nof real ratings\n{END}\n")
-    code, out, err = command("--models", "mean", "--quiet", output, kept)
-    assert code == 1
-    assert "RMSE" not in out
-    assert f"{kept} is there, and results of generated ratings replace it only" in err
-    assert err.count("\n") == 1
-    assert "of real ratings" in kept.read_text()
-
-
-def test_generated_ratings_go_into_a_new_file(command, offline, tmp_path):
-    file = tmp_path / "new.md"
-    flags = ["--models", "mean", "--seeds", "0", "--quiet", "--markdown", file]
-    assert command(*flags)[0] == 0
-    assert "synthetic-100k" in file.read_text()
-    # Asked for by name, they replace it.
-    assert command(*flags, "--dataset", "synthetic-100k")[0] == 0
-
-
-@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
-def test_the_plot_is_written(small_data, command, tmp_path, ending):
-    file = tmp_path / f"chart.{ending}"
-    assert command(*QUICK, "--plot", file)[0] == 0
-    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
-    assert file.read_bytes().startswith(start)
-
-
 def test_the_chart_shows_every_run_and_every_mean():
     from d2l_autorec.study import comparison_chart
 
@@ -895,59 +852,6 @@ def test_the_chart_shows_every_run_and_every_mean():
     drawn = {line.get_label(): list(line.get_ydata()) for line in lines.lines}
     assert drawn["trained"] == pytest.approx([1.05, 0.9])
     assert drawn["flat"] == pytest.approx([1.1, 1.1])
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--models", "svd"], "'svd' is not one of mean, biases, mf, biased-mf"),
-        (["--models", ""], "--models: is empty; is a variable not set?"),
-        (["--seeds", "4-0"], "'4-0' counts down"),
-        (["--seeds", "0-2147483647"], "'0-2147483647' is more than 1,000 seeds"),
-        (["--seeds", "0-" + 5000 * "9"], "' is not a whole number from 0"),
-        (["--seeds", "0-\uff11"], "' is not a whole number from 0"),
-        (["--models", "mf:wd=1_0"], "mf:wd='1_0' is not a number from 0"),
-        (["--seeds", "x"], "'x' is not a seed or a range"),
-        (["--seeds", "0-"], "'0-' is not a seed or a range"),
-        (["--seeds", "-1"], "'-1' is not a seed or a range"),
-        (["--splits", "u1"], "'u1' is not random, seq-aware, u1-u5, or such as"),
-        (["--splits", "1-fold"], "'1-fold' is not random"),
-        (["--plot", "chart.txt"], "does not end in .png, .svg or .pdf"),
-        (["--json", "no/such/folder/r.json"], "no/such/folder is not a folder"),
-        (["--models", "book:lr=0"], "book:lr='0' is not a number above 0"),
-        (["--models", "rbm:wd=none"], "rbm:wd='none' is not a number from 0"),
-        (["--ratings", "r.csv", "--dataset", "ml-1m"], "--ratings excludes --dataset"),
-        (["--test-ratings", "r.csv"], "--test-ratings is for a file that --ratings"),
-        (["--duplicates", "last"], "--duplicates is for a file that --ratings names"),
-        (
-            ["--ratings", "r", "--test-ratings", "t", "--splits", "5-fold"],
-            "--test-ratings is the test part",
-        ),
-        (["--markdown", "no/such/folder/r.md"], "no/such/folder is not a folder"),
-    ],
-)
-def test_a_bad_flag_is_one_line_and_exit_code_2(command, flags, message):
-    code, out, err = command(*flags)
-    assert (code, out) == (2, "")
-    assert message in err
-    assert err.count("\n") == 1
-
-
-def test_folds_of_other_data_are_one_line_and_exit_code_1(command):
-    code, _, err = command(
-        *("--dataset", "synthetic-100k", "--splits", "u1-u5"),
-        *("--models", "mean", "--quiet"),
-    )
-    assert code == 1
-    assert err == "error: the folds u1-u5 are ml-100k's; synthetic-100k has none\n"
-
-
-def test_missing_folds_are_one_line_and_exit_code_1(small_data, command):
-    code, _, err = command("--splits", "u1-u5", "--models", "mean", "--quiet")
-    assert code == 1
-    assert err.startswith("error: ")
-    assert "u1.base: no such file" in err
-    assert err.count("\n") == 1
 
 
 def test_seeds_are_listed_once():

@@ -19,7 +19,7 @@ from test_checkpoint import CPU, make_run, train
 from werkzeug.serving import make_server
 
 from d2l_autorec import Predictor
-from d2l_autorec.commands import cli, demo
+from d2l_autorec.commands import demo, process
 from d2l_autorec.commands.page import make_page
 from d2l_autorec.errors import AutoRecError
 from d2l_autorec.training import Training
@@ -196,7 +196,7 @@ def test_it_answers_until_it_is_interrupted(
     with os.fdopen(writer, "w") as out, pytest.raises(SystemExit, match="1"):
         monkeypatch.setattr(sys, "stdout", out)
         flags = ["--model", str(tmp_path / "model"), "--port", "0"]
-        cli.run(lambda: demo.main(flags))
+        process.run(lambda: demo.main(flags))
     assert b'"toy"' in answers[0]
     assert capsys.readouterr().err == f"{said}\n"
 

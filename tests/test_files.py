@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from d2l_autorec.commands import cli
-from d2l_autorec.commands.compare import _write_between_markers
+from d2l_autorec.commands.compare import write_between_markers
 from d2l_autorec.serving import replacing, save_figure, save_text
 
 
@@ -85,7 +85,7 @@ def test_a_pipe_is_written_to(tmp_path):
     assert found[0].startswith(b"%PDF") and b"%%EOF" in found[0]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     with open_end(pipe) as found:
-        _write_between_markers(pipe, "report")
+        write_between_markers("report", pipe)
     assert b"\n\nreport\n\n" in found[0]
 
 

@@ -4,33 +4,28 @@ Each ends with its exit status and one line. The command is a fake one, which ta
 tenth of the time that importing MXNet does.
 """
 
-import builtins
 import errno
 import gzip
 import io
 import os
-import re
-import resource
-import shutil
 import signal
 import sys
-from contextlib import contextmanager
+import time
 
 import pytest
 
-from d2l_autorec.commands import cli, compare, paper, recommend, train
-from d2l_autorec.serving import Checkpoint
+from d2l_autorec.commands import process
 
 FAKE = """
 import os, sys, time
 from d2l_autorec import errors
-from d2l_autorec.commands import cli
+from d2l_autorec.commands import cli, process
 
 def command():
     print("Am\\xe9lie")
     {}
 
-cli.run(command, os._exit)
+process.run(command, os._exit)
 """
 OK = "Amélie\n"
 BAD = "raise errors.DataError('bad')"
@@ -255,26 +250,6 @@ def test_an_archive_that_memory_cannot_hold(run, tmp_path):
     assert err.startswith("error: not enough memory") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "flag"),
-    [("train", "--plot=f.png"), ("compare", "--plot=f.svg"), ("paper", "")],
-)
-def test_what_draws_no_picture_is_said_before_the_work(run, tmp_path, name, flag):
-    code, out, err = run(
-        *(
-            "-m",
-            f"d2l_autorec.{name}",
-            "--dataset",
-            "synthetic-100k",
-            flag or "--quick",
-        ),
-        env={**os.environ, "MPLBACKEND": "x"},
-        cwd=tmp_path,
-    )
-    assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith("error: matplotlib cannot draw: ") and "MPLBACKEND" in err
-
-
 @pytest.mark.slow  # in every run, tests in one process make errors of warnings
 @pytest.mark.parametrize("flags", [["-O"], ["-W", "error"]], ids=" ".join)
 def test_a_training_and_its_recommendations(run, tmp_path, flags):
@@ -309,157 +284,8 @@ def test_a_training_and_its_recommendations(run, tmp_path, flags):
 # In this process.
 
 
-@pytest.mark.parametrize(
-    ("main", "flags"),
-    [
-        (train.main, ["--ratings", ""]),
-        (train.main, ["--ratings="]),
-        (train.main, ["--dataset", ""]),
-        (train.main, ["--data-dir="]),
-        (train.main, ["--save", ""]),
-        (compare.main, ["--dataset", ""]),
-        (paper.main, ["--out="]),
-        (recommend.main, ["--model", ""]),
-        (recommend.main, ["--model", "m", "--user="]),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_an_empty_argument_is_not_taken_for_none(main, flags, capsys):
-    """As of a variable that is not set."""
-    with pytest.raises(SystemExit, match="2"):
-        main(flags)
-    flag = flags[-1].rstrip("=") or flags[-2]
-    said = f"argument {flag}: is empty; is a variable not set?"
-    assert said in capsys.readouterr().err
-
-
-class Full(io.StringIO):
-    """Unbuffered, on a disk without room."""
-
-    def write(self, text):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
 SMALL = ["--num-hidden", "4", "--num-epochs", "1", "--quiet"]
 MEANS = ["--models", "mean", "--seeds", "0", "--quiet"]
-
-
-@pytest.mark.parametrize(
-    ("main", "flags"),
-    [(train.main, SMALL), (compare.main, MEANS)],
-    ids=["train", "compare"],
-)
-def test_files_are_written_where_nothing_can_be_printed(
-    small_data, tmp_path, monkeypatch, capsys, main, flags
-):
-    file = tmp_path / "f.json"
-    monkeypatch.setattr(sys, "stdout", Full())
-    with pytest.raises(SystemExit, match="1"):
-        cli.run(lambda: main([*flags, "--json", str(file)]))
-    assert file.stat().st_size
-    assert capsys.readouterr().err == "error: No space left on device\n"
-
-
-@pytest.mark.parametrize(
-    ("main", "flags", "result"),
-    [(train.main, SMALL, "train loss"), (compare.main, MEANS, "| global mean")],
-    ids=["train", "compare"],
-)
-def test_the_result_is_printed_where_no_file_can_be_written(
-    small_data, tmp_path, capsys, monkeypatch, main, flags, result
-):
-    def full(old, new):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    file = tmp_path / "f.json"
-    with pytest.raises(SystemExit, match="1"):
-        cli.run(lambda: main([*flags, "--json", str(file)]))
-    out, err = capsys.readouterr()
-    assert result in out
-    assert err == f"error: {file}: No space left on device\n"
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    """One that is full from the n-th file on that is opened to be written."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    opened = {"now": 0, "full": 0}
-
-    def counted(original):
-        def call(file, mode="r", *args, **kwargs):
-            if mode & os.O_CREAT if isinstance(mode, int) else set(mode) & set("wax+"):
-                opened["now"] += 1
-                if opened["now"] == opened["full"]:
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
-            return original(file, mode, *args, **kwargs)
-
-        return call
-
-    for module, name in ((os, "open"), (io, "open"), (builtins, "open")):
-        monkeypatch.setattr(module, name, counted(getattr(module, name)))
-
-    @contextmanager
-    def disk(number):
-        opened.update(now=0, full=number)
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-    return disk
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        # Its writes are those of the next two together.
-        pytest.param("train", marks=pytest.mark.slow),
-        *("resume", "compare", "recommend"),
-    ],
-)
-def test_a_disk_that_is_full_from_any_file_on(
-    small_data, tmp_path, capsys, monkeypatch, disk, command
-):
-    """What was there stays, or is replaced by what is whole."""
-    draw = "matplotlib.figure.Figure.savefig"  # which takes its time
-    monkeypatch.setattr(draw, lambda _, file, **options: open(file, "w").close())
-    monkeypatch.setattr(cli, "check_drawing", lambda ending: None)
-    model, pairs = tmp_path / "m", tmp_path / "pairs.csv"
-    files = [tmp_path / "f.json", tmp_path / "f.svg"]
-    results = ["--json", files[0], "--plot", files[1], "--quiet"]
-    main, flags = {
-        "train": (train.main, [*SMALL, "--save", model, "--overwrite", *results]),
-        "resume": (train.main, ["--resume", model, "-e", "2", *results[:2], "--quiet"]),
-        "compare": (compare.main, [*MEANS, *results]),
-        "recommend": (
-            recommend.main,
-            ["--model", model, "--pairs", pairs, "--output", files[0]],
-        ),
-    }[command]
-    pairs.write_text("user_id,item_id\n1,1\n")
-    train.main([*SMALL, "--save", str(model)])
-    kept = shutil.copytree(model, tmp_path / "kept")
-    for number in range(1, 50):
-        shutil.rmtree(model)
-        shutil.copytree(kept, model)
-        for file in files:
-            file.write_text("old")
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended, disk(number):
-            cli.run(lambda: main([*map(str, flags)]))
-        err = capsys.readouterr().err
-        Checkpoint.open(model)  # the old one, or the new one whole
-        assert {file.name for file in tmp_path.iterdir()} == {
-            *("data", "kept", "m", "pairs.csv", "f.json", "f.svg")
-        }
-        if not ended.value.code:
-            break
-        assert ended.value.code == 1
-        assert re.fullmatch(rf"error: {tmp_path}/\S+: .+\n", err)
-        last = files[0] if command == "recommend" else files[1]  # to be written
-        assert last.read_text() == "old"
-    assert number > 2 and not err
 
 
 def test_an_error_without_a_file_is_shown(capsys):
@@ -467,7 +293,7 @@ def test_an_error_without_a_file_is_shown(capsys):
         raise OSError(errno.ENETDOWN, "Network is down")
 
     with pytest.raises(SystemExit, match="1"):
-        cli.run(fail)
+        process.run(fail)
     assert capsys.readouterr().err == "error: Network is down\n"
 
 
@@ -475,5 +301,21 @@ def test_a_stream_that_cannot_be_changed_will_do(monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     with pytest.raises(SystemExit, match="0"):
-        cli.run(lambda: print("fine"))
+        process.run(lambda: print("fine"))
     assert out.getvalue() == "fine\n"
+
+
+def test_ctrl_c_is_not_lost_while_an_array_is_freed(capsys):
+    class Array:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def command():
+        array = Array()
+        del array
+        for _ in range(6000):
+            time.sleep(0.01)
+
+    with pytest.raises(SystemExit, match="1"):
+        process.run(command)
+    assert capsys.readouterr().err == "interrupted\n"

@@ -17,12 +17,10 @@ from test_training import BEST, fit, make_parts, recipe_of
 from d2l_autorec import evaluate, load_model
 from d2l_autorec._mxnet import autograd, mx
 from d2l_autorec._mxnet import np as mnp
-from d2l_autorec.commands import recommend
 from d2l_autorec.errors import DataError, ModelError
 from d2l_autorec.evaluators import rmse
 from d2l_autorec.ratings import ratings_from_frame, synthetic_ratings
 from d2l_autorec.serving import Checkpoint, Predictor, recommend_all
-from d2l_autorec.serving.lists import best_items
 from d2l_autorec.training import Biases, Blend, Parts, Recipe, Run, Training
 
 
@@ -187,20 +185,15 @@ def test_items_with_few_ratings_are_left_out_when_asked_for(model):
 
 
 def test_of_equal_scores_the_items_with_more_ratings_come_first():
-    scores = np.array([1.0, 2.0, 2.0, 2.0, -np.inf])
-    counts = np.array([9, 1, 3, 2, 9])
-    assert best_items(scores, counts, 2).tolist() == [2, 3]
-    assert best_items(scores, counts, 9).tolist() == [2, 3, 1, 0]
-    assert best_items(scores, counts, 0).tolist() == []
-
-
-def test_items_are_left_out_of_the_best_and_scores_stay_as_they_are():
-    scores, counts = np.array([4.0, 3.0, 2.0, 1.0]), np.array([0, 5, 5, 1])
-    kept = scores.copy()
-    assert best_items(scores, counts, 4).tolist() == [1, 2, 3]  # 0 has no ratings
-    assert best_items(scores, counts, 4, min_ratings=2).tolist() == [1, 2]
-    assert best_items(scores, counts, 4, excluded=[1, 3]).tolist() == [2]
-    assert (scores == kept).all()
+    run = Run(make_parts(), recipe_of({}), 7)
+    net = fit(run.recipe)[0].net
+    for parameter in net.collect_params().values():
+        parameter.set_data(parameter.data() * 0)
+    found = Predictor(net, run).recommend(4, 99, include_rated=True)
+    counts = np.diff(run.parts.train_mat.indptr)
+    assert [one.item_id for one in found] == [
+        item for item in np.argsort(-counts, kind="stable") if counts[item]
+    ]
 
 
 def test_loading_and_predicting_draw_nothing(folder):
@@ -526,76 +519,68 @@ def test_a_new_users_scale_is_shifted_too(model):
 # The command.
 
 
-def run_command(capsys, *argv, err=False):
-    recommend.main([str(word) for word in argv])
-    said = capsys.readouterr()
-    return tuple(said) if err else said.out
+@pytest.fixture
+def ask(command, folder):
+    """Ask the model by the command: what it prints, or the line of an error."""
+
+    def ask(*argv, error=False):
+        code, out, err = command("recommend", "--model", folder, *argv)
+        assert code == error, err
+        return err if error else out
+
+    return ask
 
 
-def test_the_command_recommends(folder, model, capsys):
-    lines = run_command(
-        capsys, "--model", folder, "--user", "003", "-n", 3
-    ).splitlines()
+def table_of(text):
+    return pd.read_csv(io.StringIO(text), dtype={"user_id": str})
+
+
+def test_the_command_recommends_as_text_and_as_json(ask, model):
     best = model.recommend("003", 3)
-    assert "user 003" in lines[0]
-    assert len(lines) == 1 + len(best)
-    for line, item in zip(lines[1:], best):
+    first, *lines = ask("--user", "003", "-n", 3).splitlines()
+    assert "user 003" in first and len(lines) == len(best)
+    for line, item in zip(lines, best):
         assert str(item.item_id) in line and f"{item.rating:.2f}" in line
-
-
-def test_the_command_writes_json(folder, model, capsys):
-    out = run_command(
-        capsys, "--model", folder, "--user", "003", "--json", "--include-rated"
-    )
-    found = json.loads(out)
+    found = json.loads(ask("--user", "003", "--json", "--include-rated"))
     assert [item["item_id"] for item in found] == [
         item.item_id for item in model.recommend("003", 10, include_rated=True)
     ]
     assert set(found[0]) == {"item_id", "rating", "title"}
 
 
-def test_the_command_predicts_pairs(folder, model, tmp_path, capsys):
+def test_the_command_predicts_pairs(ask, model, tmp_path):
     (tmp_path / "pairs").write_text("item,user\n100,001\n107,002\n")
-    argv = ["--model", folder, "--pairs", tmp_path / "pairs"]
-    table = pd.read_csv(io.StringIO(run_command(capsys, *argv)), dtype={"user_id": str})
+    table = table_of(ask("--pairs", tmp_path / "pairs"))
     assert table["user_id"].tolist() == ["001", "002"]
     assert table["item_id"].tolist() == [100, 107]
     expected = model.predict([("001", 100), ("002", 107)])
     assert table["rating"].tolist() == pytest.approx(expected)
-    assert run_command(capsys, *argv, "--output", tmp_path / "out.csv") == ""
-    written = pd.read_csv(tmp_path / "out.csv", dtype={"user_id": str})
-    pd.testing.assert_frame_equal(written, table)
+    asked = ["--pairs", tmp_path / "pairs", "--output", tmp_path / "out.csv"]
+    assert ask(*asked) == ""
+    pd.testing.assert_frame_equal(table_of((tmp_path / "out.csv").read_text()), table)
 
 
-def test_predictions_are_utf_8_whatever_the_terminal_is(folder, tmp_path, monkeypatch):
+def test_predictions_are_utf_8_whatever_the_terminal_is(ask, tmp_path, monkeypatch):
     (tmp_path / "pairs").write_text("user,item\n\u00e9,100\n", encoding="utf-8")
     out = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out, "ascii"))
-    recommend.main(
-        ["--model", str(folder), "--pairs", str(tmp_path / "pairs"), "--item-mean"]
-    )
+    ask("--pairs", tmp_path / "pairs", "--item-mean")
     assert out.getvalue().decode().splitlines()[1].startswith("\u00e9,100,")
 
 
-def test_ids_in_files_mean_what_they_mean_in_the_model(folder, tmp_path, capsys):
+def test_ids_in_files_mean_what_they_mean_in_the_model(ask, tmp_path):
     # One unknown item makes a column of strings; 100 is still the model's 100.
     (tmp_path / "pairs").write_text("001,100\n001,x\n")
-    argv = ["--model", folder, "--pairs", tmp_path / "pairs"]
-    with pytest.raises(DataError, match="unknown item 'x'"):
-        run_command(capsys, *argv)
-    out = run_command(capsys, *argv, "--item-mean").splitlines()
+    assert "unknown item 'x'" in ask("--pairs", tmp_path / "pairs", error=True)
+    out = ask("--pairs", tmp_path / "pairs", "--item-mean").splitlines()
     assert out[1].startswith("001,100,") and out[2].startswith("001,x,")
 
 
-def test_the_command_takes_a_new_users_file(folder, model, tmp_path, capsys):
+def test_the_command_takes_a_new_users_file(ask, model, tmp_path):
     (tmp_path / "mine").write_text("item,rating\n100,3\n102,-1\n")
-    out = run_command(
-        capsys, "--model", folder, "--new-user", tmp_path / "mine", "--json"
-    )
+    found = json.loads(ask("--new-user", tmp_path / "mine", "--json"))
     expected = model.recommend_new({100: 3, 102: -1})
-    assert [item["item_id"] for item in json.loads(out)] == [
-        item.item_id for item in expected
-    ]
+    assert [item["item_id"] for item in found] == [item.item_id for item in expected]
 
 
 @pytest.fixture
@@ -605,186 +590,104 @@ def narrow(monkeypatch):
     return 0.95, 1.2
 
 
-def test_the_command_recommends_to_many_users(folder, model, narrow, tmp_path, capsys):
-    out, err = run_command(capsys, "--model", folder, "--all-users", "-n", 2, err=True)
-    table = pd.read_csv(io.StringIO(out), dtype={"user_id": str})
+def test_the_command_recommends_to_many_users(ask, model, narrow, tmp_path):
+    table = table_of(ask("--all-users", "-n", 2))
     expected = pd.concat(recommend_all(model, n=2))
     held = expected["rating"].clip(*narrow).tolist()
     assert held != expected["rating"].tolist()
     assert table["rating"].tolist() == pytest.approx(held)
     for name in ("user_id", "place", "item_id"):
         assert table[name].tolist() == expected[name].tolist()
-    assert "12/12" in err  # the bar
     (tmp_path / "users").write_text("003\n010\n")
-    argv = ["--model", folder, "--users", tmp_path / "users", "-n", 2]
-    assert run_command(capsys, *argv, "--output", tmp_path / "some.csv") == ""
-    some = pd.read_csv(tmp_path / "some.csv", dtype={"user_id": str})
     wanted = table[table["user_id"].isin(["003", "010"])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(some, wanted, check_dtype=False)
-    run_command(capsys, *argv, "--output", tmp_path / "some.csv.gz")
-    packed = pd.read_csv(tmp_path / "some.csv.gz", dtype={"user_id": str})
-    pd.testing.assert_frame_equal(packed, some)
+    for name in ("some.csv", "some.csv.gz"):
+        asked = ["--users", tmp_path / "users", "-n", 2, "--output", tmp_path / name]
+        assert ask(*asked) == ""
+        some = pd.read_csv(tmp_path / name, dtype={"user_id": str})
+        pd.testing.assert_frame_equal(some, wanted, check_dtype=False)
 
 
-def test_many_users_go_into_a_parquet_file(
-    folder, model, tmp_path, capsys, monkeypatch
-):
-    pytest.importorskip("pyarrow")
+def test_many_users_go_into_a_parquet_file(ask, model, tmp_path, monkeypatch):
     monkeypatch.setattr("d2l_autorec.serving.lists._CELLS", 9)  # a user at a time
     titles = {user(u): model.recommend(user(u), 1)[0].title or "" for u in range(11)}
-    users = sorted(titles, key=titles.get)
-    (tmp_path / "users").write_text("\n".join(users))
-    argv = ["--model", folder, "--users", tmp_path / "users", "-n", 1]
-    run_command(capsys, *argv, "--output", tmp_path / "all.parquet")
-    out = run_command(capsys, *argv)
-    expected = pd.read_csv(io.StringIO(out), dtype={"user_id": str, "title": str})
+    (tmp_path / "users").write_text("\n".join(sorted(titles, key=titles.get)))
+    asked = ["--users", tmp_path / "users", "-n", 1]
+    ask(*asked, "--output", tmp_path / "all.parquet")
+    expected = table_of(ask(*asked))
     titled = expected["title"].notna()
     assert not titled[0] and titled.any(), "a first table without any title"
     found = pd.read_parquet(tmp_path / "all.parquet")
     pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    said = ask(*asked, "--output", tmp_path / "out.parquet", error=True)
+    assert "out.parquet: Parquet needs pyarrow" in said
 
 
-def test_a_failure_leaves_the_output_as_it_was(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("d2l_autorec.serving.lists._CELLS", 9)
+def test_a_failure_leaves_the_output_as_it_was(ask, tmp_path):
     (tmp_path / "users").write_text("003\nnobody\n")
     (tmp_path / "out.csv").write_text("old")
-    argv = ["--users", tmp_path / "users", "--output", tmp_path / "out.csv"]
-    with pytest.raises(DataError, match="unknown user 'nobody'"):
-        run_command(capsys, "--model", folder, *argv)
+    asked = ["--users", tmp_path / "users", "--output", tmp_path / "out.csv"]
+    assert "unknown user 'nobody'" in ask(*asked, error=True)
     assert (tmp_path / "out.csv").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_parquet_without_pyarrow_is_refused(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match="out.parquet: Parquet needs pyarrow"):
-        run_command(
-            *(capsys, "--model", folder),
-            *("--all-users", "--output", tmp_path / "out.parquet"),
-        )
-
-
-def test_what_is_shown_is_held_to_the_scale(folder, model, narrow, tmp_path, capsys):
+def test_what_is_shown_is_held_to_the_scale(ask, model, narrow, tmp_path):
     low, high = narrow
     best = model.recommend("003", 9, include_rated=True)
     assert max(item.rating for item in best) > high
-    shown = json.loads(
-        run_command(
-            capsys, "--model", folder, "--user", "003", "--include-rated", "--json"
-        )
-    )
+    shown = json.loads(ask("--user", "003", "--include-rated", "--json"))
     assert [item["item_id"] for item in shown] == [item.item_id for item in best]
     held = [min(max(item.rating, low), high) for item in best]
     assert [item["rating"] for item in shown] == pytest.approx(held)
     (tmp_path / "pairs").write_text(f"003,{best[0].item_id}\n")
-    out = run_command(capsys, "--model", folder, "--pairs", tmp_path / "pairs")
-    assert float(out.split(",")[-1]) == high
+    assert float(ask("--pairs", tmp_path / "pairs").split(",")[-1]) == high
 
 
-def test_the_command_lists_similar_items_with_titles_of_a_file(
-    folder, model, tmp_path, capsys
-):
+def test_the_command_lists_similar_items_with_titles_of_a_file(ask, model, tmp_path):
     (tmp_path / "titles.csv").write_text('item,title\n101,"A, B"\n105,C\n999,x\n')
-    argv = ["--model", folder, "--like", 100, "--titles", tmp_path / "titles.csv"]
-    out = run_command(capsys, *argv)
-    assert out.startswith("items like The Hundred (toy), by the cosine")
-    lines = {line.split()[2]: line for line in out.splitlines()[1:]}
+    asked = ["--like", 100, "--titles", tmp_path / "titles.csv"]
+    first, *lines = ask(*asked).splitlines()
+    assert first.startswith("items like The Hundred (toy), by the cosine")
+    lines = {line.split()[2]: line for line in lines}
     expected = {str(i.item_id): i.similarity for i in model.similar(100)}
     assert list(lines) == list(expected)
     assert all(f"{expected[i]:5.2f}" in line for i, line in lines.items())
     assert lines["101"].endswith("  A, B") and lines["105"].endswith("  C")
-    assert set(json.loads(run_command(capsys, *argv, "--json"))[0]) == {
-        *("item_id", "similarity", "title"),
-    }
+    found = json.loads(ask(*asked, "--json"))
+    assert set(found[0]) == {"item_id", "similarity", "title"}
     (tmp_path / "titles.csv").write_text("7,x\n8,y\n")
-    with pytest.raises(DataError, match="titles none of the items, but such as 7"):
-        run_command(capsys, *argv)
+    assert "titles none of the items, but such as 7" in ask(*asked, error=True)
 
 
 @pytest.mark.parametrize(
-    ("asked", "text", "columns"),
+    ("asked", "text", "columns", "plain"),
     [
-        ("--pairs", "what,x,who\n100,1,001\n107,2,002\n", "who,what"),
-        ("--pairs", "what,x,who\n100,1,001\n107,2,002\n", "3,1"),
-        ("--users", "n|who\n1|001\n2|002\n", "who"),
-        ("--new-user", "x;stars;film\na;3;100\nb;-1;102\n", "film,stars"),
+        ("--pairs", "a,x,who\n100,1,001\n", "who,a", "001,100\n"),
+        ("--pairs", "100,1,001\n", "3,1", "001,100\n"),
+        ("--users", "n|who\n1|001\n2|002\n", "who", "001\n002\n"),
+        ("--new-user", "x;s;film\na;3;100\nb;-1;102\n", "film,s", "100,3\n102,-1\n"),
     ],
 )
-def test_columns_of_files_may_be_named(folder, tmp_path, capsys, asked, text, columns):
+def test_columns_of_files_may_be_named(ask, tmp_path, asked, text, columns, plain):
     (tmp_path / "file").write_text(text)
-    argv = ["--model", folder, asked, tmp_path / "file"]
-    if columns == "3,1":  # then the first line is a pair, of nobody
-        with pytest.raises(DataError, match="unknown user 'who'"):
-            run_command(capsys, *argv, "--columns", columns)
-        (tmp_path / "file").write_text(text[len("what,x,who\n") :])
-    found = run_command(capsys, *argv, "--columns", columns).splitlines()
-    (tmp_path / "file").write_text(
-        {
-            "--pairs": "001,100\n002,107\n",
-            "--users": "001\n002\n",
-            "--new-user": "100,3\n102,-1\n",
-        }[asked]
-    )
-    assert run_command(capsys, *argv).splitlines() == found
+    found = ask(asked, tmp_path / "file", "--columns", columns)
+    (tmp_path / "file").write_text(plain)
+    assert ask(asked, tmp_path / "file") == found
 
 
-def test_errors_of_the_command_are_clear(folder, tmp_path, capsys):
-    with pytest.raises(DataError, match="unknown user '42'"):
-        run_command(capsys, "--model", folder, "--user", 42)
-    with pytest.raises(ModelError, match="holds no model"):
-        run_command(capsys, "--model", tmp_path, "--user", 42)
-    (tmp_path / "mine").write_text("item,rating\n100,-2\n")
-    said = (
-        "mine:2: rating '-2' is not positive with 2 added; 0 marks an unobserved cell$"
-    )
-    with pytest.raises(DataError, match=said):
-        run_command(capsys, "--model", folder, "--new-user", tmp_path / "mine")
-
-
-def test_what_an_error_of_a_file_proposes_can_be_done(folder, tmp_path, capsys):
+def test_what_an_error_of_a_file_proposes_can_be_done(ask, tmp_path):
+    assert "unknown user '42'" in ask("--user", 42, error=True)
     file = tmp_path / "file"
     file.write_bytes("Titel;Nr\nZw\u00f6lf;101\n".encode("latin-1"))
-    ask = ["--model", folder, "--user", "001", "-n", 9, "--titles", file]
-    with pytest.raises(DataError, match=r"is not utf-8; .* \(--encoding latin-1\)"):
-        run_command(capsys, *ask)
-    ask += ["--encoding", "latin-1", "--include-rated"]
-    with pytest.raises(DataError, match=r"but such as 'Titel'; .* \(--title-columns\)"):
-        run_command(capsys, *ask)
-    assert "Zw\u00f6lf" in run_command(capsys, *ask, "--title-columns", "Nr,Titel")
+    asked = ["--user", "001", "-n", 9, "--titles", file]
+    said = ask(*asked, error=True)
+    assert "is not utf-8; " in said and "(--encoding latin-1)" in said
+    asked += ["--encoding", "latin-1", "--include-rated"]
+    said = ask(*asked, error=True)
+    assert "but such as 'Titel'; " in said and "(--title-columns)" in said
+    assert "Zw\u00f6lf" in ask(*asked, "--title-columns", "Nr,Titel")
     file.write_bytes("Note;Werk\n3;100\n".encode("latin-1"))
-    ask = ["--model", folder, "--new-user", file]
-    with pytest.raises(DataError, match="such as --columns Note,Werk"):
-        run_command(capsys, *ask)
-    run_command(capsys, *ask, "--columns", "Werk,Note", "--encoding", "latin-1")
-
-
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        ([], "--model"),
-        (["--model", "m"], "--user"),
-        (["--model", "m", "--user", "1", "--pairs", "f"], "not allowed with"),
-        (["--model", "m", "--pairs", "f", "--json"], "CSV"),
-        (["--model", "m", "--user", "1", "--output", "f"], "--output is for --pairs"),
-        (["--model", "m", "--all-users", "--json"], "--all-users writes CSV"),
-        (
-            ["--model", "m", "--pairs", "f", "--min-ratings", "2"],
-            "--min-ratings is for",
-        ),
-        (["--model", "m", "--pairs", "f", "--titles", "t"], "--titles is for --user"),
-        (["--model", "m", "--user", "1", "--columns", "a"], "--columns is for --pairs"),
-        (["--model", "m", "--pairs", "f", "--columns", "a"], "--pairs are U,I"),
-        (["--model", "m", "--users", "f", "--columns", "a,a"], "not a list of columns"),
-        (["--model", "m", "--user", "1", "-n", "0"], "'0' is not a whole number"),
-        (["--model", "m", "--user", "1", "-n", "1_0"], "'1_0' is not a whole number"),
-        (
-            ["--model", "m", "--user", "1", "--title-columns", "a,b"],
-            "--title-columns is for --titles",
-        ),
-    ],
-)
-def test_flags_that_do_not_go_together(argv, said, capsys):
-    with pytest.raises(SystemExit) as caught:
-        recommend.main(argv)
-    assert caught.value.code == 2
-    assert said in capsys.readouterr().err
+    asked = ["--new-user", file]
+    assert "such as --columns Note,Werk" in ask(*asked, error=True)
+    ask(*asked, "--columns", "Werk,Note", "--encoding", "latin-1")

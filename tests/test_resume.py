@@ -194,28 +194,6 @@ def test_patience_stops_and_is_kept(tmp_path, ratings_file, capsys, monkeypatch)
     assert len(Checkpoint.open(tmp_path / "a").history) > len(history)
 
 
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        (["--resume", "m", "--lr", "0.002"], "takes these from the model folder: --lr"),
-        (["--resume", "m", "--preset", "best"], "the model folder: --preset"),
-        (["--resume", "m", "--no-clip"], "takes these from the model folder: --clip"),
-        (["--resume", "m", "--save", "m"], "takes these from the model folder: --save"),
-        (["--overwrite"], "--overwrite is for --save"),
-        (["--ratings", "f", "--dataset", "ml-1m"], "exclude each other"),
-        (["--columns", "1,2,3"], "only for a file that --ratings names: --columns"),
-        (["--patience", "3"], "--valid-ratio"),
-        (["--columns", "1,2", "--ratings", "f"], "not three or four columns"),
-        (["--rating-offset", "nan", "--ratings", "f"], "'nan' is not a number"),
-    ],
-)
-def test_flags_that_do_not_go_together(argv, said, capsys):
-    with pytest.raises(SystemExit) as caught:
-        command.main(argv)
-    assert caught.value.code == 2
-    assert said in capsys.readouterr().err
-
-
 def test_errors_of_a_resume_are_clear(tmp_path, ratings_file, capsys):
     command.main(flags(ratings_file, tmp_path / "a", "-e", "2"))
     with pytest.raises(ModelError, match="already trained for 2 epochs"):

@@ -2,40 +2,21 @@
 
 import json
 import re
-import signal
-import subprocess
-import time
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from d2l_autorec import load_model
-from d2l_autorec.commands import cli
-from d2l_autorec.commands.report import BOOK, _beside
+from d2l_autorec.commands.report import BOOK, beside_the_book
 from d2l_autorec.commands.train import main
 from d2l_autorec.fast import FastStep
 from d2l_autorec.ratings import datasets
 from d2l_autorec.training import ACTIVATIONS, PRESETS, Parts, Recipe, Run
 
 SMALL = ["--num-hidden", "8", "--num-epochs", "3", "--batch-size", "16"]
-
-
-@pytest.fixture
-def train(capsys):
-    """Run the command in-process: its exit code, standard output and error."""
-
-    def run(*argv):
-        with pytest.raises(SystemExit) as stopped:
-            cli.run(lambda: main([str(a) for a in argv]))
-        return (stopped.value.code, *capsys.readouterr())
-
-    return run
-
-
-def command(*argv):
-    return ["-m", "d2l_autorec.train", *argv]
 
 
 def test_it_says_what_it_trains_on_and_ends_with_the_books_two_lines(small_data, train):
@@ -60,12 +41,6 @@ def test_it_says_what_it_trains_on_and_ends_with_the_books_two_lines(small_data,
     assert "test RMSE" in err
 
 
-def test_quiet_prints_the_result_alone(small_data, train):
-    code, out, err = train(*SMALL, "--quiet")
-    assert (code, err) == (0, "")
-    assert out.splitlines()[1].startswith("train loss")
-
-
 def test_the_json_report_holds_settings_history_and_result(small_data, train, tmp_path):
     file = tmp_path / "report.json"
     _, out, _ = train(*SMALL, "--lr", "0.01", "--seed", "3", "--json", file)
@@ -83,6 +58,11 @@ def test_the_json_report_holds_settings_history_and_result(small_data, train, tm
         report["examples_per_second"] * report["num_train_ratings"] / cells
     )
     assert f"\n{report['ratings_per_second']:,.0f} ratings/sec" in out
+
+
+@pytest.fixture
+def train(command):
+    return partial(command, "train")
 
 
 @pytest.fixture
@@ -161,17 +141,6 @@ def test_a_network_that_cannot_predict_replaces_no_model(
     assert (tmp_path / "m" / "model.json").read_bytes() == before
 
 
-def test_ratings_that_are_all_equal_are_refused(train, tmp_path):
-    file = tmp_path / "seen.csv"
-    file.write_text("".join(f"{n % 9},{n % 7},1\n" for n in range(63)))
-    code, out, err = train("--ratings", file, "--save", tmp_path / "m")
-    assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "seen.csv: all ratings are 1, so there is nothing to predict; " in err
-    # As the file has them, not as they are shifted.
-    _, _, err = train("--ratings", file, "--rating-offset", "3", "--preset", "best")
-    assert "all ratings are 1, " in err
-
-
 def test_with_a_validation_part_the_result_is_the_best_epochs(reported):
     flags = ["-e", "12", "--lr", "0.3", "--valid-ratio", "0.3"]
     lines, report = reported(*flags)
@@ -206,31 +175,17 @@ def test_it_says_why_a_training_ended_and_again_after_resume(
 
 
 def test_it_trains_on_all_ratings(reported, tmp_path):
-    lines, report = reported("--test-ratio", "0", "--plot", tmp_path / "curve.png")
+    flags = ["--plot", tmp_path / "curve.png", "--save", tmp_path / "m"]
+    lines, report = reported("--test-ratio", "0", *flags)
     assert lines[1].endswith("test RMSE -")
     assert lines[5].startswith("no ratings are held out")
     assert report["num_test_ratings"] == 0
     assert report["test_rmse"] is report["test_mae"] is None
+    assert len(load_model(tmp_path / "m").recommend(1, 3)) == 3
     lines, report = reported("--test-ratio", "0", "--valid-ratio", "0.2")
     assert lines[0].startswith("kept: epoch 3, the best on validation (RMSE ")
     assert lines[5].startswith("validation RMSE (MAE): this network ")
     assert report["baseline"]["part"] == "validation"
-
-
-def test_a_model_of_all_ratings_serves(small_data, train, tmp_path):
-    flags = ["--quiet", "--save", tmp_path / "m", "--test-ratio", "0"]
-    assert train(*SMALL, *flags)[0] == 0
-    assert len(load_model(tmp_path / "m").recommend(1, 3)) == 3
-    assert train("--resume", tmp_path / "m", "-e", "4")[0] == 0
-
-
-def test_titles_of_a_file_are_kept_with_the_model(small_data, train, tmp_path):
-    (tmp_path / "titles.csv").write_text("item,title\n2,Two\n3,Three\n")
-    titles = ["--titles", tmp_path / "titles.csv"]
-    assert train(*SMALL, "--quiet", "--save", tmp_path / "m", *titles)[0] == 0
-    assert load_model(tmp_path / "m").run.parts.titles == {2: "Two", 3: "Three"}
-    code, _, err = train(*SMALL, *titles)
-    assert (code, "--titles is for --save" in err) == (2, True)
 
 
 def test_titles_of_any_encoding_and_header_are_kept(small_data, train, tmp_path):
@@ -438,185 +393,12 @@ def test_two_devices_give_the_result_of_one(small_data, train, tmp_path):
     assert rmse("cpu:0,cpu:1") == pytest.approx(rmse("cpu"), abs=1e-4)
 
 
-@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
-def test_the_plot_is_written(small_data, train, tmp_path, ending):
-    file = tmp_path / f"curve.{ending}"
-    assert train(*SMALL, "--plot", file)[0] == 0
-    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
-    assert file.read_bytes().startswith(start)
-    assert [f.name for f in tmp_path.glob("*curve*")] == [file.name]
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--test-ratio", "1"], "'1' is not between 0 and 1"),
-        (["--test-ratio", "nan"], "'nan' is not between 0 and 1"),
-        (["--num-epochs", "0"], "'0' is not a whole number from 1"),
-        (["-k", "2.5"], "'2.5' is not a whole number from 1"),
-        (["--lr", "0"], "'0' is not a number above 0"),
-        (["--lr", "inf"], "'inf' is not a number above 0"),
-        (["--wd", "-1"], "'-1' is not a number from 0"),
-        (["--dropout", "1"], "'1' is not from 0 to below 1"),
-        (["--seed", "-1"], "'-1' is not a whole number from 0"),
-        (["--seed", "1_0"], "'1_0' is not a whole number from 0"),
-        (["-e", "1_0"], "'1_0' is not a whole number from 1"),
-        (["-k", "\uff11\uff10"], "' is not a whole number from 1"),
-        (["--lr", "0.0_1"], "'0.0_1' is not a number above 0"),
-        (["--cold", "1_0"], "'1_0' is not a number"),
-        (["--rating-offset", "\u0661"], "' is not a number"),
-        (["--devices", "cpu:\uff11"], "' is not cpu, gpu, or a list"),
-        (["--title-columns", "a,b"], "--title-columns is for --titles"),
-        (["--split-mode", "time"], "invalid choice: 'time'"),
-        (["--split-mode", "u1", "--dataset", "ml-1m"], "is for --dataset ml-100k"),
-        (["--split-mode", "u1", "--ratings", "f"], "is for --dataset ml-100k"),
-        (["--split-mode", "seq-aware", "--test-ratio", "0"], "--test-ratio is not for"),
-        (["--test-ratings", "f"], "that --ratings names: --test-ratings"),
-        (
-            ["--ratings", "f", "--test-ratings", "f", "--test-ratio", "0.2"],
-            "--test-ratings and --test-ratio exclude each other",
-        ),
-        (["--refit"], "--refit needs a validation part"),
-        (["--devices", "tpu"], "'tpu' is not cpu, gpu, or a list"),
-        (["--devices", "cpu:" + 5000 * "9"], "' is not cpu, gpu, or a list"),
-        (["--seed", 5000 * "9"], "' is not a whole number from 0"),
-        (["--rating-offset", 5000 * "9"], "' is not a number"),
-        (["--devices", "cpu,cpu:1,cpu:00"], "names a device twice"),
-        (["--optimizer", "adamax2"], "invalid choice: 'adamax2'"),
-        (["--plot", "nowhere/curve.png"], "nowhere is not a folder"),
-        (["--plot", "curve.txt"], "does not end in .png, .svg or .pdf"),
-        (["--json", "."], ". is a folder, not a file"),
-        (["--kind", "both"], "invalid choice: 'both'"),
-        (["--preset", "mine"], "invalid choice: 'mine'"),
-        (["--activation", "softmax"], "invalid choice: 'softmax'"),
-        (["--loss", "mae"], "invalid choice: 'mae'"),
-        (["--schedule", "step"], "invalid choice: 'step'"),
-        (["-k", "8", "0"], "'0' is not a whole number from 1"),
-        (["--members", "0"], "'0' is not a whole number from 1"),
-        (["--input-dropout", "1"], "'1' is not from 0 to below 1"),
-        (["--pretrain-epochs", "-1"], "'-1' is not a whole number from 0"),
-        (["--batch-size", "every"], "'every' is not a whole number from 1"),
-        (["--cold", "zero"], "'zero' is not a number"),
-        (["--cold", "nan"], "'nan' is not a number"),
-        (["--pretrain-epochs", "3"], "needs several hidden layers, the first as large"),
-        (["--pretrain-epochs", "3", "-k", "8", "4"], "needs several hidden layers"),
-        (
-            ["--residual", "--output", "sigmoid"],
-            "residual needs the identity output, not sigmoid",
-        ),
-        (["--optimizer", "rprop"], "rprop needs all rows in one batch"),
-        (
-            ["--preset", "paper", "--optimizer", "Rprop"],
-            "rprop needs all rows in one batch",
-        ),
-        (["--preset", "best", "--loss", "book"], "the book loss needs a weight decay"),
-        (
-            ["--preset", "paper", "--loss", "book"],
-            "--preset paper is the paper's lambda",
-        ),
-        (["--preset", "paper", "--loss", "rmse"], "the rmse loss needs a weight decay"),
-        (["--loss", "paper"], "(--wd): that of --preset book is the optimizer's"),
-        (["--epochs", "3"], "unrecognized arguments: --epochs"),
-    ],
-)
-def test_a_bad_flag_is_one_line_and_exit_code_2(train, flags, message):
-    code, out, err = train(*flags)
-    assert (code, out) == (2, "")
-    assert message in err
-    assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("1\t2\t3", r"u.data:3: 3 columns where 4 are expected"),
-        ("1\t2\tgood\t9", r"u.data:3: rating 'good' is not a finite number"),
-        ("1\t2\tnan\t9", r"u.data:3: rating 'nan' is not a finite number"),
-        ("1\t2\tinf\t9", r"u.data:3: rating 'inf' is not a finite number"),
-        ("1\t2\t0\t9", r"u.data:3: rating '0' is not positive; 0 marks an unobserved"),
-        ("1\t2\t-1\t9", r"u.data:3: rating '-1' is not positive"),
-        ("\t2\t3\t9", r"u.data:3: the user is empty"),
-    ],
-)
-def test_a_bad_line_is_named(tmp_path, train, line, message):
-    (tmp_path / "ml-100k").mkdir()
-    text = f"1\t1\t5\t9\n2\t2\t3\t9\n{line}\n"
-    (tmp_path / "ml-100k" / "u.data").write_text(text)
-    code, out, err = train("--data-dir", tmp_path)
-    assert (code, out) == (1, "")
-    assert err.startswith("error: ")
-    assert message in err
-    assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--dataset", "ml-99"], "unknown data set 'ml-99'; there are ml-100k, ml-1m"),
-        (["--data-dir", "nowhere"], "nowhere: no such folder"),
-        (["--test-ratio", "1e-9"], "the random split leaves the test part empty"),
-        (["--devices", "gpu"], "no device gpu: MXNet sees 0 GPU"),
-        (["--lr", "1e30"], "the training loss is"),
-    ],
-)
-def test_what_goes_wrong_is_one_line_and_exit_code_1(small_data, train, flags, message):
-    code, _, err = train(*SMALL, "--quiet", *flags)
-    assert code == 1
-    assert err.startswith(f"error: {message}")
-    assert err.count("\n") == 1
-
-
-def test_without_data_it_trains_on_synthetic_ratings_and_says_so(
-    offline, train, tmp_path
-):
-    file = tmp_path / "report.json"
-    flags = ["--num-hidden", "4", "--num-epochs", "1", "--json", file]
-    code, out, _ = train(*flags)
-    assert code == 0
-    block = out[out.index("!!!") : out.rindex("!!!")]
-    assert "MovieLens 100K could not be had" in block
-    assert "synthetic-100k" in block
-    assert "not comparable with the book" in block
-    assert "\nsynthetic-100k: 943 users x 1,682 items" in out
-    frame = out[out.index("!!!") : out.rindex("!!!") + 3].splitlines()
-    assert {len(line) for line in frame} == {76}
-    assert "book" not in out[out.rindex("!!!") :]
-    # And says nothing of how good the network is.
-    assert out.splitlines()[-1].startswith("test RMSE (MAE): this network ")
-    assert json.loads(file.read_text())["dataset"] == "synthetic-100k"
-
-
-@pytest.mark.parametrize("output", ["--json", "--plot", "--save"])
-def test_generated_ratings_replace_no_result(offline, train, tmp_path, output):
-    kept = tmp_path / "kept.png"
-    flags = [output, kept]
-    if output == "--save":
-        kept, flags = tmp_path / "model.json", [output, tmp_path, "--overwrite"]
-    text = '{"format": 1, "versions": {"d2l_autorec": "0.1.0"}, "name": "real"}'
-    kept.write_text(text)
-    code, out, err = train("--num-hidden", "4", "--num-epochs", "1", *flags)
-    assert code == 1
-    assert "RMSE" not in out
-    *notes, line = err.splitlines()
-    assert f"{kept} is there, and results of generated ratings replace it only" in line
-    assert all(note.startswith("downloading http") for note in notes)
-    assert kept.read_text() == text
-
-
-def test_generated_ratings_that_were_asked_for_replace_a_result(train, tmp_path):
-    file = tmp_path / "report.json"
-    file.write_text("old")
-    flags = ["--num-hidden", "4", "--num-epochs", "1", "--json", file]
-    assert train("--dataset", "synthetic-100k", *flags)[0] == 0
-    assert json.loads(file.read_text())["dataset"] == "synthetic-100k"
-
-
 def beside(ratings, split=None, **settings):
     """What the command would say of a training beside the book's."""
     cut = np.array_split(np.arange(ratings.num_ratings), 2)
     split = {"split_mode": "random", "test_ratio": 0.1, **(split or {})}
     parts = Parts.of(ratings, *cut, split=split)
-    return _beside(Run(parts, Recipe(**settings), 0))
+    return beside_the_book(Run(parts, Recipe(**settings), 0))
 
 
 def test_only_the_whole_of_ml_100k_is_compared_with_the_book(small_data):
@@ -688,63 +470,6 @@ def test_the_books_recipe_trains_the_chapters_network(
     assert ran["finish", kind] == 2
 
 
-def test_a_named_data_set_that_cannot_be_had_ends_the_command(offline, train):
-    code, _, err = train("--dataset", "ml-100k")
-    assert code == 1
-    *notes, line = err.splitlines()
-    assert "ml-100k is not on this machine and could not be downloaded" in line
-    assert "--data-dir" in line
-    assert [note.partition(" ")[0] for note in notes] == ["downloading"]
-    assert train("--dataset", "ml-100k", "--quiet")[2].count("\n") == 1
-
-
-def test_help_answers_without_mxnet(run):
-    script = (
-        "import sys; sys.argv[1:] = ['--help']\n"
-        "from d2l_autorec import train\n"
-        "try: train.main()\n"
-        "except SystemExit as stopped: code = stopped.code\n"
-        "assert not {'mxnet', 'pandas', 'numpy'} & set(sys.modules), sys.modules\n"
-        "sys.exit(code)"
-    )
-    code, out, err = run("-c", script)
-    assert (code, err) == (0, "")
-    for flag in ("--dataset", "default: 0.002", "(default: 0)", "--quiet"):
-        assert flag in out
-    # Python 3.13 names the value once.
-    assert re.search("--lr( X)?, -l X", out)
-
-
-def test_the_help_names_every_data_set(train, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "1000")  # a name may be cut at its hyphens
-    _, out, _ = train("--help")
-    assert all(name in out for name in datasets.NAMES)
-
-
-def test_the_command_runs_as_a_process(small_data, run):
-    code, out, err = run(*command(*SMALL, "--quiet"))
-    assert (code, err) == (0, "")
-    assert "\ntrain loss" in out
-
-
-def test_ctrl_c_ends_with_one_line(small_data, start):
-    running = start(*command("--num-epochs", 10**6), stdout=subprocess.DEVNULL)
-    seen = ""
-    while "test RMSE" not in seen:
-        letter = running.stderr.read(1)
-        assert letter, seen
-        seen += letter
-    running.send_signal(signal.SIGINT)
-    rest = running.stderr.read()
-    assert running.wait(timeout=60) == 1
-    last = rest.splitlines()[-1]
-    lost = re.fullmatch(
-        r"interrupted; (\d+) of 1000000 epochs are lost, without --save", last
-    )
-    assert lost and int(lost[1]) > 0
-    assert "Traceback" not in rest
-
-
 def test_what_is_lost_of_a_choice_is_said(small_data, train, monkeypatch):
     def choose(*_):
         raise KeyboardInterrupt("terminated")
@@ -753,22 +478,6 @@ def test_what_is_lost_of_a_choice_is_said(small_data, train, monkeypatch):
     code, _, err = train(*SMALL, "--quiet", "--valid-ratio", "0.1", "--refit")
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith("terminated while choosing on the validation part; nothing")
-
-
-def test_ctrl_c_is_not_lost_while_an_array_is_freed(capsys):
-    class Array:
-        def __del__(self):
-            raise KeyboardInterrupt
-
-    def command():
-        array = Array()
-        del array
-        for _ in range(6000):
-            time.sleep(0.01)
-
-    with pytest.raises(SystemExit, match="1"):
-        cli.run(command)
-    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_the_books_recipe_on_real_data(real_ml_100k, train, tmp_path):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..study import HIDDEN_UNITS, NAMES, Row, Study, experiments, provenance, report
 from . import cli
+from .process import show_notes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         By default the process's own arguments.
     """
     args = _parser().parse_args(argv)
-    cli.show_notes(args.quiet)
+    show_notes(args.quiet)
     cli.check_drawing(".png")
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
@@ -138,7 +139,7 @@ def _parser() -> cli.Parser:
         "one to two hours on 2 cores. Every training is kept as soon as it is done: "
         "the same command goes on where it was interrupted.",
     )
-    cli.add_data_flags(parser, default="ml-1m, and with --quick ml-100k")
+    parser.add_flags("data", cli.DataFlags)
     study = parser.add_argument_group("study")
     study.add_argument(
         "--quick",
@@ -165,7 +166,8 @@ def _parser() -> cli.Parser:
         help="prediction for a user or an item without a training rating: a number, or "
         "'mean' for that of the training ratings",
     )
-    output = cli.add_output_flags(parser)
+    output = parser.add_argument_group("output")
+    parser.add_flags("", cli.QuietFlag, output)
     output.add_argument(
         "--out",
         type=cli.output_folder,

@@ -1,133 +1,108 @@
-"""The ratings to train on and the parts that they are cut into, as flags say."""
+"""The ratings that a command asks for, and the parts that they are cut into."""
 
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DatasetUnavailable
 from . import cli
+from .checks import FOLDS, LAYOUT, outputs
+from .cli import Flag
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..ratings import Ratings
 
-FOLDS = ("u1", "u2", "u3", "u4", "u5")
+NOT_COMPARABLE = "not comparable with the book"
 
 
-def add_split_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say which ratings are held out.
+class SplitFlags:
+    """Which ratings are held out.
 
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Of a command that has the flags of `cli.add_data_flags` and
-        `cli.add_ratings_flags`.
+    split_mode : str
+        which ratings are held out: a random share; each user's newest one; or those of
+        a fold that ml-100k comes with
+    test_ratio : R
+        share of the ratings that the random split holds out; 0 trains on all
+    test_ratings : FILE
+        hold out these, and train on all of --ratings; a user or an item of this file
+        alone is cold
+    valid_ratio : R
+        share of the training ratings that is set aside to choose the best epoch
+    seed : N
+        of the split, the initial weights, the order and the dropout
     """
-    split = parser.add_argument_group("split")
-    split.add_argument(
-        "--split-mode",
-        choices=("random", "seq-aware", *FOLDS),
-        default="random",
-        help="which ratings are held out: a random share; each user's newest one; or "
-        "those of a fold that ml-100k comes with",
-    )
-    split.add_argument(
-        "--test-ratio",
-        type=cli.share,
-        default=0.1,
-        metavar="R",
-        help="share of the ratings that the random split holds out; 0 trains on all",
-    )
-    split.add_argument(
-        "--test-ratings",
-        metavar="FILE",
-        help="hold out these, and train on all of --ratings; a user or an item of this "
-        "file alone is cold",
-    )
-    split.add_argument(
-        "--valid-ratio",
-        type=cli.ratio,
-        metavar="R",
-        help="share of the training ratings that is set aside to choose the best epoch",
-    )
-    split.add_argument(
-        "--seed",
-        type=cli.seed,
-        default=0,
-        metavar="N",
-        help="of the split, the initial weights, the order and the dropout",
-    )
 
-
-def check_split(parser: cli.Parser, args: argparse.Namespace, given: set[str]) -> None:
-    """Refuse flags that do not go together.
-
-    Parameters
-    ----------
-    parser, args
-        Of the command.
-    given : set of str
-        The flags that were written.
-    """
-    if args.ratings and (beside := given & {"dataset", "data_dir"}):
-        parser.error(f"--ratings and {cli.flags(beside)} exclude each other")
-    layout = given & {"columns", "encoding", "duplicates", "rating_offset"}
-    if getattr(args, "titles", None):
-        layout -= {"encoding"}  # which is theirs, too
-    if (layout or args.test_ratings) and not args.ratings:
-        layout |= given & {"test_ratings"}
-        parser.error(f"only for a file that --ratings names: {cli.flags(layout)}")
-    if args.test_ratings and (beside := given & {"split_mode", "test_ratio"}):
-        parser.error(f"--test-ratings and {cli.flags(beside)} exclude each other")
-    if args.split_mode in FOLDS and (
-        args.ratings or args.dataset not in (None, "ml-100k")
-    ):
-        parser.error(f"--split-mode {args.split_mode} is for --dataset ml-100k")
-    if args.split_mode != "random" and "test_ratio" in given:
-        parser.error(f"--test-ratio is not for --split-mode {args.split_mode}")
+    split_mode = Flag(default="random", choices=("random", "seq-aware", *FOLDS))
+    test_ratio = Flag(cli.share, 0.1)
+    test_ratings = Flag()
+    valid_ratio = Flag(cli.ratio)
+    seed = Flag(cli.seed, 0)
 
 
 def load(args: argparse.Namespace) -> tuple[Ratings, Any]:
-    """Load the ratings.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        With the flags of `add_split_flags` and those that it builds on; `plot`, `json`
-        and `save` say where results will go.
-
-    Returns
-    -------
-    ratings : Ratings
-    parts : (numpy.ndarray, numpy.ndarray) or None
-        The rows of the training and the test part, where they come so.
-
-    Raises
-    ------
-    DataError, DatasetUnavailable
-        If they cannot be had.
-    """
+    """Load ratings, and the rows to train and to test on where they come so."""
     from ..ratings import load_folds_ml100k, read_parts, read_ratings
+
+    parts: Any = None
+    fold = getattr(args, "split_mode", None)
+    layout = {name: getattr(args, name) for name in LAYOUT}
+    if args.test_ratings:
+        ratings, *parts = read_parts(args.ratings, args.test_ratings, **layout)
+    elif args.ratings:
+        ratings = read_ratings(args.ratings, **layout)
+    elif fold in FOLDS:
+        ratings = _load_dataset(args, "ml-100k")
+        parts = load_folds_ml100k(args.data_dir)[FOLDS.index(fold)]
+    else:
+        ratings = _load_dataset(args, args.dataset)
+    ratings.check_varied(parts[0] if parts else None)
+    if not args.quiet:
+        print(ratings.summary())
+    return ratings, parts
+
+
+def _load_dataset(args: argparse.Namespace, name: str | None) -> Ratings:
+    """Load a data set, by default ML-100K, or generated ratings where it is not there.
+
+    Results of generated ratings replace none unless they were asked for by name.
+    """
+    from ..ratings import SYNTHETIC, load_dataset
     from ..serving import MANIFEST
 
-    if args.ratings:
-        names = ("columns", "encoding", "duplicates", "rating_offset")
-        layout = {name: getattr(args, name) for name in names}
-        if args.test_ratings:
-            ratings, *parts = read_parts(args.ratings, args.test_ratings, **layout)
-            return ratings, parts
-        return read_ratings(args.ratings, **layout), None
-    fold = args.split_mode in FOLDS
-    ratings = cli.load_ratings(
-        "ml-100k" if fold else args.dataset,
-        args.data_dir,
-        *(args.plot, args.json, args.save and args.save / MANIFEST),
-    )
-    if fold:
-        folds = load_folds_ml100k(args.data_dir)
-        return ratings, folds[FOLDS.index(args.split_mode)]
-    return ratings, None
+    try:
+        return load_dataset(name or "ml-100k", args.data_dir)
+    except DatasetUnavailable as error:
+        if name:
+            raise
+        for flag, place in outputs(args).items():
+            file = place / MANIFEST if flag == "save" else place
+            if file.exists():
+                raise DatasetUnavailable(
+                    f"{error}; {file} is there, and results of generated ratings "
+                    f"replace it only with --dataset {SYNTHETIC}"
+                ) from None
+        print(
+            _framed(
+                "MovieLens 100K could not be had:",
+                str(error),
+                "",
+                f"Using generated ratings instead ({SYNTHETIC}).",
+                f"The results are {NOT_COMPARABLE}.",
+            )
+        )
+        return load_dataset(SYNTHETIC)
+
+
+def _framed(*texts: str) -> str:
+    """Put texts, cut into lines, into a frame that a terminal has room for."""
+    cut = textwrap.TextWrapper(72, break_on_hyphens=False)
+    lines = [line for text in texts for line in cut.wrap(text) or [""]]
+    rule = "!" * (cut.width + 4)
+    return "\n".join([rule, *(f"! {line:{cut.width}} !" for line in lines), rule])
 
 
 def described(args: argparse.Namespace) -> dict[str, Any]:
@@ -143,20 +118,7 @@ def described(args: argparse.Namespace) -> dict[str, Any]:
 def cut(
     args: argparse.Namespace, ratings: Ratings, parts: Any
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Cut ratings into parts.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        As for `load`.
-    ratings, parts
-        As `load` returns them.
-
-    Returns
-    -------
-    train_rows, test_rows, valid_rows : numpy.ndarray of int64, or None
-        The last two only if they are asked for.
-    """
+    """Cut ratings, loaded by `load`, into rows to train, to test and to validate on."""
     import numpy as np
 
     from ..data import split_rows

@@ -1,20 +1,119 @@
-"""A command as a process: its streams, and the signals that end it."""
+"""A command as a process: its streams, its errors in one line, and its signals."""
 
 from __future__ import annotations
 
 import _thread
+import errno
 import io
+import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
+
+from .._ready import check_variables
+from ..errors import AutoRecError
 
 # Reading, writing that fails, writing that goes nowhere.
 _STAND_INS = (os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)
+_OUTPUT = "standard output"
+# As MXNet, Python's threads and the loader of compiled code say it.
+_NO_MEMORY = (
+    *("Failed to allocate", "Resource temporarily unavailable"),
+    *("can't start new thread", "failed to map segment"),
+)
 
 
-def open_streams() -> None:
+def run(
+    command: Callable[[], None], end: Callable[[int], NoReturn] = sys.exit
+) -> NoReturn:
+    """Run a command and exit, with 1 and one line if a known error stops it.
+
+    It exits with 2 before it starts for an environment that its libraries refuse. `end`
+    is how it exits with another status than 0. For a process of its own that is
+    ``os._exit``: MXNet's way out sometimes aborts when it was interrupted, and with
+    several machines it waits for workers that wait for this one.
+    """
+    _open_streams()
+    with Interrupts():
+        try:
+            status, message = 2, _message(check_variables)
+            if not message:
+                status, message = 1, _message(command)
+        except SystemExit as stopped:  # of --help, or of a bad flag
+            if isinstance(stopped.code, int) and stopped.code:
+                end(stopped.code)
+            raise
+        if not message:
+            sys.exit(0)
+        with suppress(OSError):
+            sys.stdout.flush()
+        with suppress(OSError):
+            print(message, file=sys.stderr, flush=True)
+        end(status)
+
+
+def _message(command: Callable[[], None]) -> str:
+    """Run a command; return what to say of what stopped it, if anything did."""
+    try:
+        try:
+            command()
+        except SystemExit:
+            _flush()
+            raise
+        _flush()
+    except KeyboardInterrupt as interrupt:
+        return str(interrupt) or "interrupted"
+    except AutoRecError as error:
+        return f"error: {error}"
+    except MemoryError as error:
+        return f"error: not enough memory{f': {error}' if str(error) else ''}"
+    except (RuntimeError, ImportError) as error:
+        said = f"{error} {error.__cause__}"
+        if not any(words in said for words in _NO_MEMORY):
+            raise
+        return "error: not enough memory"
+    except OSError as error:
+        where = error.filename
+        if not where and error.errno in (errno.EPIPE, errno.EBADF):
+            where = _OUTPUT
+        return f"error: {f'{where}: ' if where else ''}{error.strerror or error}"
+    return ""
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, _OUTPUT) from None
+
+
+class _Notes(logging.Handler):
+    """Shows what the package logs, on a line of its own beside a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def show_notes(quiet: bool = False) -> None:
+    """Show on standard error what is logged; quiet: only warnings."""
+    from tqdm import tqdm
+
+    # By default also one for processes, which is left behind when `run` ends this one.
+    tqdm.set_lock(threading.RLock())
+    log = logging.getLogger("d2l_autorec")
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.propagate = False  # MXNet gives the root a handler
+    if not log.handlers:
+        log.addHandler(_Notes())
+
+
+def _open_streams() -> None:
     """Have all standard streams, and let standard output take any text.
 
     One that is closed has a number that the next file gets, which MXNet would write to.

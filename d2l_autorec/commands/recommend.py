@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import cli
+from .checks import LISTS, TABLES, written
+from .cli import Flag
+from .process import show_notes
+from .results import as_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,43 +26,30 @@ _COLUMNS = {
     "users": ("user_id",),
     "new_user": ("item_id", "rating"),
 }
-_TABLES = ("pairs", "users", "all_users")  # are written as CSV or Parquet
-_LISTS = ("user", "new_user", "like")  # are printed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        By default the process's own arguments.
-    """
+    """Run the command, by default with the process's own arguments."""
     parser = _parser()
-    args = parser.parse_args(argv)
-    cli.show_notes(quiet=True)
-    asked = next(name for name in (*_TABLES, *_LISTS) if getattr(args, name))
-    _check_combination(parser, args, asked)
-    cli.show_notes(quiet=True)
+    args = parser.parse_flags(argv)
+    (asked,) = args.given.intersection((*TABLES, *LISTS))
+    if args.columns and len(args.columns) != len(_COLUMNS[asked]):
+        wanted = ",".join(name[0].upper() for name in _COLUMNS[asked])
+        parser.error(f"--columns of {written(asked)} are {wanted}")
+    show_notes(quiet=True)
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
-    from ..ratings import read_titles
     from ..serving import load_model, save_tables, write_csv
 
     model = load_model(args.model)
     if args.titles:
-        item_ids = model.run.parts.item_ids.tolist()
-        titles = read_titles(args.titles, item_ids, args.encoding, args.title_columns)
-        parts = model.run.parts
-        parts = replace(parts, titles={**parts.titles, **titles})
-        model.run = replace(model.run, parts=parts)
-    if asked in _LISTS:
+        _add_titles(args, model)
+    if asked in LISTS:
         title, best = _list(args, model)
         if args.json:
-            print(json.dumps([item._asdict() for item in best], indent=2))
+            print(as_json([item._asdict() for item in best]))
         else:
-            print(title)
-            print(_listed(best))
+            print(title, _listed(best), sep="\n")
         return
     tables = _pairs(args, model) if args.pairs else _all(args, model)
     if args.output:
@@ -69,28 +59,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_csv(tables, sys.stdout.buffer)
 
 
-def _check_combination(
-    parser: cli.Parser, args: argparse.Namespace, asked: str
-) -> None:
-    for flag, questions in (
-        ("output", _TABLES),
-        ("columns", _COLUMNS),
-        ("min_ratings", (*_LISTS, "users", "all_users")),
-        ("titles", (*_LISTS, "users", "all_users")),
-    ):
-        if getattr(args, flag) is not None and asked not in questions:
-            parser.error(f"{cli.flags({flag})} is for {_flags(questions)}")
-    if args.title_columns and not args.titles:
-        parser.error("--title-columns is for --titles")
-    if args.json and asked in _TABLES:
-        parser.error(f"{_flags([asked])} writes CSV or Parquet, not --json")
-    if args.columns and len(args.columns) != len(_COLUMNS[asked]):
-        wanted = ",".join(name[0].upper() for name in _COLUMNS[asked])
-        parser.error(f"--columns of {_flags([asked])} are {wanted}")
+def _add_titles(args: argparse.Namespace, model: Predictor) -> None:
+    """Read titles of the items, which come beside those of the model."""
+    from ..ratings import read_titles
 
-
-def _flags(names: Iterable[str]) -> str:
-    return ", ".join(cli.flags({name}) for name in names)
+    parts = model.run.parts
+    ids = parts.item_ids.tolist()
+    titles = read_titles(args.titles, ids, args.encoding, args.title_columns)
+    parts = replace(parts, titles={**parts.titles, **titles})
+    model.run = replace(model.run, parts=parts)
 
 
 def _list(
@@ -113,24 +90,12 @@ def _list(
         user_id = _raw_ids([args.user], run.parts.user_ids)[0]
         best = model.recommend(user_id, n, args.include_rated, _unknown(args), least)
         whom = f"user {args.user}"
-    held = held_to_scale(best, run)
-    return f"items for {whom} ({run.parts.name}), by predicted rating", held
+    title = f"items for {whom} ({run.parts.name}), by predicted rating"
+    return title, held_to_scale(best, run)
 
 
 def held_to_scale(best: Iterable[Recommendation], run: Run) -> list[Recommendation]:
-    """Hold predictions to the scale of the ratings, to show them.
-
-    Parameters
-    ----------
-    best : iterable of Recommendation
-        Ranked before that: it makes equal what is not.
-    run : Run
-        What the model was trained on.
-
-    Returns
-    -------
-    list of Recommendation
-    """
+    """Clip predictions to the scale of a run's ratings; the order is from before."""
     low, high = run.parts.rating_range
     return [item._replace(rating=min(max(item.rating, low), high)) for item in best]
 
@@ -190,6 +155,56 @@ def _listed(best: Sequence[Recommendation | Similar]) -> str:
     return "\n".join(lines)
 
 
+class _Questions:
+    """What is asked, one of these.
+
+    user : ID
+        recommend the user's best unrated items
+    users : FILE
+        the same for these users, one a line
+    all_users : bool
+        the same for all users of the model
+    new_user : FILE
+        recommend to someone who was not in the training: a file of their ratings,
+        item,rating a line
+    like : ITEM
+        list the items that are most like this one to the network, with the cosine of
+        their hidden layers
+    pairs : FILE
+        predict the ratings of pairs, user,item a line
+    """
+
+    user, users, all_users = Flag(), Flag(), Flag(bool)
+    new_user, like, pairs = Flag(), Flag(), Flag()
+
+
+class _ListFlags:
+    """How it is answered.
+
+    n : N
+        how many items to recommend
+    include_rated : bool
+        recommend items too that the user has rated
+    item_mean : bool
+        for a user or an item without a training rating, take the item's mean rating
+        (the mean of all, if the item is unknown) instead of an error
+    min_ratings : N
+        leave out items with fewer training ratings (default: 1)
+    columns : C,...
+        names or positions (from 1) of the columns of the file: user,item of --pairs,
+        user of --users, item,rating of --new-user (default: a guess)
+    json : bool
+        print a list of items as JSON
+    output : FILE
+        where --pairs, --users and --all-users write to, as Parquet if it ends in
+        .parquet, else as CSV (default: the terminal)
+    """
+
+    n, include_rated, item_mean = Flag(cli.positive_int, 10), Flag(bool), Flag(bool)
+    min_ratings, columns = Flag(cli.positive_int), Flag(cli.names)
+    json, output = Flag(bool), Flag(cli.output_file)
+
+
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog="python -m d2l_autorec.recommend",
@@ -198,75 +213,7 @@ def _parser() -> cli.Parser:
     )
     cli.add_model_flag(parser)
     asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument(
-        "--user", metavar="ID", help="recommend the user's best unrated items"
-    )
-    asked.add_argument(
-        "--users", metavar="FILE", help="the same for these users, one a line"
-    )
-    asked.add_argument(
-        "--all-users", action="store_true", help="the same for all users of the model"
-    )
-    asked.add_argument(
-        "--new-user",
-        metavar="FILE",
-        help="recommend to someone who was not in the training: a file of their "
-        "ratings, item,rating a line",
-    )
-    asked.add_argument(
-        "--like",
-        metavar="ITEM",
-        help="list the items that are most like this one to the network, with the "
-        "cosine of their hidden layers",
-    )
-    asked.add_argument(
-        "--pairs",
-        metavar="FILE",
-        help="predict the ratings of pairs, user,item a line",
-    )
-    parser.add_argument(
-        "-n",
-        type=cli.positive_int,
-        default=10,
-        metavar="N",
-        help="how many items to recommend",
-    )
-    parser.add_argument(
-        "--include-rated",
-        action="store_true",
-        help="recommend items too that the user has rated",
-    )
-    parser.add_argument(
-        "--item-mean",
-        action="store_true",
-        help="for a user or an item without a training rating, take the item's mean "
-        "rating (the mean of all, if the item is unknown) instead of an error",
-    )
-    parser.add_argument(
-        "--min-ratings",
-        type=cli.positive_int,
-        metavar="N",
-        help="leave out items with fewer training ratings (default: 1)",
-    )
-    cli.add_title_flags(
-        parser, "titles of the items, item,title a line, beside those of the model"
-    )
-    cli.add_encoding_flag(parser)
-    parser.add_argument(
-        "--columns",
-        type=cli.names,
-        metavar="C,...",
-        help="names or positions (from 1) of the columns of the file: user,item of "
-        "--pairs, user of --users, item,rating of --new-user (default: a guess)",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print a list of items as JSON"
-    )
-    parser.add_argument(
-        "--output",
-        type=cli.output_file,
-        metavar="FILE",
-        help="where --pairs, --users and --all-users write to, as Parquet if it ends "
-        "in .parquet, else as CSV (default: the terminal)",
-    )
+    parser.add_flags("", _Questions, asked)
+    for flags in (_ListFlags, cli.TitleFlags, cli.EncodingFlag):
+        parser.add_flags("", flags, parser)
     return parser

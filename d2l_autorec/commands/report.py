@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..training import Recipe
-from . import cli
+from .parts import NOT_COMPARABLE
+from .results import json_writer, publish
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..curve import Epoch
     from ..evaluators import Accuracy
-    from ..training import Baseline, Run, Training
+    from ..training import Run, Training
 
 BOOK = "the book prints train loss 0.000, test RMSE 0.898"
 _BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1}
@@ -26,68 +28,53 @@ _MOST_SETTINGS = 3  # that are listed
 def report(
     args: argparse.Namespace, training: Training, run: Run, history: list[Epoch]
 ) -> None:
-    """Write the files that were asked for; print what the result compares with.
+    """Write the files that are asked for; print what the result compares with.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Of the command: `plot` and `json`.
-    training : Training
-        With the parameters of the best epoch.
-    run : Run
-        What it is of.
-    history : list of Epoch
-        All of its epochs.
+    The training has the parameters of the best epoch, and the history is all epochs.
     """
     from ..curve import best_epoch
     from ..loop import closing_lines
-    from ..serving import evaluate
+    from ..serving import evaluate, save_figure
 
-    beside = _beside(run)
-    found = run.parts.baseline
-    parts = {"test": run.parts.test_mat, "validation": run.parts.valid_mat}
+    note = beside_the_book(run)
+    held_out = {"test": run.parts.test_mat, "validation": run.parts.valid_mat}
     scores = {
-        part: evaluate(training, held_out)
-        for part, held_out in parts.items()
-        if held_out is not None
+        part: evaluate(training, matrix)
+        for part, matrix in held_out.items()
+        if matrix is not None
     }
     result = {
-        **_result(run, history, scores, found),
+        **_result(run, history, scores),
         "devices": [str(device) for device in training.devices],
-        "note": beside or None,
+        "note": note or None,
     }
-    try:
-        _write_files(args, run, history, found, result)
-    finally:
-        speed = f"{result['ratings_per_second']:,.0f} ratings/sec"
-        lines = [
-            best_epoch(history).summary(),
-            f"{speed} on {training.devices}",
+    speed = f"{result['ratings_per_second']:,.0f} ratings/sec"
+    if note:
+        closing = [
+            closing_lines(history, training.devices),
+            f"{speed} (an example is a cell of the matrix, a rating one that was "
+            "observed)",
+            f"({note})",
         ]
-        if beside:
-            lines = [
-                closing_lines(history, training.devices),
-                f"{speed} (an example is a cell of the matrix, a rating one that was "
-                "observed)",
-                f"({beside})",
-            ]
-        print(_kept(run, history), *lines, *_comparison(run, scores, found), sep="\n")
+    else:
+        closing = [best_epoch(history).summary(), f"{speed} on {training.devices}"]
+    publish(
+        "\n".join([_kept(run, history), *closing, *_comparison(run, scores)]),
+        (args.json, json_writer(result)),
+        (args.plot, lambda file: save_figure(_curve(run, history, note), file)),
+    )
 
 
-def _beside(run: Run) -> str:
+def beside_the_book(run: Run) -> str:
     """Say how the result compares with the book; nothing if the ratings are others."""
     from ..ratings import label
 
     if run.parts.name != "ml-100k":
         return ""
-    parts = run.parts.matrices
-    size = (
-        len(run.parts.user_ids),
-        len(run.parts.item_ids),
-        sum(part.nnz for part in parts),
-    )
-    name = label(run.parts.name, size)
-    split = [run.parts.split.get(part) for part in _BOOK_SPLIT]
+    parts = run.parts
+    size = len(parts.user_ids), len(parts.item_ids), sum(m.nnz for m in parts.matrices)
+    name = label(parts.name, size)
+    split = [parts.split.get(part) for part in _BOOK_SPLIT]
     apart = []
     if name != "ml-100k":
         apart.append(f"other ratings (here {name})")
@@ -95,7 +82,7 @@ def _beside(run: Run) -> str:
         here = ", ".join(str(part) for part in split if part is not None)
         apart.append(f"another split (here {here or 'one of your own'})")
     if apart:
-        return f"{cli.NOT_COMPARABLE}, which has {' and '.join(apart)}"
+        return f"{NOT_COMPARABLE}, which has {' and '.join(apart)}"
     other = _other_settings(run)
     if len(other) > _MOST_SETTINGS:
         return f"{BOOK}, with {len(other)} other settings"
@@ -134,41 +121,31 @@ def _ended(run: Run, history: Sequence[Epoch]) -> str:
     return "epochs" if history[-1].epoch == run.recipe.num_epochs else "patience"
 
 
-def _write_files(
-    args: argparse.Namespace,
-    run: Run,
-    history: Sequence[Epoch],
-    found: Baseline | None,
-    result: Mapping[str, Any],
-) -> None:
+def _curve(run: Run, history: Sequence[Epoch], note: str) -> Figure:
+    """Draw the learning curve, with a title."""
     from ..curve import learning_curve
-    from ..serving import save_figure, save_text
 
-    if args.json:
-        text = json.dumps(result, indent=2, allow_nan=False)
-        save_text(text + "\n", args.json)
-    if args.plot:
-        figure = learning_curve(history, baseline=found and found.models["biases"].rmse)
-        title = f"AutoRec on {run.parts.name}, seed {run.seed}"
-        if result["note"]:
-            title += "\n" + textwrap.fill(f"({result['note']})", 90)
-        figure.suptitle(title, parse_math=False, size="medium")
-        save_figure(figure, args.plot)
+    simple = run.parts.baseline
+    figure = learning_curve(history, baseline=simple and simple.models["biases"].rmse)
+    title = f"AutoRec on {run.parts.name}, seed {run.seed}"
+    if note:
+        title += "\n" + textwrap.fill(f"({note})", 90)
+    figure.suptitle(title, parse_math=False, size="medium")
+    return figure
 
 
-def _comparison(
-    run: Run, scores: Mapping[str, Accuracy], found: Baseline | None
-) -> list[str]:
+def _comparison(run: Run, scores: Mapping[str, Accuracy]) -> list[str]:
     """Say how the network compares with the simple models, and what may help it."""
     from ..ratings import SYNTHETIC
 
-    if found is None:
+    simple = run.parts.baseline
+    if simple is None:
         return ["no ratings are held out, so nothing says how good the model is"]
-    ours, biases = scores[found.part], found.models["biases"]
+    ours, biases = scores[simple.part], simple.models["biases"]
     models = {"this network": ours, "biases": biases}
-    models["the mean"] = found.models["global_mean"]
+    models["the mean"] = simple.models["global_mean"]
     listed = (f"{name} {one.rmse:.3f} ({one.mae:.3f})" for name, one in models.items())
-    lines = [f"{found.part} RMSE (MAE): {', '.join(listed)}"]
+    lines = [f"{simple.part} RMSE (MAE): {', '.join(listed)}"]
     # Of generated ratings, which model is the better one says nothing.
     if ours.rmse > biases.rmse and run.parts.name != SYNTHETIC:
         hints = ["more epochs (--num-epochs)"]
@@ -184,25 +161,24 @@ def _comparison(
 
 
 def _result(
-    run: Run,
-    history: Sequence[Epoch],
-    scores: Mapping[str, Accuracy],
-    found: Baseline | None,
+    run: Run, history: Sequence[Epoch], scores: Mapping[str, Accuracy]
 ) -> dict[str, Any]:
+    """Collect what --json writes."""
     from ..curve import best_epoch, examples_per_second
     from ..serving import versions
 
-    best = best_epoch(history)
+    parts, best = run.parts, best_epoch(history)
     speed = examples_per_second(history)
-    test, valid = (scores.get(part) for part in ("test", "validation"))
-    models = found.models if found else {}
+    test, valid = scores.get("test"), scores.get("validation")
+    simple = parts.baseline
+    models = simple.models if simple else {}
     return {
-        "dataset": run.parts.name,
-        "num_users": len(run.parts.user_ids),
-        "num_items": len(run.parts.item_ids),
-        "num_train_ratings": run.parts.train_mat.nnz,
-        "num_test_ratings": 0 if run.parts.test_mat is None else run.parts.test_mat.nnz,
-        **run.parts.split,
+        "dataset": parts.name,
+        "num_users": len(parts.user_ids),
+        "num_items": len(parts.item_ids),
+        "num_train_ratings": parts.train_mat.nnz,
+        "num_test_ratings": 0 if parts.test_mat is None else parts.test_mat.nnz,
+        **parts.split,
         "seed": run.seed,
         "recipe": asdict(run.recipe),
         "train_loss": best.train_loss,
@@ -214,10 +190,10 @@ def _result(
         "ended": _ended(run, history),
         "examples_per_second": speed,
         "ratings_per_second": speed
-        * run.parts.train_mat.nnz
-        / math.prod(run.parts.train_mat.shape),
+        * parts.train_mat.nnz
+        / math.prod(parts.train_mat.shape),
         "baseline": {
-            "part": found and found.part,
+            "part": simple and simple.part,
             **{name: one._asdict() for name, one in models.items()},
         },
         "history": [epoch._asdict() for epoch in history],

@@ -1,12 +1,19 @@
-"""Several workers that run one command: what they have to have in common."""
+"""Several workers that run one command: how they start, and what they must share."""
 
 import argparse
+import os
+import shutil
 import signal
+import sys
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import cluster
-from . import cli
+from .._ready import num_cores
+from ..errors import ClusterError
+from .checks import written
 
 if TYPE_CHECKING:
     from .._mxnet import mx
@@ -17,9 +24,23 @@ if TYPE_CHECKING:
 # What may differ: the data are compared by their content, and the first worker alone
 # writes files.
 _OWN = {
-    *("data_dir", "ratings", "test_ratings"),
+    *("data_dir", "ratings", "test_ratings", "given"),
     *("plot", "json", "quiet", "overwrite", "devices"),
 }
+
+
+def launch(num_workers: int, argv: Sequence[str]) -> NoReturn:
+    """Become an mpiexec that starts workers, over which the cores are shared out."""
+    # That of the environment's own MPI comes first.
+    folders = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    mpiexec = shutil.which("mpiexec", path=folders)
+    if not mpiexec:
+        raise ClusterError(f"several workers need MPI: {cluster.INSTALL}")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // num_workers)))
+    # In the background, mpiexec would stop to ask for what a terminal says.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    command = [sys.executable, "-m", "d2l_autorec.train", *argv]
+    os.execv(mpiexec, [mpiexec, "-n", str(num_workers), *command])
 
 
 def enter() -> None:
@@ -34,10 +55,16 @@ def meet(args: argparse.Namespace, devices: "list[mx.Context]") -> "Team":
     from .. import __version__
 
     team = cluster.join(devices)
+    if args.workers not in (None, team.size):
+        if team.rank:
+            team.meet()  # the first one, which ends all instead
+        raise ClusterError(
+            f"--workers {args.workers}, but mpiexec has started {team.size}"
+        )
     flags = {n: value for n, value in vars(args).items() if n not in _OWN}
     for folder in ("save", "resume"):
         flags[folder] = bool(flags[folder])
-    named = {cli.flags({name}): value for name, value in flags.items()}
+    named = {written(name): value for name, value in flags.items()}
     team.compare({"version": __version__, **named})
     if not args.ratings:
         args.dataset = args.dataset or "ml-100k"  # none is made up

@@ -32,6 +32,7 @@ from ..training import (
     Recipe,
     Training,
     hold_out,
+    until,
 )
 from ..training import Biases as FittedBiases
 
@@ -291,11 +292,9 @@ class ChosenAutoRec(BookAutoRec):
             yield 0
         history = []
         stopping = EarlyStopping(self.patience) if self.patience else None
-        for epoch in training.epochs():
+        for epoch in until(stopping, training.epochs()):
             history.append(epoch)
             yield 0
-            if stopping and stopping.ends(epoch):
-                break
         _, recipe = training.choose(history)
         yield from self._train(recipe, train_rows, seed)
 

@@ -34,3 +34,4 @@ from .training import Training as Training
 from .validation import BestEpoch as BestEpoch
 from .validation import EarlyStopping as EarlyStopping
 from .validation import hold_out as hold_out
+from .validation import until as until

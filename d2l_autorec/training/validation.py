@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +55,18 @@ class EarlyStopping:
         elif self._counting:
             self._since += 1
         return self._since >= self.patience
+
+
+def until(
+    stopping: EarlyStopping | None, epochs: Iterable[Epoch], past: Iterable[Epoch] = ()
+) -> Iterator[Epoch]:
+    """Yield epochs up to that which ends the training; one of the past may have."""
+    if stopping and any([stopping.ends(epoch) for epoch in past]):  # counts them all
+        return
+    for epoch in epochs:
+        yield epoch
+        if stopping and stopping.ends(epoch):
+            return
 
 
 class BestEpoch:

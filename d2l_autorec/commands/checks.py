@@ -1,0 +1,118 @@
+"""Flags that do not go together, the same for all commands.
+
+A rule speaks of flags that were written, so that it holds for each command that has
+them, and for the value that a flag has by default, too.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from ..training import PRESETS, Blend
+
+FOLDS = ("u1", "u2", "u3", "u4", "u5")
+# How a file of ratings is read.
+LAYOUT = ("columns", "encoding", "duplicates", "rating_offset")
+# The questions that `recommend` answers by a table, and by a list.
+TABLES = ("pairs", "users", "all_users")
+LISTS = ("user", "new_user", "like")
+_FILES = ("pairs", "users", "new_user")
+_RANKED = (*LISTS, "users", "all_users")
+# A flag, and those of which it needs one.
+_NEEDS = {
+    **dict.fromkeys((*LAYOUT, "test_ratings"), ("ratings",)),
+    "columns": ("ratings", *_FILES),
+    "encoding": ("ratings", "titles", *_FILES),
+    "min_ratings": _RANKED,
+    "output": TABLES,
+    "overwrite": ("save",),
+    "title_columns": ("titles",),
+    "titles": ("save", *_RANKED),
+}
+# A flag, and those that it excludes.
+_EXCLUDES = {
+    "ratings": ("dataset", "data_dir"),
+    "test_ratings": ("split_mode", "splits", "test_ratio"),
+    **dict.fromkeys(TABLES, ("json",)),
+}
+# What may stand beside --resume; the rest is part of the model in the folder.
+_RESUMABLE = {
+    *("resume", "num_epochs", "patience", "devices", "workers"),
+    *("plot", "json", "quiet"),
+}
+_INPUTS = ("ratings", "test_ratings", "titles", *_FILES)
+
+
+def written(*names: str, last: str = ", ") -> str:
+    """List flags as they are written."""
+    flags = [f"--{n.replace('_', '-')}" if len(n) > 1 else f"-{n}" for n in names]
+    return last.join(filter(None, [", ".join(flags[:-1]), flags[-1]]))
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise a ValueError that names flags which do not go together.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Of a command; `given` names the flags that were written.
+    """
+    given: frozenset[str] = args.given
+    if "resume" in given and (beside := given - _RESUMABLE):
+        raise ValueError(
+            f"--resume takes these from the model folder: {written(*sorted(beside))}"
+        )
+    for flag, others in _EXCLUDES.items():
+        if flag in given and (beside := given & set(others)):
+            raise ValueError(
+                f"{written(flag)} and {written(*sorted(beside))} exclude each other"
+            )
+    for flag, others in _NEEDS.items():
+        there = [name for name in others if name in args]  # of this command
+        if flag in given and there and not given.intersection(there):
+            raise ValueError(f"{written(flag)} needs {written(*there, last=' or ')}")
+    if "split_mode" in args:
+        _check_split(args)
+    if "refit" in args:
+        _check_validation(args)
+    _check_places(args)
+
+
+def _check_split(args: argparse.Namespace) -> None:
+    if args.split_mode in FOLDS and (
+        args.ratings or args.dataset not in (None, "ml-100k")
+    ):
+        raise ValueError(f"--split-mode {args.split_mode} is for --dataset ml-100k")
+    if args.split_mode != "random" and "test_ratio" in args.given:
+        raise ValueError(f"--test-ratio is not for --split-mode {args.split_mode}")
+
+
+def _check_validation(args: argparse.Namespace) -> None:
+    # A blend brings a validation part, and so may a model folder.
+    if args.valid_ratio or args.resume or isinstance(PRESETS[args.preset], Blend):
+        return
+    for flag in ("patience", "refit"):
+        if flag in args.given:
+            raise ValueError(
+                f"{written(flag)} needs a validation part (--valid-ratio 0.1)"
+            )
+
+
+def outputs(args: argparse.Namespace) -> dict[str, Path]:
+    """Return the places that results go to, by their flags."""
+    return {n: v for n, v in vars(args).items() if isinstance(v, Path) and n != "model"}
+
+
+def _check_places(args: argparse.Namespace) -> None:
+    """Refuse a result that would replace another one, or what is read."""
+    named = {n: getattr(args, n) for n in _INPUTS if getattr(args, n, None)}
+    places: dict[str, str] = {_place(path): flag for flag, path in named.items()}
+    for flag, path in outputs(args).items():
+        if not path.exists() or path.is_file() or path.is_dir():  # no device
+            other = places.setdefault(_place(path), flag)
+            if other != flag:
+                raise ValueError(f"{written(other, flag, last=' and ')} name one file")
+
+
+def _place(path: Path | str) -> str:
+    return os.path.realpath(path)

@@ -237,18 +237,19 @@ for name in {COMMANDS}:
 )
 def test_generated_ratings_replace_no_result(offline, command, tmp_path, name, flag):
     kept = place = tmp_path / "kept.png"
+    more = []
     if flag == "--save":
-        kept, place = tmp_path / "model.json", tmp_path
-    text = "<!-- compare:begin -->\nof real ratings\n<!-- compare:end -->\n"
-    if flag == "--save":
-        text = '{"format": 1, "versions": {"d2l_autorec": "0.1.0"}, "name": "real"}'
-    kept.write_text(text)
-    more = ["--overwrite"] if flag == "--save" else []
+        kept, place, more = tmp_path / "model.json", tmp_path, ["--overwrite"]
+        asked = ["--dataset", "synthetic-100k", "--save", tmp_path]
+        assert command(name, *SHORT[name], *asked)[0] == 0
+    else:
+        kept.write_text("<!-- compare:begin -->\nreal\n<!-- compare:end -->\n")
+    before = kept.read_bytes()
     code, out, err = command(name, *SHORT[name], flag, place, *more)
     assert (code, "RMSE" in out) == (1, False)
     said = f"{kept} is there, and results of generated ratings replace it only with"
     assert said in err.splitlines()[-1]
-    assert kept.read_text() == text
+    assert kept.read_bytes() == before
 
 
 @each_short

@@ -1,3 +1,4 @@
+from . import notebook as notebook
 from .data import load_data_ml100k as load_data_ml100k
 from .data import rating_batches as rating_batches
 from .data import read_data_ml100k as read_data_ml100k

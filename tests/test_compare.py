@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from d2l_autorec import study, try_all_gpus
-from d2l_autorec.commands import cli, process
-from d2l_autorec.commands.compare import BEGIN, END, QUICK_MODELS, main
+from d2l_autorec.commands.compare import BEGIN, END
 from d2l_autorec.errors import DataError, TrainingDiverged
 from d2l_autorec.ratings import (
     load_dataset,
@@ -446,6 +445,17 @@ def test_a_grid_search_chooses_on_a_tenth_and_trains_on_all():
     assert search.predict(np.arange(40)).tolist() == [2.5] * 40
 
 
+def test_a_candidate_that_predicts_no_number_is_the_worst():
+    items = np.arange(40) % 2
+    data = pd.DataFrame({"user_id": range(40), "item_id": items, "rating": 3.0})
+    ratings = ratings_from_frame(data)
+    lost, good = Guess(ratings, []), Guess(ratings, [])
+    lost.guess, good.guess = np.nan, 2.0
+    search = study.GridSearch(ratings, [], {"lost": lost, "good": good})
+    list(search.fit(np.arange(40), 0))
+    assert search.chosen == "good"
+
+
 # Rankings.
 
 
@@ -510,44 +520,55 @@ def test_fewer_ratings_than_folds_are_refused():
 
 
 @pytest.fixture
-def command(capsys, monkeypatch):
-    """Run the command in-process, its MF shorter: exit code, output and error."""
+def compare(command, monkeypatch, tmp_path):
+    """Compare, with a shorter MF: what is printed, and the JSON report."""
     monkeypatch.setattr(estimators.BookMF, "num_epochs", 3)
 
-    def run(*argv):
-        with pytest.raises(SystemExit) as stopped:
-            process.run(lambda: main([str(a) for a in argv]))
-        return (stopped.value.code, *capsys.readouterr())
+    def compare(*flags):
+        file = tmp_path / "r.json"
+        code, out, err = command("compare", *flags, "--quiet", "--json", file)
+        assert (code, err) == (0, "")
+        return out, json.loads(file.read_text())
 
-    return run
-
-
-def without_seconds(out):
-    return re.sub(r" +[\d.]+ \|$", "", out, flags=re.MULTILINE)
+    return compare
 
 
-def test_it_prints_the_table_and_what_it_stands_for(small_data, command):
-    code, out, err = command(*QUICK)
-    assert code == 0
+def test_it_prints_the_table_and_what_it_stands_for(small_data, compare):
+    out, report = compare(*QUICK)
+    assert out.startswith("ml-100k, not as published, random split, seeds 0-1:\n")
     for name in ("global mean", "biases", "MF (book)"):
         assert f"\n| {name} " in out
-    assert "0/2 |" in out or "1/2 |" in out or "2/2 |" in out
-    assert "No prediction is clipped" in out
-    assert "Won: the runs, of all, in which a model's RMSE is below that of MF" in out
-    assert "No user or item of a test part is cold." in out
-    assert ": 0 users" not in out
-    assert "Not comparable with the table" in out
-    assert "7/7" in err
+    assert re.search(r" [012]/2 \|", out)
+    for note in (
+        "No prediction is clipped",
+        "Won: the runs, of all, in which a model's RMSE is below that of MF",
+        "No user or item of a test part is cold.",
+        f"{report['book_protocol']['averaged']:.3f} here",
+        "--dataset ml-100k --splits random --seeds 0-1 --models mean,biases,mf`",
+    ):
+        assert note in out
+    found = [report[name] for name in ("seeds", "splits", "clipped")]
+    assert found == [[0, 1], "random", []]
+    assert [run["name"] for run in report["runs"]] == ["seed 0", "seed 1"]
+    mf = report["models"]["mf"]["scores"]
+    assert [len(score["curve"]) for score in mf] == [3, 3]
+    assert f"| {np.mean([score['rmse'] for score in mf]):.3f} ± " in out
+    # The same seeds give the same table, but for the seconds.
+    again, once = (
+        re.sub(r" +[\d.]+ \|$", "", text, flags=re.MULTILINE)
+        for text in (compare(*QUICK)[0], out)
+    )
+    assert again == once
+    _, other = compare("--models", "mean", "--seeds", "2")
+    rmse, *others = (
+        score["rmse"]
+        for r in (other, report)
+        for score in r["models"]["mean"]["scores"]
+    )
+    assert rmse not in others
 
 
-def test_the_same_seeds_give_the_same_table(small_data, command):
-    once, again = (command(*QUICK, "--quiet")[1] for _ in range(2))
-    assert without_seconds(once) == without_seconds(again)
-    other = command("--models", "mean", "--seeds", "2", "--quiet")[1]
-    assert without_seconds(other) != without_seconds(once)
-
-
-def test_every_model_meets_the_same_runs(small_data, command, monkeypatch):
+def test_every_model_meets_the_same_runs(small_data, compare, monkeypatch):
     met = []
 
     def score(model, run, tick, ranked):
@@ -556,9 +577,9 @@ def test_every_model_meets_the_same_runs(small_data, command, monkeypatch):
 
     monkeypatch.setattr(study, "score", score)
     monkeypatch.setattr(study, "book_protocol", lambda *_: {"averaged": 1, "pooled": 1})
-    assert command("--seeds", "3,5", "--quiet")[0] == 0
-    names = [study.ALIASES.get(name, name) for name in QUICK_MODELS]
-    assert [m[0] for m in met] == [study.MODELS[name] for name in names] * 2
+    compare("--seeds", "3,5,3")
+    names = ["GlobalMean", "Biases", "BookMF", "BookAutoRec", "EarlyStoppedAutoRec"]
+    assert [m[0] for m in met] == names * 2
     assert [m[1:3] for m in met] == [("seed 3", 3)] * 5 + [("seed 5", 5)] * 5
     assert len({m[3] for m in met[:5]}) == len({m[3] for m in met[5:]}) == 1
 
@@ -576,38 +597,30 @@ def files(tmp_path):
     return paths
 
 
-def test_ratings_of_ones_own_are_cross_validated(files, command, tmp_path):
-    report = tmp_path / "report.json"
-    code, out, _ = command(
-        *("--ratings", files[0], "--splits", "3-fold", "--models", "biases,mf"),
-        *("--ranking", "--json", report),
-    )
-    assert code == 0
-    assert "\nmine.csv, 3-fold split, seed 0:\n" in out
+def test_ratings_of_ones_own_are_cross_validated(files, compare):
+    asked = "--ratings", files[0], "--splits", "3-fold", "--models", "biases,mf"
+    out, report = compare(*asked, "--ranking")
+    assert out.startswith("mine.csv, 3-fold split, seed 0:\n")
     header = next(line for line in out.split("\n") if line.startswith("| model"))
     assert "NDCG@10 |" in header
-    assert "protocol TestRatings" in out
-    assert "the book trains its MF" not in out
+    assert "protocol TestRatings" in out and "the book trains its MF" not in out
     assert f"--ratings {files[0]} --splits 3-fold --seeds 0 --ranking" in out
-    scores = json.loads(report.read_text())["models"]["biases"]["scores"]
+    scores = report["models"]["biases"]["scores"]
     assert len(scores) == 3
     assert set(scores[0]["ranking"]) == {"NDCG@10", "recall@10", "precision@10"}
 
 
-def test_the_test_part_may_be_a_file(files, command):
-    code, out, _ = command(
-        *("--ratings", files[0], "--test-ratings", files[1]),
-        *("--models", "mean,book:num_hidden=3:num_epochs=2/3"),
-    )
-    assert code == 0
+def test_the_test_part_may_be_a_file(files, compare):
+    models = "mean,book:num_hidden=3:num_epochs=2/3"
+    asked = "--ratings", files[0], "--test-ratings", files[1], "--models", models
+    out, _ = compare(*asked)
     assert f"mine.csv, tested on {files[1]}, seed 0:" in out
     assert "- seed 0: 1 users; 1 ratings" in out
     assert "\n| AutoRec (book), num_hidden=3, num_epochs=2/3 |" in out
     chosen = "chosen on a tenth of the training ratings, then trained again on all"
     assert re.search(rf"num_hidden=3, num_epochs=[23]; {chosen}", out)
-    tested = pd.read_csv(files[1])["rating"]
-    mean = pd.read_csv(files[0])["rating"].mean()
-    error = np.sqrt(np.mean((tested - mean) ** 2))
+    tested, trained = (pd.read_csv(files[n])["rating"] for n in (1, 0))
+    error = np.sqrt(np.mean((tested - trained.mean()) ** 2))
     assert re.search(rf"\| global mean +\| +{error:.3f} \|", out)
 
 
@@ -627,27 +640,21 @@ def test_the_test_part_may_be_a_file(files, command):
         ),
     ],
 )
-def test_it_says_what_is_predicted_for_cold_users_and_items(files, command, model):
+def test_it_says_what_is_predicted_for_cold_users_and_items(files, compare, model):
     with files[1].open("a") as file:
         file.write("3,new,2\n4,new,5\n4,newer,1\n")
-    flags = "--ratings", files[0], "--test-ratings", files[1], "--quiet"
-    _, out, _ = command(*flags, "--models", model)
-    (said,) = re.findall(r"^- .*: (.*) for users, (.*) for items$", out, re.MULTILINE)
+    asked = "--ratings", files[0], "--test-ratings", files[1], "--models", model
+    (said,) = re.findall(
+        "^- .*: (.*) for users, (.*) for items$", compare(*asked)[0], re.M
+    )
     ratings, train_rows, test_rows = read_parts(*files)
     one, _ = fitted(study.Contender.parse(model).make, ratings, train_rows)
     for ends, new in zip(said, ("user_id", "item_id")):
         raw_ids = ratings.frame(test_rows)[new]
         predictions = one.predict(test_rows[raw_ids.str.startswith("new")])
-        low, high = min(predictions), max(predictions)
         found = [float(end) for end in ends.split(" to ")]
-        assert (found[0], found[-1]) == pytest.approx((low, high), abs=0.0051)
-
-
-def test_predictions_for_cold_users_are_in_the_unit_of_the_file(files, command):
-    flags = "--ratings", files[0], "--test-ratings", files[1], "--rating-offset", "50"
-    _, out, _ = command(*flags, "--models", "mean", "--quiet")
-    mean = pd.read_csv(files[0])["rating"].mean()
-    assert f"- global mean: {mean:.2f} for users" in out
+        expected = min(predictions), max(predictions)
+        assert (found[0], found[-1]) == pytest.approx(expected, abs=0.0051)
 
 
 @pytest.mark.parametrize(
@@ -658,78 +665,40 @@ def test_predictions_for_cold_users_are_in_the_unit_of_the_file(files, command):
     ],
 )
 def test_a_model_that_diverges_is_one_line_and_nothing_is_written(
-    small_data, command, tmp_path, model
+    small_data, command, tmp_path, monkeypatch, model
 ):
-    written = {"--json": "r.json", "--plot": "r.png", "--markdown": "r.md"}
-    flags = [word for flag, name in written.items() for word in (flag, tmp_path / name)]
-    models = ["--models", f"mean,{model}", "--seeds", "0", "--quiet"]
-    code, out, err = command(*models, *flags)
+    monkeypatch.chdir(tmp_path)
+    files = "--json", "r.json", "--plot", "r.png", "--markdown", "r.md"
+    models = "--models", f"mean,{model}", "--seeds", "0", "--quiet"
+    code, out, err = command("compare", *models, *files)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert re.match("error: seed 0, .*lr=1e.*(nan|inf|diverged)", err)
     assert not list(tmp_path.glob("r.*"))
-
-
-def test_a_candidate_that_predicts_no_number_is_the_worst():
-    items = np.arange(40) % 2
-    data = pd.DataFrame({"user_id": range(40), "item_id": items, "rating": 3.0})
-    ratings = ratings_from_frame(data)
-    lost, good = Guess(ratings, []), Guess(ratings, [])
-    lost.guess, good.guess = np.nan, 2.0
-    search = study.GridSearch(ratings, [], {"lost": lost, "good": good})
-    list(search.fit(np.arange(40), 0))
-    assert search.chosen == "good"
 
 
 def test_rankings_without_a_relevant_item_are_refused(tmp_path, command):
     (tmp_path / "a.csv").write_text("1,1,5\n1,2,4\n2,1,5\n2,2,3\n")
     (tmp_path / "b.csv").write_text("1,3,1\n2,3,2\n")
     files = "--ratings", tmp_path / "a.csv", "--test-ratings", tmp_path / "b.csv"
-    code, out, err = command(*files, "--models", "mean", "--ranking", "--quiet")
+    asked = *files, "--models", "mean", "--ranking", "--quiet"
+    code, out, err = command("compare", *asked)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "no item is relevant" in err
 
 
-@pytest.mark.parametrize(
-    "models", ["book,autorec", "book:num_epochs=1,autorec:num_epochs=1"]
-)
-def test_a_model_has_one_row_whatever_it_is_called(small_data, command, models):
-    out = command("--models", models, "--seeds", "0", "--quiet")[1]
-    assert out.count("\n| AutoRec (book)") == 1
+def test_a_model_has_one_row_whatever_it_is_called(small_data, compare):
+    models = "book:num_epochs=1,autorec:num_epochs=1"
+    out, report = compare("--models", models, "--seeds", "0")
+    assert out.count("\n| AutoRec (book)") == len(report["models"]) == 1
 
 
-def test_the_json_report_holds_every_score(small_data, command, tmp_path):
-    file = tmp_path / "report.json"
-    _, out, _ = command(*QUICK, "--json", file)
-    report = json.loads(file.read_text())
-    assert (report["seeds"], report["splits"], report["clipped"]) == (
-        [0, 1],
-        "random",
-        [],
-    )
-    assert [run["name"] for run in report["runs"]] == ["seed 0", "seed 1"]
-    mf = report["models"]["mf"]["scores"]
-    assert [len(score["curve"]) for score in mf] == [3, 3]
-    mean = np.mean([score["rmse"] for score in mf])
-    assert f"| {mean:.3f} ± " in out
-    assert f"{report['book_protocol']['averaged']:.3f} here" in out
-
-
-def test_the_json_report_says_what_it_was_made_of(files, command, tmp_path):
-    file = tmp_path / "report.json"
+def test_the_json_report_says_what_it_was_made_of(files, compare):
     models = "biases,mf,autorec:num_epochs=2,biased-mf:num_epochs=1:wd=1/2"
-    flags = ["--ratings", files[0], "--seeds", "0", "--models", models]
-
-    def report(*more):
-        assert command(*flags, *more, "--json", file)[0] == 0
-        return json.loads(file.read_text())
-
-    found = report("--duplicates", "mean")
-    assert found["reading"] == {
-        **{"ratings": str(files[0]), "test_ratings": None, "columns": None},
-        **{"encoding": "utf-8", "duplicates": "mean", "rating_offset": 0.0},
-    }
-    versions = ["d2l_autorec", "python", "mxnet", "numpy", "scipy", "pandas", "numba"]
-    assert list(found["versions"]) == versions
+    asked = "--ratings", files[0], "--seeds", "0", "--models", models
+    _, found = compare(*asked, "--duplicates", "mean")
+    reading = found["reading"]
+    assert reading["ratings"] == str(files[0]) and reading["test_ratings"] is None
+    assert (reading["encoding"], reading["duplicates"]) == ("utf-8", "mean")
     assert found["devices"] == ["cpu(0)"]
     settings = [model["settings"] for model in found["models"].values()]
     assert settings[0] == {"item_reg": 10, "user_reg": 15, "num_sweeps": 10}
@@ -740,24 +709,21 @@ def test_the_json_report_says_what_it_was_made_of(files, command, tmp_path):
     assert {one["wd"] for one in candidates} == {1.0, 2.0}
     assert {one["num_epochs"] for one in candidates} == {1}
     # Of the ratings there is a checksum.
-    assert report()["data"] == found["data"]
+    assert compare(*asked)[1]["data"] == found["data"]
     text = files[0].read_text()
     files[0].write_text(text[:-2] + f"{6 - int(text[-2])}\n")
-    assert report()["data"] != found["data"]
+    assert compare(*asked)[1]["data"] != found["data"]
 
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
-def test_the_predictions_are_those_that_were_scored(files, command, tmp_path, ending):
-    predictions, report = tmp_path / f"p.{ending}", tmp_path / "report.json"
-    code, _, _ = command(
-        *("--ratings", files[0], "--rating-offset", "2", "--splits", "3-fold"),
-        *("--seeds", "3-4", "--models", "biases,book:num_epochs=2"),
-        *("--predictions", predictions, "--json", report),
+def test_the_predictions_are_those_that_were_scored(files, compare, tmp_path, ending):
+    file = tmp_path / f"p.{ending}"
+    _, report = compare(
+        *("--ratings", files[0], "--splits", "3-fold", "--seeds", "3-4"),
+        *("--models", "biases,book:num_epochs=2", "--predictions", file),
     )
-    assert code == 0
-    read = pd.read_parquet if ending == "parquet" else pd.read_csv
-    table = read(predictions)
-    models = json.loads(report.read_text())["models"]
+    table = (pd.read_parquet if ending == "parquet" else pd.read_csv)(file)
+    models = report["models"]
     assert list(table) == ["run", "seed", "user_id", "item_id", "rating", *models]
     for name, model in models.items():
         errors = (table[name] - table["rating"]) ** 2
@@ -766,81 +732,63 @@ def test_the_predictions_are_those_that_were_scored(files, command, tmp_path, en
     # Each rating of the file once a seed, as it stands there.
     mine = pd.read_csv(files[0]).set_axis(["user_id", "item_id", "rating"], axis=1)
     for seed in (3, 4):
-        held_out = table[table["seed"] == seed].merge(mine)
-        assert len(held_out) == len(mine)
+        assert len(table[table["seed"] == seed].merge(mine)) == len(mine)
 
 
-def test_the_best_recipe_is_said_to_be_clipped(
-    small_data, command, tmp_path, monkeypatch
-):
+def test_of_a_blend_weights_and_clipping_are_said(small_data, compare, monkeypatch):
     small = PRESETS["best"].changed(num_hidden=8, num_epochs=2)
     monkeypatch.setitem(PRESETS, "best", small)
-    file = tmp_path / "report.json"
-    models = ["--models", "mean,autorec-best", "--seeds", "0"]
-    code, out, _ = command(*models, "--json", file)
-    assert code == 0
+    out, report = compare("--models", "mean,autorec-best", "--seeds", "0-1")
     assert "clipped to the rating scale, but for those of AutoRec (best)" in out
-    assert json.loads(file.read_text())["clipped"] == ["best"]
+    assert report["clipped"] == ["best"]
+    weights = [score["weights"] for score in report["models"]["best"]["scores"]]
+    for found in weights:
+        assert len(found) == len(small.recipes) and min(found) >= 0 < max(found)
+    assert weights[0] != weights[1]
+    assert report["models"]["mean"]["scores"][0]["weights"] == []
 
 
-def test_ids_that_numpy_holds_can_be_written(small_data, folds, command, tmp_path):
+def test_ids_that_numpy_holds_can_be_written(small_data, folds, compare):
     # Fold u1 without one item's training ratings: that item is cold.
     base = small_data / "ml-100k" / "u1.base"
     item = (small_data / "ml-100k" / "u1.test").read_text().split("\t")[1]
     lines = base.read_text().splitlines(keepends=True)
     base.write_text("".join(x for x in lines if x.split("\t")[1] != item))
-    file = tmp_path / "report.json"
-    code, out, _ = command("--models", "mean", "--splits", "u1-u5", "--json", file)
-    assert code == 0
-    assert int(item) in json.loads(file.read_text())["runs"][0]["cold"]["items"]
+    out, report = compare("--models", "mean", "--splits", "u1-u5")
+    assert int(item) in report["runs"][0]["cold"]["items"]
     (line,) = (x for x in out.splitlines() if x.startswith("- u1, seed 0: "))
     assert re.fullmatch(r".*: 1 items; \d+ ratings", line)  # how many, not which
     assert "`--json` names them" in out
 
 
 def test_a_file_is_not_compared_with_the_book_by_its_name(
-    small_data, command, tmp_path, monkeypatch
+    small_data, compare, tmp_path
 ):
-    monkeypatch.setattr(study, "score", lambda *_: Score(1.0, 1.0, [1.0], 0.0, 1))
     (tmp_path / "ml-100k").write_bytes((small_data / "ml-100k" / "u.data").read_bytes())
-    flags = ["--models", "mf", "--seeds", "0", "--quiet"]
-    code, out, _ = command("--ratings", tmp_path / "ml-100k", *flags)
-    assert code == 0 and "That protocol gives" not in out
+    asked = "--ratings", tmp_path / "ml-100k", "--models", "mf", "--seeds", "0"
+    assert "That protocol gives" not in compare(*asked)[0]
 
 
-def test_markdown_goes_between_the_markers(small_data, command, tmp_path):
+def test_markdown_goes_between_markers(small_data, compare, command, tmp_path):
     file = tmp_path / "README.md"
-    file.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
-    _, out, _ = command(*QUICK, "--quiet", "--markdown", file)
+    short = "--models", "mean", "--seeds", "0", "--markdown", file
+    out, _ = compare(*short)  # into a new file, which then has markers
+    assert file.read_text() == f"{BEGIN}\n\n{out}\n{END}\n"
+    file.write_text(f"before\n\n{file.read_text()}\nafter\n")
+    out, _ = compare("--models", "biases", *short[2:])
     assert file.read_text() == f"before\n\n{BEGIN}\n\n{out}\n{END}\n\nafter\n"
-
-
-def test_a_new_markdown_file_can_be_written_again(small_data, command, tmp_path):
-    file = tmp_path / "results.md"
-    command("--models", "mean", "--seeds", "0", "--quiet", "--markdown", file)
-    first = file.read_text()
-    code, out, _ = command(*QUICK, "--quiet", "--markdown", file)
-    assert code == 0
-    assert out in file.read_text()
-    assert first.split("\n")[2] not in file.read_text()
-
-
-def test_a_file_without_markers_is_left_alone(small_data, command, tmp_path):
-    file = tmp_path / "README.md"
+    # A file without them is left alone.
     for raw, said in (
         (b"mine\n", "has no lines"),
         (f"{BEGIN}Am\xe9lie{END}".encode("latin-1"), "is not UTF-8"),
     ):
         file.write_bytes(raw)
-        code, _, err = command(*QUICK, "--markdown", file)
-        assert (code, said in err) == (2, True)
-        assert file.read_bytes() == raw
+        code, _, err = command("compare", *short)
+        assert (code, said in err, file.read_bytes()) == (2, True, raw)
 
 
 def test_the_chart_shows_every_run_and_every_mean():
-    from d2l_autorec.study import comparison_chart
-
-    figure = comparison_chart(
+    figure = study.comparison_chart(
         {"flat": [1.0, 1.2], "trained": [0.8, 0.9]},
         {"flat": [[], []], "trained": [[1.0, 0.9, 0.8], [1.1, 0.9]]},
     )
@@ -852,7 +800,3 @@ def test_the_chart_shows_every_run_and_every_mean():
     drawn = {line.get_label(): list(line.get_ydata()) for line in lines.lines}
     assert drawn["trained"] == pytest.approx([1.05, 0.9])
     assert drawn["flat"] == pytest.approx([1.1, 1.1])
-
-
-def test_seeds_are_listed_once():
-    assert cli.seeds("0-2,1,7") == [0, 1, 2, 7]

@@ -83,6 +83,9 @@ class Score(NamedTuple):
         As from `ranking`, if that was asked for.
     chosen : str
         Settings that a validation part has chosen.
+    weights : list of float
+        Of the networks of a blend, in the order of its recipes, if a validation part
+        has chosen them.
     cold : dict of str to list of float, optional
         The lowest and the highest prediction for ``'users'``, and for ``'items'``, that
         have no training rating, where the test part has some; in the unit of the file.
@@ -95,6 +98,7 @@ class Score(NamedTuple):
     num_parameters: int
     ranking: dict[str, float] | None = None
     chosen: str = ""
+    weights: Sequence[float] = ()
     cold: Mapping[str, list[float]] = {}
 
 
@@ -209,6 +213,7 @@ def score(
         model.num_parameters,
         found,
         model.chosen,
+        model.weights,
         {n: [float(p.min()), float(p.max())] for n, p in cold.items() if p.size},
     )
 

@@ -72,6 +72,11 @@ class Estimator(ABC):
         return ""
 
     @property
+    def weights(self) -> list[float]:
+        """Of a blend's networks, in the order of its recipes, once they are chosen."""
+        return []
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All of the model's settings: what its class defines and `Estimator` does not.
 
@@ -296,7 +301,12 @@ class ChosenAutoRec(BookAutoRec):
             history.append(epoch)
             yield 0
         _, recipe = training.choose(history)
+        self.mixture = training.mixture
         yield from self._train(recipe, train_rows, seed)
+
+    @property
+    def weights(self) -> list[float]:  # noqa: D102
+        return self.mixture.weights.tolist() if self.mixture else []
 
     @property
     def num_ticks(self) -> int:  # noqa: D102

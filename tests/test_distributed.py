@@ -231,6 +231,12 @@ def test_workers_that_differ_are_told_in_what(
     assert len(lines) == 1 and said in err and err.startswith("error: worker 1 at ")
 
 
+def test_another_number_of_workers_than_mpiexec_starts_is_refused(begin, small_data):
+    code, out, err = end(begin(MPIEXEC, "-n", 2, *TRAIN, "--workers", 3))
+    assert (code, out) == (1, "")
+    assert err == "error: --workers 3, but mpiexec has started 2\n"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

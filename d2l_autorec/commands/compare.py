@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..study import ALIASES, MODELS
-from . import cli, parts
+from . import cli, notes, parts
 from .checks import LAYOUT
 from .cli import Flag
 from .process import show_notes
-from .results import as_flags, json_writer, publish
+from .results import json_writer, publish
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         contenders = {one.name: one for one in map(Contender.parse, args.models)}
     except ValueError as error:
         parser.error(f"argument --models: {error}")
-    comparison = _Comparison.load(args, contenders)
+    comparison = Comparison.load(args, contenders)
     comparison.run()
-    report = comparison.report()
+    report = notes.report(comparison)
     publish(
         report,
         (args.json, json_writer(comparison.result())),
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 @dataclass
-class _Comparison:
+class Comparison:
     """The models that are compared, the runs, and what came of them.
 
     Scores, settings and titles have the models' names as their keys; `runs` and `cold`
@@ -81,7 +81,7 @@ class _Comparison:
     @classmethod
     def load(
         cls, args: argparse.Namespace, contenders: Mapping[str, Contender]
-    ) -> _Comparison:
+    ) -> Comparison:
         """Load the ratings, and make the models and the splits."""
         from .. import study
         from ..loop import try_all_gpus
@@ -132,7 +132,7 @@ class _Comparison:
         from .. import study
         from ..errors import TrainingDiverged
 
-        table = self._held_out(run)
+        table = self._held_out(run) if self.args.predictions else None
         for name, model in self.models.items():
             doing = f"{run.name}, {self.titles[name]}"
             bar.set_postfix_str(doing)
@@ -146,11 +146,11 @@ class _Comparison:
             except TrainingDiverged as error:
                 raise TrainingDiverged(f"{doing}: {error}") from None
             self.scores[name].append(found)
-            if self.args.predictions:
+            if table is not None:
                 predicted = model.predict(run.test_rows)
                 table[name] = predicted - self.ratings.rating_offset
             bar.update()
-        if self.args.predictions:
+        if table is not None:
             self.predictions.append(table)
 
     def _held_out(self, run: Split) -> pd.DataFrame:
@@ -214,129 +214,6 @@ class _Comparison:
         several = ", mean and standard deviation" if self.num_runs > 1 else ""
         figure.suptitle(f"{self.where}{several}")
         return figure
-
-    def report(self) -> str:
-        """Lay out the table, and say what its numbers stand for."""
-        from ..study import results_table
-
-        notes = [*self._measures(), *self._choices(), *self._cold_notes()]
-        pieces = [
-            f"{self.where}:",
-            results_table(self.scores, self.titles),
-            "\n".join(notes),
-        ]
-        if self.protocol:
-            pieces.append(
-                "Not comparable with the table: the book trains its MF on the "
-                "seq-aware split (each user's newest rating is held out) and prints an "
-                "average of running averages, about 1.05. That protocol gives "
-                f"{self.protocol['averaged']:.3f} here (seed {self.seeds[0]}); the "
-                f"pooled RMSE of the same training is {self.protocol['pooled']:.3f}."
-            )
-        return "\n\n".join([*pieces, self._provenance()])
-
-    def _measures(self) -> Iterator[str]:
-        """Say what the columns of the table are."""
-        clipped = [self.titles[name] for name, m in self.models.items() if m.clips]
-        yield (
-            "RMSE and MAE are pooled over all held-out ratings of a run, mean ± "
-            "standard deviation over the runs. No prediction is clipped to the rating "
-            f"scale{', but for those of ' + _listed(clipped) if clipped else ''}. "
-            "Seconds are of training alone."
-        )
-        if "mf" in self.models:
-            yield (
-                "Won: the runs, of all, in which a model's RMSE is below that of "
-                f"{self.titles['mf']}."
-            )
-        if self.args.ranking:
-            yield (
-                "NDCG, recall and precision rank the held-out items of each user "
-                "(protocol TestRatings of Bellogín et al., 2011); relevant are those "
-                "rated at least the mean of the training ratings, and counted are "
-                "users who have some."
-            )
-
-    def _choices(self) -> Iterator[str]:
-        """Say what a validation part has chosen."""
-        scores = self.scores
-        if "autorec-early" in scores:
-            epochs = ", ".join(str(len(s.curve)) for s in scores["autorec-early"])
-            line = (
-                f"Stopped early: {epochs} epochs, chosen on a tenth of the training "
-                "ratings and then trained again on all of them"
-            )
-            if "book" in scores:
-                pairs = list(zip(scores["autorec-early"], scores["book"]))
-                won = sum(early.rmse < book.rmse for early, book in pairs)
-                line += f"; below the book's AutoRec in {won} of {len(pairs)} runs"
-            yield f"{line}."
-        for name, found in scores.items():
-            if chosen := " | ".join(s.chosen for s in found if s.chosen):
-                yield (
-                    f"{self.titles[name]}: {chosen}; chosen on a tenth of the training "
-                    "ratings, then trained again on all of them."
-                )
-
-    def _cold_notes(self) -> Iterator[str]:
-        """Say what happened to cold users and items."""
-        runs = zip(self.runs, self.cold)
-        affected = {name: cold for name, cold in runs if cold["ratings"]}
-        if not affected:
-            yield "No user or item of a test part is cold."
-            return
-        yield (
-            "Cold in the test part (no training rating; `--json` names them), and "
-            "scored all the same:"
-        )
-        for name, cold in affected.items():
-            counted = ", ".join(
-                f"{len(cold[noun])} {noun}" for noun in ("users", "items") if cold[noun]
-            )
-            yield f"- {name}: {counted}; {cold['ratings']} ratings"
-        yield "What the models predict there, from the lowest to the highest:"
-        for name, found in self.scores.items():
-            yield f"- {self.titles[name]}: {_predicted(found)}"
-
-    def _provenance(self) -> str:
-        """Name the command that prints the report again, and the machine."""
-        from ..study import provenance, span
-
-        args = self.args
-        source = "ratings" if args.ratings else "dataset"
-        settings = {source: args.ratings or self.ratings.name}
-        settings |= {name: getattr(args, name) for name in LAYOUT if name in args.given}
-        split = "test_ratings" if args.test_ratings else "splits"
-        settings |= {split: getattr(args, split), "seeds": span(self.seeds)}
-        for name in ("ranking", "models"):
-            if name in args.given:
-                settings[name] = getattr(args, name)
-        return f"{provenance('compare', as_flags(settings))}."
-
-
-def _predicted(scores: Sequence[Score]) -> str:
-    """Say what a model has predicted for cold users and for cold items, in all runs."""
-    said = []
-    for noun in ("users", "items"):
-        if ranges := [score.cold[noun] for score in scores if noun in score.cold]:
-            low, high = min(map(min, ranges)), max(map(max, ranges))
-            ends = dict.fromkeys(f"{round(end, 2) + 0.0:.2f}" for end in (low, high))
-            said.append(f"{' to '.join(ends)} for {noun}")
-    return ", ".join(said)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _protocol_note(protocol: dict[str, float], seed: int) -> str:
-    return (
-        "Not comparable with the table: the book trains its MF on the seq-aware split "
-        "(each user's newest rating is held out) and prints an average of running "
-        f"averages, about 1.05. That protocol gives {protocol['averaged']:.3f} here "
-        f"(seed {seed}); the pooled RMSE of the same training is "
-        f"{protocol['pooled']:.3f}."
-    )
 
 
 def _num_folds(splits: str) -> int:

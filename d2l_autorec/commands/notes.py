@@ -1,0 +1,143 @@
+"""The report of a comparison: the table, and what its numbers stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from .checks import LAYOUT
+from .results import as_flags
+
+if TYPE_CHECKING:
+    from ..study import Score
+    from .compare import Comparison
+
+
+def report(comparison: Comparison) -> str:
+    """Lay out the table, and say what its numbers stand for."""
+    from ..study import results_table
+
+    notes = [*_measures(comparison), *_choices(comparison), *_cold_notes(comparison)]
+    pieces = [
+        f"{comparison.where}:",
+        results_table(comparison.scores, comparison.titles),
+        "\n".join(notes),
+    ]
+    if found := comparison.protocol:
+        pieces.append(
+            "Not comparable with the table: the book trains its MF on the seq-aware "
+            "split (each user's newest rating is held out) and prints an average of "
+            "running averages, about 1.05. That protocol gives "
+            f"{found['averaged']:.3f} here (seed {comparison.seeds[0]}); the pooled "
+            f"RMSE of the same training is {found['pooled']:.3f}."
+        )
+    return "\n\n".join([*pieces, _provenance(comparison)])
+
+
+def _measures(comparison: Comparison) -> Iterator[str]:
+    """Say what the columns of the table are."""
+    clipped = [
+        comparison.titles[name] for name, m in comparison.models.items() if m.clips
+    ]
+    yield (
+        "RMSE and MAE are pooled over all held-out ratings of a run, mean ± "
+        "standard deviation over the runs. No prediction is clipped to the rating "
+        f"scale{', but for those of ' + _listed(clipped) if clipped else ''}. "
+        "Seconds are of training alone."
+    )
+    if "mf" in comparison.models:
+        yield (
+            "Won: the runs, of all, in which a model's RMSE is below that of "
+            f"{comparison.titles['mf']}."
+        )
+    if comparison.args.ranking:
+        yield (
+            "NDCG, recall and precision rank the held-out items of each user "
+            "(protocol TestRatings of Bellogín et al., 2011); relevant are those "
+            "rated at least the mean of the training ratings, and counted are "
+            "users who have some."
+        )
+
+
+def _choices(comparison: Comparison) -> Iterator[str]:
+    """Say what a validation part has chosen."""
+    scores = comparison.scores
+    if "autorec-early" in scores:
+        epochs = ", ".join(str(len(s.curve)) for s in scores["autorec-early"])
+        line = (
+            f"Stopped early: {epochs} epochs, chosen on a tenth of the training "
+            "ratings and then trained again on all of them"
+        )
+        if "book" in scores:
+            pairs = list(zip(scores["autorec-early"], scores["book"]))
+            won = sum(early.rmse < book.rmse for early, book in pairs)
+            line += f"; below the book's AutoRec in {won} of {len(pairs)} runs"
+        yield f"{line}."
+    for name, found in scores.items():
+        if chosen := " | ".join(s.chosen for s in found if s.chosen):
+            yield (
+                f"{comparison.titles[name]}: {chosen}; chosen on a tenth of the "
+                "training ratings, then trained again on all of them."
+            )
+
+
+def _cold_notes(comparison: Comparison) -> Iterator[str]:
+    """Say what happened to cold users and items."""
+    runs = zip(comparison.runs, comparison.cold)
+    affected = {name: cold for name, cold in runs if cold["ratings"]}
+    if not affected:
+        yield "No user or item of a test part is cold."
+        return
+    yield (
+        "Cold in the test part (no training rating; `--json` names them), and "
+        "scored all the same:"
+    )
+    for name, cold in affected.items():
+        counted = ", ".join(
+            f"{len(cold[noun])} {noun}" for noun in ("users", "items") if cold[noun]
+        )
+        yield f"- {name}: {counted}; {cold['ratings']} ratings"
+    yield "What the models predict there, from the lowest to the highest:"
+    for name, found in comparison.scores.items():
+        yield f"- {comparison.titles[name]}: {_predicted(found)}"
+
+
+def _provenance(comparison: Comparison) -> str:
+    """Name the command that prints the report again, and the machine."""
+    from ..study import provenance, span
+
+    args = comparison.args
+    source = "ratings" if args.ratings else "dataset"
+    settings = {source: args.ratings or comparison.ratings.name}
+    settings |= {name: getattr(args, name) for name in LAYOUT if name in args.given}
+    split = "test_ratings" if args.test_ratings else "splits"
+    settings |= {split: getattr(args, split), "seeds": span(comparison.seeds)}
+    for name in ("ranking", "models"):
+        if name in args.given:
+            settings[name] = getattr(args, name)
+    return f"{provenance('compare', as_flags(settings))}."
+
+
+def _predicted(scores: Sequence[Score]) -> str:
+    """Say what a model has predicted for cold users and for cold items, in all runs."""
+    said = []
+    for noun in ("users", "items"):
+        if ranges := [score.cold[noun] for score in scores if noun in score.cold]:
+            low, high = min(map(min, ranges)), max(map(max, ranges))
+            ends = dict.fromkeys(f"{round(end, 2) + 0.0:.2f}" for end in (low, high))
+            said.append(f"{' to '.join(ends)} for {noun}")
+    return ", ".join(said)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _protocol_note(protocol: dict[str, float], seed: int) -> str:
+    return (
+        "Not comparable with the table: the book trains its MF on the seq-aware split "
+        "(each user's newest rating is held out) and prints an average of running "
+        f"averages, about 1.05. That protocol gives {protocol['averaged']:.3f} here "
+        f"(seed {seed}); the pooled RMSE of the same training is "
+        f"{protocol['pooled']:.3f}."
+    )

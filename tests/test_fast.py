@@ -14,7 +14,8 @@ from d2l_autorec.errors import DataError
 from d2l_autorec.fast import FastStep, SparseNetwork, predict_cells
 from d2l_autorec.fast.hidden import SigmoidLayer, dropout_mask
 from d2l_autorec.loop import Losses, Step, train_epochs
-from d2l_autorec.training import DeepAutoRec, MaskedRMSELoss, Output, RowScaling
+from d2l_autorec.training import DeepAutoRec, Output, RowScaling
+from d2l_autorec.training.losses import MaskedRMSELoss
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 NUM_ROWS, NUM_COLUMNS, CPU = 23, 17, [mx.cpu()]

@@ -77,7 +77,7 @@ def test_an_epoch_of_a_blend_is_one_of_each_recipe():
     assert history[-1].test_rmse == pytest.approx(rmse)
     users, items = np.meshgrid(np.arange(17), np.arange(24))
     biases = Biases(training.parts.train_mat).at(users, items)
-    assert (training.biases.at(users, items) == biases).all()
+    assert (training.mixture.biases.at(users, items) == biases).all()
     cold = (users == 2) | (items == 3)  # of which no network knows anything
     assert all_cells(training)[cold] == pytest.approx(biases[cold])
 

@@ -9,12 +9,12 @@ from mxnet import autograd
 from d2l_autorec import AutoRec, DeepAutoRec, Recipe, seed_everything
 from d2l_autorec.training import (
     ACTIVATIONS,
-    MaskedRMSELoss,
     Output,
     RowScaling,
     network,
     parameter_shapes,
 )
+from d2l_autorec.training.losses import MaskedRMSELoss
 
 ROWS = [[5, 0, 3, 0, 1, 0], [0, 2, 0, 0, 4, 4], [0, 0, 0, 0, 0, 2]]
 

@@ -85,7 +85,7 @@ def test_an_interrupted_training_goes_on_with_any_recipe(tmp_path, name):
     assert Checkpoint.open(tmp_path / "b").run.recipe == run.recipe
     assert without_seconds(parts) == without_seconds(whole)
     assert same(parameters(resumed), parameters(net))
-    if run.recipe.schedule == "cosine":
+    if run.recipe.recipes[0].schedule == "cosine":
         assert whole[3] != whole[4]
 
 

@@ -18,11 +18,10 @@ from d2l_autorec.training import (
     Blend,
     Parts,
     Run,
-    SeededBatches,
-    Standardizer,
     Training,
 )
-from d2l_autorec.training.biases import SHIFT
+from d2l_autorec.training.batches import SeededBatches
+from d2l_autorec.training.biases import SHIFT, Standardizer
 from d2l_autorec.training.settings import OPTIMIZERS
 
 CPU, TWO = [mx.cpu()], [mx.cpu(0), mx.cpu(1)]

@@ -23,8 +23,8 @@ from ..training import (
     NON_NEGATIVE_INT,
     POSITIVE_INT,
     SETTINGS,
-    Numbers,
     Recipe,
+    Setting,
 )
 from . import checks
 from .checks import written
@@ -130,8 +130,8 @@ def parsed_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 positive_int = parsed_by(POSITIVE_INT.parse)
 finite_float = parsed_by(FINITE.parse)
 seed = parsed_by(NON_NEGATIVE_INT.parse)
-ratio = parsed_by(Numbers(float, lambda n: 0 < n < 1, "between 0 and 1").parse)
-share = parsed_by(Numbers(float, lambda n: 0 <= n < 1, "between 0 and 1, or 0").parse)
+ratio = parsed_by(Setting(float, lambda n: 0 < n < 1, "between 0 and 1").parse)
+share = parsed_by(Setting(float, lambda n: 0 <= n < 1, "between 0 and 1, or 0").parse)
 
 
 @parsed_by
@@ -365,10 +365,10 @@ def add_recipe_flags(group: Any) -> None:
         options: dict[str, Any]
         if isinstance(getattr(Recipe(), name), bool):
             options = {"action": argparse.BooleanOptionalAction}
-        elif not setting.numbers:
+        elif not setting.kind:
             options = {"choices": list(setting.words), "type": str.lower}
         else:
-            metavar = "N" if setting.numbers.kind is int else "X"
+            metavar = "N" if setting.kind is int else "X"
             options = {"type": parsed_by(setting.parse), "metavar": metavar}
         if setting.several:
             options["nargs"] = "+"

@@ -10,11 +10,11 @@ from http.server import HTTPServer
 from importlib.util import find_spec
 
 from ..errors import AutoRecError
-from ..training import Numbers
+from ..training import Setting
 from . import cli
 
 HOST = "127.0.0.1"
-PORT = Numbers(int, lambda n: 0 <= n < 2**16, "a port from 0 to 65535")
+PORT = Setting(int, lambda n: 0 <= n < 2**16, "a port from 0 to 65535")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

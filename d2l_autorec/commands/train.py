@@ -287,7 +287,8 @@ def _reopen(args: argparse.Namespace) -> Checkpoint:
         if args.num_epochs < trained:
             raise ModelError(f"{args.resume}: is already trained for {trained} epochs")
         planned = run.recipe.num_epochs
-        if run.recipe.schedule == "cosine" and args.num_epochs != planned:
+        schedules = {one.schedule for one in run.recipe.recipes}
+        if "cosine" in schedules and args.num_epochs != planned:
             raise ModelError(
                 f"{args.resume}: its cosine schedule ends with epoch {planned}; "
                 f"for {args.num_epochs} epochs train anew"

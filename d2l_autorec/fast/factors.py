@@ -1,7 +1,5 @@
 """Low-rank models of ratings, side by side, each of its own part of them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .compiled import call, compiled, in_shares, num_threads

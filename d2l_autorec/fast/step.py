@@ -151,20 +151,25 @@ class FastStep(Step):
         if unknown := own.keys() ^ state.keys():
             raise ValueError(f"{min(unknown)} is missing, or not of this network")
         for name, array in own.items():
-            if array.shape != state[name].shape:
+            value = state[name]
+            if array.shape != value.shape:
                 raise ValueError(f"{name} has not the shape {array.shape}")
-            array[...] = state[name]
+            array[...] = value
         self.num_updates = int(state["num_updates"])
+
+    def __call__(self, batch: sp.csr_matrix) -> None:
+        """Train on a batch of rows of ratings."""
+        self.learn(checked(batch))
 
     @one_at_a_time
     @np.errstate(over="ignore", invalid="ignore")  # the loss tells of it
-    def __call__(self, batch: sp.csr_matrix) -> None:
-        """Train on a batch of rows of ratings."""
+    def learn(self, batch: sp.csr_matrix) -> None:
+        """Do so on rows of a matrix that was checked as a whole."""
         samples, length = batch.shape
         mean_over = self.mean_over or length
         sparse = self.sparse
         self._begin_update(samples * mean_over)
-        cells = by_columns(checked(batch))
+        cells = by_columns(batch)
         inputs = cells._replace(ratings=self._dropped(sparse.scaled(cells)))
         sums = sparse.sums(inputs)
         if self.leave_one_out:

@@ -19,7 +19,7 @@ from .. import __version__
 from .._mxnet import mx
 from ..curve import Epoch
 from ..errors import ModelError
-from ..training import Blend, Numbers, Recipe, Run
+from ..training import Blend, Recipe, Run, Setting
 from .reading import LARGEST_MANIFEST, blaming, read_file
 
 FORMAT = 1
@@ -36,14 +36,14 @@ KINDS = {
 OF_PARTS = ("name", "rating_offset", "split")
 OF_A_RUN = ("recipe", "seed", "patience")
 _FIELDS = {"format", "versions", *OF_PARTS, *OF_A_RUN, "history", "files"}
-_COUNT = Numbers(int, lambda n: 0 <= n < 2**63, "a whole number from 0")
-_MEASURE = Numbers(float, lambda n: 0 <= n < math.inf, "a number from 0")
+_COUNT = Setting(int, lambda n: 0 <= n < 2**63, "a whole number from 0")
+_MEASURE = Setting(float, lambda n: 0 <= n < math.inf, "a number from 0")
 _EPOCH = {
     "epoch": _COUNT,
     "train_loss": _MEASURE,
     "test_rmse": _MEASURE,
     "valid_rmse": _MEASURE,
-    "seconds": Numbers(float, lambda n: 0 < n < math.inf, "a number above 0"),
+    "seconds": Setting(float, lambda n: 0 < n < math.inf, "a number above 0"),
     "examples": _COUNT,
 }
 

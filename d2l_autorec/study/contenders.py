@@ -39,7 +39,7 @@ ALIASES = {"autorec": "book", "autorec-best": "best"}
 TUNED = {"biased-mf": {"num_factors": "20/100", "wd": "0.7/1/1.5"}}
 
 
-_MEMBERS = Setting(POSITIVE_INT)  # networks of each kind, to be averaged
+_MEMBERS = POSITIVE_INT  # networks of each kind, to be averaged
 
 
 class Contender(NamedTuple):
@@ -135,8 +135,8 @@ def _maker(name: str, settings: Mapping[str, str]) -> Callable[..., Estimator]:
 
 def _setting(name: str, default: Any) -> Setting:
     """Describe a class's setting: one value of the kind of its default."""
-    numbers = POSITIVE_INT if isinstance(default, int) else SETTINGS["lr"].numbers
-    like = SETTINGS.get(name, Setting(numbers))
+    usual = POSITIVE_INT if isinstance(default, int) else SETTINGS["lr"]
+    like = SETTINGS.get(name, usual)
     words = like.words if isinstance(default, str) else {}
     return replace(like, words=words, several=False)
 

@@ -21,17 +21,7 @@ SHIFT = 3.2
 
 
 class Normalizer:
-    """A level for each cell, from which a network learns how ratings differ.
-
-    Attributes
-    ----------
-    mean : float
-        Of all levels.
-    user_bias, item_bias : numpy.ndarray of float64, shapes (num_users,), (num_items,)
-        What a user's and an item's add to it.
-    scale : float
-        Unit of what a network learns, in that of the ratings.
-    """
+    """A level for each cell; a network learns what is left, in units of `scale`."""
 
     mean: float
     user_bias: np.ndarray
@@ -43,10 +33,7 @@ class Normalizer:
         return np.asarray(self.mean + self.user_bias[users] + self.item_bias[items])
 
     def learned(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
-        """Return ratings (num_items, num_users) less their level, in units of `scale`.
-
-        The same cells are stored, be it as a 0.
-        """
+        """Return ratings (num_items, num_users) less their level; a 0 stays stored."""
         cells = inter_mat.tocoo()
         left = (cells.data - self.at(cells.col, cells.row)) / self.scale
         return sp.csr_matrix(

@@ -10,11 +10,9 @@ from .._mxnet import gluon, mx
 
 
 class MaskedRMSELoss(gluon.loss.Loss):
-    """Root of the mean squared error over a batch's observed cells.
+    """Root of the mean squared error over a batch's, or a device's, observed cells.
 
-    It makes the gradient of a batch as long as it would be at an error of 1, however
-    small the errors are. Of a batch that is shared out over devices, each share has its
-    own root.
+    Its gradient is as long as at an error of 1, however small the errors are.
     """
 
     def __init__(self) -> None:

@@ -25,23 +25,8 @@ from .settings import Recipe
 class Member:
     """A network that is trained, alone or as one of an ensemble.
 
-    Parameters
-    ----------
-    recipe, train_mat, devices, trained, team
-        As for `Training`.
-    seed : sequence of int
-        Of the order of rows and the dropout masks: see `SeededBatches`.
-
-    Attributes
-    ----------
-    net : AutoRec
-        Initialized on the devices; of several workers, of this one's columns.
-    step : Step
-        Trains on a batch: a `FastStep` where it fits.
-    batches : SeededBatches
-        Of `rows`, which it learns from.
-    num_columns : int
-        Of a row, those of other workers included.
+    Its arguments are those of `Training`, but for the seed, which is of `SeededBatches`
+    and tells members apart.
     """
 
     def __init__(
@@ -54,18 +39,17 @@ class Member:
         team: Any = None,
     ) -> None:
         self.recipe, self.train_mat, self.devices = recipe, train_mat, list(devices)
-        self.seed, self.trained, self.team = seed, trained, team
+        self.seed = seed
         self.normalizer = normalizer_of(recipe, train_mat)
-        learned = train_mat
-        if self.normalizer:
-            learned = self.normalizer.learned(train_mat)
+        learned = self.normalizer.learned(train_mat) if self.normalizer else train_mat
         rows = recipe.rows(learned)
         batch_size = min(recipe.batch_size or rows.shape[0], rows.shape[0])
         self.steps_per_epoch = rows.shape[0] / batch_size
-        self.num_columns = rows.shape[1]
+        self.num_columns = rows.shape[1]  # those of other workers included
         args = rows, self.steps_per_epoch, train_mat
         self.shard = team.share_out(*args) if team else None
-        self.rows = self.shard.rows if self.shard else rows
+        self.workers = self.shard.workers if self.shard else None
+        self.rows = self.shard.rows if self.shard else rows  # of this worker
         self.net = network(recipe, train_mat, self.rows.shape[1])
         self._initialize(float(rows.data.mean()))
         self.trainer = self._trainer(rows, batch_size)
@@ -77,22 +61,30 @@ class Member:
         self.batches = SeededBatches(self.rows, batch_size, seed, self.step, trained)
         self.pretraining: Iterator[Epoch] = iter(())
         if recipe.pretrain_epochs and not trained:
-            self.pretraining = self._pretrain()
+            layer, *_ = recipe.num_hidden  # type: ignore[misc]
+            first = replace(
+                recipe,
+                num_hidden=layer,
+                num_epochs=recipe.pretrain_epochs,
+                pretrain_epochs=0,
+            )
+            shallow = Member(first, train_mat, devices, seed, team=team)
+            self.pretraining = self._pretrain(shallow)
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return the parameters, as `Training.parameters` does."""
-        own = self._parameters()
-        return self.shard.gather(own) if self.shard else own
+        return self._gathered(self._parameters())
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the optimizer's state, as `Training.state` does."""
-        own = self._state()
+        return self._gathered(self._state())
+
+    def _gathered(self, own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self.shard.gather(own) if self.shard else own
 
     def _parameters(self) -> dict[str, np.ndarray]:
-        """Return a copy of the parameters, of several workers this one's."""
-        found = self.net._collect_params_with_prefix().items()
-        return {name: one.list_data()[0].asnumpy() for name, one in found}
+        named = self.net._collect_params_with_prefix().items()
+        return {name: array.list_data()[0].asnumpy() for name, array in named}
 
     def _state(self) -> dict[str, np.ndarray]:
         if isinstance(self.step, FastStep):
@@ -120,20 +112,18 @@ class Member:
 
     def predict(self, cells: sp.csr_matrix) -> np.ndarray:
         """Predict the ratings of cells, as `Training.predict` does."""
-        recipe = self.recipe
-        # Each cell holds its place in the answer: a user-based network has them in
-        # another order.
+        # Each holds its place in the answer: a user-based network has another order.
         places = sp.csr_matrix(
             (np.arange(cells.nnz), cells.indices, cells.indptr), cells.shape
         )
-        asked = recipe.rows(places)
+        asked = self.recipe.rows(places)
         first = self.shard.start if self.shard else 0
-        found = np.empty(cells.nnz, np.float32)
-        found[asked.data] = predict_cells(
+        outputs = np.empty(cells.nnz, np.float32)
+        outputs[asked.data] = predict_cells(
             self._predictor, self.rows, asked, self.devices, first
         )
         at = cells.tocoo()
-        return self._ratings(found, at.col, at.row)
+        return self._ratings(outputs, at.col, at.row)
 
     def _ratings(
         self, outputs: np.ndarray, users: np.ndarray, items: np.ndarray
@@ -158,25 +148,21 @@ class Member:
     @cached_property
     def _cold(self) -> tuple[np.ndarray, np.ndarray]:
         """Mark the items, and the users, that have no training rating."""
-        ratings_of = np.bincount(
-            self.train_mat.indices, minlength=self.train_mat.shape[1]
-        )
-        return np.diff(self.train_mat.indptr) == 0, ratings_of == 0
+        items, users = (self.train_mat.getnnz(axis) for axis in (1, 0))
+        return items == 0, users == 0
 
     @cached_property
     def biases(self) -> Biases:
         """What biases alone predict, for cold users and items."""
-        found = self.normalizer
-        return found if isinstance(found, Biases) else Biases(self.train_mat)
+        own = self.normalizer
+        return own if isinstance(own, Biases) else Biases(self.train_mat)
 
     @property
     def _predictor(self) -> Any:
         if isinstance(self.step, FastStep):
             return self.step.sparse
         on_cpu = self.devices[0].device_type == "cpu"
-        if on_cpu and is_known(self.net):
-            return SparseNetwork(self.net)
-        return self.net
+        return SparseNetwork(self.net) if on_cpu and is_known(self.net) else self.net
 
     def _initialize(self, mean: float) -> None:
         """Say how to draw the weights; the mean is that of what is learned."""
@@ -218,32 +204,18 @@ class Member:
         mean_over = self.num_columns if recipe.loss == "book" else ratings_per_row
         args = self.net, loss, self.trainer, self.devices, mean_over
         if self.is_fast:
-            workers = self.shard.workers if self.shard else None
-            return FastStep(*args, workers, recipe.leave_one_out)
+            return FastStep(*args, self.workers, recipe.leave_one_out)
         if recipe.leave_one_out:
             names = ", ".join(map(str, self.devices))
             raise DeviceUnavailable(f"leave_one_out needs one CPU, not {names}")
         return Step(*args)
 
-    def _pretrain(self) -> Iterator[Epoch]:
+    def _pretrain(self, shallow: "Member") -> Iterator[Epoch]:
         """Train one hidden layer, and start the deep network where it ended."""
-        recipe = self.recipe
-        assert not isinstance(recipe.num_hidden, int)
-        shallow = Member(
-            replace(
-                recipe,
-                num_hidden=recipe.num_hidden[0],
-                num_epochs=recipe.pretrain_epochs,
-                pretrain_epochs=0,
-            ),
-            *(self.train_mat, self.devices, self.seed),
-            team=self.team,
-        )
         yield from train_epochs(
-            shallow.batches, shallow.step, recipe.pretrain_epochs, lambda: None
+            shallow.batches, shallow.step, shallow.recipe.num_epochs, lambda: None
         )
-        workers = self.shard.workers if self.shard else None
-        codes = SparseNetwork(shallow.net, workers).encode_all(self.rows)
-        pretrain(self.net, shallow.net, codes, self.devices, self.seed[0])
+        codes = SparseNetwork(shallow.net, self.workers).encode_all(self.rows)
+        pretrain(self.net, shallow.net, codes, self.devices, self.seed)
         if isinstance(self.step, FastStep):
             self.step.read()

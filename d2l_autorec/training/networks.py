@@ -27,10 +27,7 @@ BOUNDED = {"sigmoid": (0, 1), "tanh": (-1, 1)}
 
 
 class RowScaling(NamedTuple):
-    """Scaling of inputs, so that rows with many ratings drive units like others.
-
-    A row with *n* ratings is multiplied by (`typical` / *n*) to the `power`.
-    """
+    """Multiplication of a row of *n* ratings by (`typical` / *n*) to the `power`."""
 
     power: float
     typical: float
@@ -126,7 +123,9 @@ class DeepAutoRec(AutoRec):
         self.act = _activation(activation)
         self.deeper = gluon.nn.Sequential()
         for units in others:
-            self.deeper.add(_dense(units, activation))
+            layer = gluon.nn.Dense(units)  # which by itself takes some activations only
+            layer.act = _activation(activation)
+            self.deeper.add(layer)
         self.decoder.act = output
 
     def encode(self, inputs: mx.np.ndarray) -> mx.np.ndarray:
@@ -139,10 +138,7 @@ class DeepAutoRec(AutoRec):
     def deepen(
         self, sums: mx.np.ndarray, drop: Callable[..., mx.np.ndarray] | None = None
     ) -> mx.np.ndarray:
-        """Compute the last hidden layer, (batch_size, num_units), from the sums.
-
-        `drop` drops units of a layer; by default the network's dropout does.
-        """
+        """Compute the last hidden layer of the encoder's sums; `drop` drops units."""
         drop = drop or self.dropout
         hidden = drop(self.act(sums) if self.act else sums)
         for layer in self.deeper:
@@ -226,13 +222,6 @@ def _typical_length(rows: sp.csr_matrix) -> float:
     """Return the geometric mean of how many ratings the rows have that have any."""
     counts = np.diff(rows.indptr)
     return float(np.exp(np.log(counts[counts > 0]).mean()))
-
-
-def _dense(units: int, activation: str) -> gluon.nn.Dense:
-    """Make a dense layer; by name, Gluon's own takes only some activations."""
-    layer = gluon.nn.Dense(units)
-    layer.act = _activation(activation)
-    return layer
 
 
 def _activation(name: str) -> gluon.nn.HybridBlock | None:

@@ -18,17 +18,8 @@ from .._mxnet import gluon, mx
 
 @mx.optimizer.register
 class Rprop(mx.optimizer.Optimizer):
-    r"""Resilient propagation, for gradients of the whole data at once.
+    """Resilient propagation, for gradients of the whole data at once.
 
-    Parameters
-    ----------
-    learning_rate : float
-        Size of the first step.
-    **kwargs
-        As for `mxnet.optimizer.Optimizer`.
-
-    Notes
-    -----
     Of a gradient only the signs count. Each weight has a step size of its own, which
     grows by 1.2 while the sign stays, and shrinks by 0.5 when it changes; the weight
     then rests for one step (the variant without backtracking of Igel and Hüsken, 2000,
@@ -65,43 +56,43 @@ class Rprop(mx.optimizer.Optimizer):
 
 def gluon_state(trainer: gluon.Trainer) -> dict[str, np.ndarray]:
     """Return an optimizer's state by name; MXNet's own way to save it is a pickle."""
-    updater = trainer._updaters[0]  # those of other devices are equal
-    arrays = {
-        f"{index}.{number}": leaf.asnumpy()
-        for index, state in sorted(updater.states.items())
-        for number, leaf in enumerate(_leaves(state))
-    }
-    return {**arrays, "num_updates": np.array(updater.optimizer.num_update)}
+    num_updates = trainer._updaters[0].optimizer.num_update
+    arrays = _arrays(trainer, 0)  # those of other devices are equal
+    state = {name: array.asnumpy() for name, array in arrays.items()}
+    return {**state, "num_updates": np.array(num_updates)}
 
 
 def set_gluon_state(trainer: gluon.Trainer, saved: Mapping[str, np.ndarray]) -> None:
-    """Go on from a state that `gluon_state` returned, on every device.
-
-    Raises
-    ------
-    ValueError
-        If it is not of this optimizer and these parameters, by the array's name.
-    """
-    num_updates = int(saved["num_updates"])
-    for updater, device in zip(trainer._updaters, trainer._contexts):
-        optimizer, unused = updater.optimizer, saved.keys() - {"num_updates"}
+    """Go on from a state of `gluon_state`; of another optimizer, it is a ValueError."""
+    for number, updater in enumerate(trainer._updaters):
+        arrays = _arrays(trainer, number)
+        if unknown := {*arrays, "num_updates"} ^ saved.keys():
+            raise ValueError(f"{min(unknown)} is missing, or not of this optimizer")
+        for name, array in arrays.items():
+            value = saved[name]
+            if value.shape != array.shape:
+                raise ValueError(f"{name} has not the shape {array.shape}")
+            array[:] = value
         # Each parameter's count of updates starts here.
-        optimizer.num_update = optimizer.begin_num_update = num_updates
-        for index, parameter in enumerate(trainer._params):
+        optimizer, count = updater.optimizer, int(saved["num_updates"])
+        optimizer.num_update = optimizer.begin_num_update = count
+
+
+def _arrays(trainer: gluon.Trainer, number: int) -> dict[str, mx.nd.NDArray]:
+    """Name the arrays of the state on a device, made as Gluon does if they are not."""
+    updater, device = trainer._updaters[number], trainer._contexts[number]
+    optimizer, arrays = updater.optimizer, {}
+    for index, parameter in enumerate(trainer._params):
+        if index not in updater.states:
             weight = parameter.data(device).as_nd_ndarray()  # as an updater has it
             state = optimizer.create_state_multi_precision(index, weight)
-            for number, leaf in enumerate(_leaves(state)):
-                name = f"{index}.{number}"
-                if name not in unused or saved[name].shape != leaf.shape:
-                    raise ValueError(f"{name} has not the shape {leaf.shape}")
-                leaf[:] = saved[name]
-                unused.remove(name)
             updater.states[index], updater.states_synced[index] = state, True
-        if unused:
-            raise ValueError(f"{min(unused)} is not of {type(optimizer).__name__}")
+        for leaf, array in enumerate(_leaves(updater.states[index])):
+            arrays[f"{type(optimizer).__name__.lower()}.{index}.{leaf}"] = array
+    return arrays
 
 
-def _leaves(state: Any) -> Iterator[Any]:
+def _leaves(state: Any) -> Iterator[mx.nd.NDArray]:
     """Walk the arrays in an optimizer's state: None, an array, or a nest of them."""
     if isinstance(state, (tuple, list)):
         for part in state:

@@ -12,9 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
-from ..data import row_batches
-from ..loop import Step, seed_everything, train_epochs
+from ..loop import Step, train_epochs
 from ..model import AutoRec
+from .batches import SeededBatches
 from .networks import DeepAutoRec
 
 NUM_EPOCHS, BATCH_SIZE, LR = 200, 512, 0.003
@@ -25,13 +25,12 @@ def pretrain(
     shallow: AutoRec,
     codes: np.ndarray,
     devices: Sequence[mx.Context],
-    seed: int,
+    seed: Sequence[int],
 ) -> None:
-    """Start a deep network where a shallow one ended.
+    """Start a deep network where a shallow one ended, and between as an identity.
 
-    The first and the last layer become the shallow network's. The layers between them
-    are trained, all at once and on their own, to pass its hidden layer, the `codes`
-    (num_rows, num_hidden), on unchanged.
+    The layers between the first and the last one are trained to pass the shallow
+    network's hidden layer, the `codes` (num_rows, num_hidden), on unchanged.
     """
     batch_size = min(BATCH_SIZE, len(codes))
     num_steps = NUM_EPOCHS * len(codes) // batch_size
@@ -42,8 +41,7 @@ def pretrain(
         {"learning_rate": LR, "lr_scheduler": schedule},
     )
     step = Step(net.deeper, gluon.loss.L2Loss(), trainer, devices)
-    seed_everything(seed)
-    batches = row_batches(sp.csr_matrix(codes), batch_size, shuffle=True)
+    batches = SeededBatches(sp.csr_matrix(codes), batch_size, seed, step)
     for _ in train_epochs(batches, step, NUM_EPOCHS, lambda: None):
         pass
     for layer, trained in (

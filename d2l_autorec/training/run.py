@@ -157,13 +157,10 @@ class Run:
 
     def __post_init__(self) -> None:
         """Check each field."""
-        patient = self.patience is None or POSITIVE_INT.allow(self.patience)
-        for name, fits, wanted in (
-            ("recipe", isinstance(self.recipe, Recipe | Blend), "a Recipe or a Blend"),
-            ("seed", NON_NEGATIVE_INT.allow(self.seed), NON_NEGATIVE_INT.wanted),
-            ("patience", patient, f"{POSITIVE_INT.wanted} or None"),
-        ):
-            _check(self, name, fits, wanted)
+        if not isinstance(self.recipe, Recipe | Blend):
+            raise ValueError(f"recipe={self.recipe!r} is not a Recipe or a Blend")
+        NON_NEGATIVE_INT.check("seed", self.seed)
+        replace(POSITIVE_INT, words={"None": None}).check("patience", self.patience)
         if self.patience and self.parts.valid_mat is None:
             raise ValueError(f"patience={self.patience} needs a validation part")
 

@@ -10,8 +10,6 @@ settings are the defaults. S. Sedhain, A. K. Menon, S. Sanner, L. Xie, "AutoRec:
 Autoencoders Meet Collaborative Filtering", WWW 2015.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import sys
@@ -30,93 +28,98 @@ VALID_RATIO = 0.1
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """Numbers of a kind, int or float, within bounds, and what they are in words."""
-
-    kind: type[int] | type[float]
-    fits: Callable[[float], bool]
-    wanted: str
-
-    def allow(self, value: Any) -> bool:
-        """Tell whether a value is one of them; True, False and NaN are no numbers."""
-        kinds = int if self.kind is int else (int, float)
-        return (
-            isinstance(value, kinds)
-            and not isinstance(value, bool)
-            and abs(value) <= sys.float_info.max  # a whole number may be larger
-            and self.fits(value)
-        )
-
-    def parse(self, text: str) -> Any:
-        """Read one of them; a text that is none is a ValueError."""
-        try:
-            # Python takes 1_0, and digits of all the world.
-            number = self.kind(text if text.isascii() and "_" not in text else "")
-        except ValueError:
-            number = float("nan")
-        if not self.allow(number):
-            raise ValueError(f"{text!r} is not {self.wanted}")
-        return number
-
-
-# MXNet's whole numbers end at 2**31 - 1.
-POSITIVE_INT = Numbers(int, lambda n: 0 < n < 2**31, "a whole number from 1")
-NON_NEGATIVE_INT = Numbers(int, lambda n: 0 <= n < 2**31, "a whole number from 0")
-# It reads others as float32, and refuses what that cannot hold, once scheduled or
-# divided by the number of ratings, too.
-POSITIVE = Numbers(float, lambda n: 1e-20 < n <= 1e38, "a number above 0")
-NON_NEGATIVE = Numbers(float, lambda n: n == 0 or POSITIVE.fits(n), "a number from 0")
-FINITE = Numbers(float, lambda n: abs(n) <= 1e38, "a number")
-DROPOUT = Numbers(float, lambda n: 0 <= n < 1, "from 0 to below 1")
-POWER = Numbers(float, lambda n: 0 <= n <= 1, "from 0 to 1")
-
-
-@dataclass(frozen=True)
 class Setting:
-    """What a setting may be.
+    """Values that something may have: numbers that fit, and what words stand for.
 
-    It is one of some `numbers`, or of some `words` on the command line, which stand for
-    values, or a tuple of `several` numbers. It may have a short flag, a `letter`. What
-    it is for, `help`, is read from the docstring of `Recipe`.
+    Parameters
+    ----------
+    kind : {int, float}, optional
+        Of the numbers, if there are any.
+    fits : callable
+        Tells the bounds of the numbers.
+    wanted : str
+        The numbers, in words.
+    words : mapping of str to object
+        From words of the command line to values.
+    several : bool
+        Whether a tuple of numbers will do, too.
+    letter : str, optional
+        A short flag.
+    help : str
+        What it is for.
     """
 
-    numbers: Numbers | None = None
+    kind: type[int] | type[float] | None = None
+    fits: Callable[[float], bool] = bool
+    wanted: str = ""
     words: Mapping[str, Any] = field(default_factory=dict)
     several: bool = False
     letter: str | None = None
     help: str = ""
 
+    def allow(self, value: Any) -> bool:
+        """Tell whether a value is one of them; True, False and NaN are no numbers."""
+        if self.several and isinstance(value, tuple):
+            return bool(value) and all(map(self._is_number, value))
+        known = any(type(value) is type(v) and value == v for v in self.words.values())
+        return known or self._is_number(value)
+
     def check(self, name: str, value: Any) -> None:
-        """Raise a ValueError if the setting may not have a value, or of its type."""
-        values = value if self.several and isinstance(value, tuple) else (value,)
-        if not values or not all(map(self._allows, values)):
+        """Raise a ValueError with the setting's name if a value is none of them."""
+        if not self.allow(value):
             raise ValueError(f"{name}={value!r} is not {self}")
 
     def parse(self, text: str) -> Any:
-        """Read a value; raise a ValueError if the setting may not have it."""
+        """Read a value; a text that is none is a ValueError."""
         if text.lower() in self.words:
             return self.words[text.lower()]
-        if not self.numbers:
-            raise ValueError(f"{text!r} is not {self}")
         if self.several and "x" in text:
-            return tuple(map(self.numbers.parse, text.split("x")))
-        return self.numbers.parse(text)
+            return tuple(map(self._number, text.split("x")))
+        return self._number(text)
 
-    def _allows(self, value: Any) -> bool:
-        known = any(type(value) is type(v) and value == v for v in self.words.values())
-        return known or bool(self.numbers and self.numbers.allow(value))
+    def _number(self, text: str) -> Any:
+        try:
+            # Python takes 1_0, and digits of all the world.
+            plain = text if text.isascii() and "_" not in text else ""
+            number = (self.kind or float)(plain)
+        except ValueError:
+            number = float("nan")
+        if not self._is_number(number):
+            raise ValueError(f"{text!r} is not {self.wanted or self}")
+        return number
+
+    def _is_number(self, value: Any) -> bool:
+        return (
+            self.kind is not None
+            and isinstance(value, int if self.kind is int else int | float)
+            and not isinstance(value, bool)
+            and abs(value) <= sys.float_info.max  # a whole number may be larger
+            and self.fits(value)
+        )
 
     def __str__(self) -> str:
         """Say what is wanted, in words."""
         words = list(self.words)
-        if not self.numbers:
+        if not self.kind:
             return f"one of {', '.join(words)}"
         several = ["a tuple of such"] if self.several else []
-        return " or ".join([self.numbers.wanted, *words, *several])
+        return " or ".join([self.wanted, *words, *several])
 
 
-def _setting(default: Any, *args: Any, **kwargs: Any) -> Any:
-    return field(default=default, metadata={"setting": Setting(*args, **kwargs)})
+# MXNet's whole numbers end at 2**31 - 1.
+POSITIVE_INT = Setting(int, lambda n: 0 < n < 2**31, "a whole number from 1")
+NON_NEGATIVE_INT = Setting(int, lambda n: 0 <= n < 2**31, "a whole number from 0")
+# It reads others as float32, and refuses what that cannot hold, once scheduled or
+# divided by the number of ratings, too.
+POSITIVE = Setting(float, lambda n: 1e-20 < n <= 1e38, "a number above 0")
+NON_NEGATIVE = Setting(float, lambda n: n == 0 or POSITIVE.fits(n), "a number from 0")
+FINITE = Setting(float, lambda n: abs(n) <= 1e38, "a number")
+DROPOUT = Setting(float, lambda n: 0 <= n < 1, "from 0 to below 1")
+POWER = Setting(float, lambda n: 0 <= n <= 1, "from 0 to 1")
+
+
+def _setting(default: Any, like: Setting = Setting(), **changes: Any) -> Any:  # noqa: B008
+    return field(default=default, metadata={"setting": replace(like, **changes)})
 
 
 def _choice(*words: str) -> Any:
@@ -226,13 +229,15 @@ class Recipe:
     optimizer: str = _choice(*OPTIMIZERS)
     lr: float = _setting(0.002, POSITIVE, letter="l")
     schedule: str = _choice("constant", "cosine")
-    wd: float | None = _setting(1e-5, NON_NEGATIVE, {"auto": None}, letter="w")
+    wd: float | None = _setting(1e-5, NON_NEGATIVE, words={"auto": None}, letter="w")
     num_epochs: int = _setting(25, POSITIVE_INT, letter="e")
     pretrain_epochs: int = _setting(0, NON_NEGATIVE_INT)
-    batch_size: int | None = _setting(256, POSITIVE_INT, {"all": None}, letter="b")
+    batch_size: int | None = _setting(
+        256, POSITIVE_INT, words={"all": None}, letter="b"
+    )
     clip: bool = _switch()
     cold: float | str | None = _setting(
-        None, FINITE, {"mean": "mean", "biases": "biases", "net": None}
+        None, FINITE, words={"mean": "mean", "biases": "biases", "net": None}
     )
 
     def __post_init__(self) -> None:
@@ -265,20 +270,20 @@ class Recipe:
                 "dropout 0, the optimizer adam, and the loss book or paper"
             )
 
-    def rows(self, inter_mat: sp.csr_matrix) -> sp.csr_matrix:
+    def rows(self, inter_mat: "sp.csr_matrix") -> "sp.csr_matrix":
         """Turn a matrix of items x users so that its rows are the autoencoder's."""
         return inter_mat.T.tocsr() if self.kind == "user" else inter_mat
 
     @property
-    def recipes(self) -> tuple[Recipe, ...]:
+    def recipes(self) -> "tuple[Recipe, ...]":
         """Itself, as a `Blend` has its own."""
         return (self,)
 
-    def averaged(self, size: int) -> Recipe | Blend:
+    def averaged(self, size: int) -> "Recipe | Blend":
         """Return the mean of so many networks, told apart by their initial weights."""
         return self if size == 1 else Blend((self,) * size, (1 / size,) * size)
 
-    def changed(self, **settings: Any) -> Recipe:
+    def changed(self, **settings: Any) -> "Recipe":
         """Return the recipe with other settings, by their names."""
         return replace(self, **settings)
 
@@ -289,7 +294,7 @@ class Recipe:
             return "residuals"
         return "standardized ratings" if self.standardize else "ratings"
 
-    def penalty(self, train_mat: sp.csr_matrix) -> float:
+    def penalty(self, train_mat: "sp.csr_matrix") -> float:
         r"""Return :math:`\lambda` of the paper's objective: `wd`, or one by size.
 
         That is 7.5 times the root of the ratings per item or per user, whichever are
@@ -314,7 +319,7 @@ SETTINGS: dict[str, Setting] = {
 }
 
 LARGEST_WEIGHT = 100  # else a network that is all but biases would get any
-WEIGHT = Numbers(float, lambda n: 0 <= n <= LARGEST_WEIGHT, "a number from 0 to 100")
+WEIGHT = Setting(float, lambda n: 0 <= n <= LARGEST_WEIGHT, "a number from 0 to 100")
 
 
 @dataclass(frozen=True)
@@ -340,18 +345,16 @@ class Blend:
 
     def __post_init__(self) -> None:
         """Check that they go together."""
-        for recipe in self.recipes:
-            if not isinstance(recipe, Recipe):
-                raise ValueError("a blend is of recipes")
+        if not all(isinstance(recipe, Recipe) for recipe in self.recipes):
+            raise ValueError("a blend is of recipes")
         if len({recipe.num_epochs for recipe in self.recipes}) != 1:
             raise ValueError("the recipes of a blend have as many epochs each")
         if self.weights is None:
             return
         if len(self.weights) != len(self.recipes):
             raise ValueError(f"weights={self.weights!r} are not as many as the recipes")
-        for weight in self.weights:
-            if not WEIGHT.allow(weight):
-                raise ValueError(f"weights: {weight!r} is not {WEIGHT.wanted}")
+        if not all(map(WEIGHT.allow, self.weights)):
+            raise ValueError(f"weights={self.weights!r}: one is not {WEIGHT.wanted}")
 
     @property
     def num_epochs(self) -> int:
@@ -363,22 +366,15 @@ class Blend:
         """Of all recipes together."""
         return sum(recipe.pretrain_epochs for recipe in self.recipes)
 
-    @property
-    def schedule(self) -> str:
-        """What becomes of the learning rate, if it is the same for all recipes."""
-        kinds = {recipe.schedule for recipe in self.recipes}
-        return kinds.pop() if len(kinds) == 1 else "cosine"
-
-    def averaged(self, size: int) -> Blend:
+    def averaged(self, size: int) -> "Blend":
         """Return a blend with so many networks of each recipe, told apart by chance."""
         weights = self.weights and tuple(w / size for w in self.weights) * size
         return Blend(self.recipes * size, weights)
 
-    def changed(self, **settings: Any) -> Blend:
+    def changed(self, **settings: Any) -> "Blend":
         """Return the blend with other settings of all its recipes, by their names."""
-        return replace(
-            self, recipes=tuple(replace(one, **settings) for one in self.recipes)
-        )
+        recipes = (recipe.changed(**settings) for recipe in self.recipes)
+        return replace(self, recipes=tuple(recipes))
 
 
 # Networks that err differently. All of it was chosen on validation parts of MovieLens.

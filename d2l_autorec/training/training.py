@@ -10,7 +10,6 @@ Prize", 2009, for mixtures of different models of ratings.
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -32,10 +31,9 @@ STEPS_BEFORE_PATIENCE = 500
 
 
 class Mixture:
-    """What becomes of several networks' predictions.
+    """Sum of how networks' predictions differ from the biases', by weights.
 
-    It adds up, by weights, how they differ from the biases' predictions: arrays of
-    shape (...) and, of the networks, (num_networks, ...).
+    Arrays are of shape (...) and, of the networks, (num_networks, ...).
     """
 
     def __init__(self, recipe: Blend, train_mat: sp.csr_matrix) -> None:
@@ -80,8 +78,8 @@ class Training:
         NumPy's generator draws one. MXNet's generator is seeded with it.
     trained : int
         Epochs that lie behind it.
-    team : optional
-        Workers to train with, as for `Member`.
+    team : cluster.Team, optional
+        Workers to train with.
 
     Attributes
     ----------
@@ -154,7 +152,7 @@ class Training:
             losses = []
             for member in self.members:
                 for batch in member.batches:
-                    member.step(batch)
+                    member.step.learn(batch)
                 losses.append(member.step.finish())
             seconds = time.perf_counter() - start
             scores: dict[str, Any] = {
@@ -174,8 +172,7 @@ class Training:
     def patience(self, patience: int) -> EarlyStopping:
         """Make what ends the training after so many epochs without a new best.
 
-        They count once the network is better than biases on the validation part, or
-        after `STEPS_BEFORE_PATIENCE`.
+        They count once it is better than biases, or after `STEPS_BEFORE_PATIENCE`.
         """
         assert self.parts.valid_mat is not None
         biases = baselines(self.parts.train_mat, self.parts.valid_mat)["biases"].rmse
@@ -229,7 +226,7 @@ class Training:
             In the order in which the cells are stored.
         """
         if self.mixture:
-            return self.mixture.mixed(*self._found(cells))
+            return self.mixture.mixed(*self._predictions(cells))
         return self.members[0].predict(cells)
 
     def predict_pairs(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -237,10 +234,7 @@ class Training:
         # A cell holds the place of its pair, from 1 as a matrix of 0 would be empty.
         places = np.arange(1, len(users) + 1)
         cells = sp.csr_matrix((places, (items, users)), self.parts.train_mat.shape)
-        found = self.predict(cells)
-        predictions = np.empty_like(found)
-        predictions[cells.data - 1] = found
-        return predictions
+        return self.predict(cells)[np.argsort(cells.data)]
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return a copy of the networks' parameters.
@@ -274,11 +268,6 @@ class Training:
             prefix = f"{number}." if self.mixture else ""
             member.load(_without(prefix, parameters), _without(prefix, state))
 
-    @cached_property
-    def biases(self) -> Biases:
-        """What biases alone predict."""
-        return self.mixture.biases if self.mixture else self.members[0].biases
-
     def _numbered(
         self, each: Sequence[Mapping[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
@@ -288,7 +277,7 @@ class Training:
             for name, array in arrays.items()
         }
 
-    def _found(self, cells: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    def _predictions(self, cells: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Predict cells by the biases, and by each network, in their order."""
         assert self.mixture
         at = cells.tocoo()
@@ -301,7 +290,7 @@ class Training:
         if valid_mat is None:
             return None
         if self.mixture and not getattr(self.recipe, "weights", None):
-            levels, found = self._found(valid_mat)
+            levels, found = self._predictions(valid_mat)
             if not np.isfinite(found).all():
                 return math.inf
             self.mixture.choose(levels, found, valid_mat.data)

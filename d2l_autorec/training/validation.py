@@ -1,7 +1,5 @@
 """The validation part: setting it aside, and choosing the epoch on it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -72,7 +70,7 @@ def until(
 class BestEpoch:
     """Keeps the parameters of a training's best epoch on the validation part."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: "Training") -> None:
         self.training = training
         self._best = math.inf
         self._kept: dict[str, Any] = {}

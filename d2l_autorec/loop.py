@@ -89,6 +89,8 @@ class Step:
         self._samples += samples
         self._examples += samples * length
 
+    learn = __call__  # for rows of a matrix that was checked as a whole
+
     def seed(self, seed: Sequence[int]) -> None:
         """Seed the dropout of the next batch."""
         mx.random.seed(int(onp.random.SeedSequence(seed).generate_state(1)[0] >> 1))

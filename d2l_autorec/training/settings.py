@@ -29,32 +29,14 @@ VALID_RATIO = 0.1
 
 @dataclass(frozen=True)
 class Setting:
-    """Values that something may have: numbers that fit, and what words stand for.
+    """Values that something may have: numbers that fit, and what words stand for."""
 
-    Parameters
-    ----------
-    kind : {int, float}, optional
-        Of the numbers, if there are any.
-    fits : callable
-        Tells the bounds of the numbers.
-    wanted : str
-        The numbers, in words.
-    words : mapping of str to object
-        From words of the command line to values.
-    several : bool
-        Whether a tuple of numbers will do, too.
-    letter : str, optional
-        A short flag.
-    help : str
-        What it is for.
-    """
-
-    kind: type[int] | type[float] | None = None
-    fits: Callable[[float], bool] = bool
-    wanted: str = ""
-    words: Mapping[str, Any] = field(default_factory=dict)
-    several: bool = False
-    letter: str | None = None
+    kind: type[int] | type[float] | None = None  # of the numbers, if there are any
+    fits: Callable[[float], bool] = bool  # tells their bounds
+    wanted: str = ""  # the numbers, in words
+    words: Mapping[str, Any] = field(default_factory=dict)  # of the command line
+    several: bool = False  # a tuple of numbers will do, too
+    letter: str | None = None  # a short flag
     help: str = ""
 
     def allow(self, value: Any) -> bool:

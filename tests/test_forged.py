@@ -233,7 +233,7 @@ def test_what_is_forged_is_named(tmp_path, honest, change, said):
 STATES = {
     "another optimizer": (
         manifest("recipe", "optimizer", value="sgd"),
-        "is not of SGD",
+        "missing, or not of SGD",
     ),
     "updates": (array("optimizer", "num_updates", lambda a: a + 10**9), "num_updates"),
     "no updates": (

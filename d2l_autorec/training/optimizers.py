@@ -66,16 +66,17 @@ def set_gluon_state(trainer: gluon.Trainer, saved: Mapping[str, np.ndarray]) -> 
     """Go on from a state of `gluon_state`; of another optimizer, it is a ValueError."""
     for number, updater in enumerate(trainer._updaters):
         arrays = _arrays(trainer, number)
+        optimizer = updater.optimizer
         if unknown := {*arrays, "num_updates"} ^ saved.keys():
-            raise ValueError(f"{min(unknown)} is missing, or not of this optimizer")
+            kind = type(optimizer).__name__
+            raise ValueError(f"{min(unknown)} is missing, or not of {kind}")
         for name, array in arrays.items():
             value = saved[name]
             if value.shape != array.shape:
                 raise ValueError(f"{name} has not the shape {array.shape}")
             array[:] = value
         # Each parameter's count of updates starts here.
-        optimizer, count = updater.optimizer, int(saved["num_updates"])
-        optimizer.num_update = optimizer.begin_num_update = count
+        optimizer.num_update = optimizer.begin_num_update = int(saved["num_updates"])
 
 
 def _arrays(trainer: gluon.Trainer, number: int) -> dict[str, mx.nd.NDArray]:

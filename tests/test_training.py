@@ -308,7 +308,9 @@ def test_a_state_of_another_optimizer_is_refused(optimizer, other):
     (training, _), (found, _) = (
         fit(recipe_of(OF_OPTIMIZERS[name])) for name in (optimizer, other)
     )
-    with pytest.raises(ValueError, match="is missing, or not of (this network|SGD|RMSProp|Rprop)"):
+    with pytest.raises(
+        ValueError, match="is missing, or not of (this network|SGD|RMSProp|Rprop)"
+    ):
         training.load(training.parameters(), found.state())
 
 

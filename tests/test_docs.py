@@ -353,7 +353,7 @@ def test_the_citation_is_of_this_version_and_of_the_projects_own_address():
 # Where a range of Pythons, or a line that installs, is written.
 WRITTEN = [
     *DOCUMENTS,
-    ROOT / "Makefile",
+    *(ROOT / name for name in ("Makefile", "Dockerfile", "setup.cfg")),
     *sorted((ROOT / "notebooks").glob("*/*.ipynb")),
 ]
 
@@ -382,6 +382,13 @@ def test_every_python_of_the_package_is_tried():
     assert ci["jobs"]["test"]["strategy"]["matrix"]["python"] == pythons
     tried = re.search("(?m)^PYTHONS .+", (ROOT / "Makefile").read_text())
     assert re.findall(r"python(3\.\d+)", tried[0]) == pythons[::-1]
+
+
+def test_every_python_gets_the_same_packages():
+    assert "python_version" not in SETUP["options"]["install_requires"]
+    assert not any(
+        "python_version" in x for x in SETUP["options.extras_require"].values()
+    )
 
 
 @every_file

@@ -55,6 +55,7 @@ LEFT_OUT = {"leave_one_out": True, "dropout": 0, "num_hidden": (8,)}
     [
         ({"pretrain_epochs": 2}, "pretrain_epochs=2 needs several hidden layers"),
         ({"pretrain_epochs": 2, "num_hidden": (4, 3)}, "the first as large as the "),
+        ({"pretrain_epochs": 2, "num_hidden": (3, 4)}, "the first as large as the "),
         ({"wd": None}, "the book loss needs a weight decay"),
         ({"residual": True, "output": "relu"}, "residual needs the identity output"),
         ({"from_mean": True, "output": "tanh"}, "from_mean needs the identity output"),

@@ -180,8 +180,10 @@ def test_patience_stops_and_is_kept(tmp_path, ratings_file, capsys, monkeypatch)
         flags(
             *(ratings_file, tmp_path / "a", "-e", "60", "--lr", "0.1"),
             *("--valid-ratio", "0.2", "--patience", "3"),
+            *("--json", str(tmp_path / "r.json")),
         )
     )
+    assert json.loads((tmp_path / "r.json").read_text())["ended"] == "patience"
     out = capsys.readouterr().out
     history = Checkpoint.open(tmp_path / "a").history
     best = min(history, key=lambda epoch: epoch.valid_rmse).epoch
@@ -189,6 +191,7 @@ def test_patience_stops_and_is_kept(tmp_path, ratings_file, capsys, monkeypatch)
     assert f"kept: epoch {best}, the best on validation (RMSE " in out
     assert f"; ended: after epoch {best + 3} of 60, as 3 brought no new best (" in out
     command.main(["--resume", str(tmp_path / "a"), "--quiet"])
+    assert capsys.readouterr().out == out  # why it ended, again
     assert len(Checkpoint.open(tmp_path / "a").history) == len(history)
     command.main(["--resume", str(tmp_path / "a"), "--quiet", "--patience", "5"])
     assert len(Checkpoint.open(tmp_path / "a").history) > len(history)

@@ -95,15 +95,6 @@ def test_a_changed_training_rating_changes_predictions(model_class, ratings):
     assert not np.array_equal(before, after)
 
 
-def test_the_same_seed_gives_the_same_predictions(model_class, ratings):
-    run = only_run(ratings)
-    once, again = (
-        fitted(model_class, ratings, run.train_rows)[0].predict(run.test_rows)
-        for _ in range(2)
-    )
-    np.testing.assert_array_equal(once, again)
-
-
 # All presets, and candidates that choose something themselves.
 EVERY = [*CONTENDERS, "paper", "best:num_epochs=2/3"]
 

@@ -83,17 +83,6 @@ def test_recommendations_are_the_best_unrated_items(model, dense):
         assert [item.rating for item in found] == pytest.approx(ratings, abs=1e-5)
 
 
-def test_rated_items_come_up_when_asked_for(model):
-    items = [item.item_id for item in model.recommend("003", 100, include_rated=True)]
-    assert sorted(items) == list(range(100, 108))
-
-
-def test_titles_are_kept(model):
-    titles = {i.item_id: i.title for i in model.recommend("003", 100, True)}
-    assert titles[100] == "The Hundred"
-    assert titles[105] is None
-
-
 def test_a_model_is_scored_on_a_table_or_on_ratings_as_its_training_was(model, folder):
     checkpoint = Checkpoint.open(folder)
     training = Training.of(checkpoint.run, CPU)
@@ -474,16 +463,6 @@ def test_new_users_of_ml_100k():
         ours, mean = rmse_of_new_users(model, ratings.data[new], share)
         print(f"{share:.0%} given: RMSE {ours:.3f}, of item means {mean:.3f}")
         assert ours < mean
-
-
-def test_an_average_serves_new_users_better_than_item_means_too(newcomers):
-    _, data = newcomers
-    ratings = synthetic_ratings()
-    new = ratings.data["user_id"] > 843
-    model = fold_in_model(ratings, new, Recipe(100, lr=0.005).averaged(2))
-    few, mean = rmse_of_new_users(model, data, 0.1)
-    many, _ = rmse_of_new_users(model, data, 0.7)
-    assert many < few < mean
 
 
 def test_an_old_users_ratings_fold_in_to_what_the_model_says_of_them(newcomers):

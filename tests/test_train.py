@@ -365,10 +365,6 @@ def test_cold_net_undoes_a_presets_rule(small_data, train, tmp_path):
     assert json.loads((tmp_path / "r.json").read_text())["recipe"]["cold"] is None
 
 
-def test_without_flags_the_preset_is_the_books():
-    assert PRESETS["book"] == Recipe()
-
-
 def test_two_devices_give_the_result_of_one(small_data, train, tmp_path):
     def rmse(devices):
         flags = ["--dropout", "0", "--devices", devices, "--json", tmp_path / "r.json"]

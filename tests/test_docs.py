@@ -239,7 +239,7 @@ def test_the_pages_state_the_results_of_script_and_command(real_ml_100k, capsys)
 
 # Installs, opens a folder of an installation, or runs until it is interrupted.
 NOT_RUN = re.compile(
-    r"make |\. |jupyter |\.venv/|python3? -m (pip|venv|d2l_autorec\.demo) "
+    r"make |\. |jupyter |\.venv/|python3? -m (pip|venv) |d2l-autorec demo "
 )
 
 
@@ -328,7 +328,7 @@ def test_the_reference_is_built_without_a_broken_link(run, tmp_path):
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_the_hooks_before_a_commit_are_the_linters_of_make_test():

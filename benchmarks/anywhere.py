@@ -15,15 +15,14 @@ training part alone.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sides import parser
 from tqdm import tqdm
 
 from d2l_autorec import Ratings, load_dataset, ratings_from_frame, try_all_gpus
@@ -31,19 +30,26 @@ from d2l_autorec.commands import cli
 from d2l_autorec.serving import save_text
 from d2l_autorec.study import (
     Contender,
-    Estimator,
     Records,
     fingerprint,
     machine,
     make_splits,
     markdown_table,
-    score,
     spread,
 )
 
 MODELS = ("biases", "mf", "biased-mf", "book", "best")
 COMMAND = "python benchmarks/anywhere.py"
 Runs = dict[str, dict[str, Any]]
+TEXT = """{table}
+
+Test RMSE in the unit of the ratings, mean ± standard deviation over the runs, and in \
+brackets the mean time of a training, the choice of settings included. Predictions are \
+those that the model makes, clipped where its settings say so. Won: the runs in which \
+`best` has a lower RMSE than biases.
+
+`{command}` on {machine}.
+"""
 
 
 def thin(part: int, ratings: Ratings) -> Ratings:
@@ -77,26 +83,10 @@ COPIES: dict[str, Callable[[Ratings], Ratings]] = {
     "200-users": partial(of_users, 200),
 }
 SETS = [
-    ":".join(filter(None, (dataset, copy)))
-    for dataset, folds in (
-        ("ml-100k", ["u1-u5"]),
-        ("ml-latest-small", []),
-        ("ml-1m", []),
-    )
-    for copy in ("", *folds, *COPIES)
+    *("ml-100k", "ml-100k:u1-u5", *(f"ml-100k:{copy}" for copy in COPIES)),
+    *("ml-latest-small", *(f"ml-latest-small:{copy}" for copy in COPIES)),
+    *("ml-1m", *(f"ml-1m:{copy}" for copy in COPIES)),
 ]
-
-
-def settings_of(model: Estimator) -> dict[str, Any]:
-    """Spell the settings of a model that is not trained yet out, as JSON has them."""
-
-    def spelled(value: Any) -> dict[str, Any]:
-        return settings_of(value) if isinstance(value, Estimator) else asdict(value)
-
-    # The first two fields are ratings and devices.
-    given = {f.name: getattr(model, f.name) for f in fields(model)[2:] if f.init}
-    text = json.dumps({"model": type(model).__name__, **given}, default=spelled)
-    return json.loads(text)  # type: ignore[no-any-return]
 
 
 def train(
@@ -107,31 +97,20 @@ def train(
     ratings = load_dataset(dataset)
     if copy in COPIES:
         ratings = COPIES[copy](ratings)
-    data, devices = fingerprint(ratings), try_all_gpus()
+    about = {"dataset": name, "data": fingerprint(ratings), "part": "test"}
     splits = ("u1-u5", seeds[:1]) if copy == "u1-u5" else ("random", seeds)
     for split in make_splits(ratings, *splits):
         for title in models:
             yield f"{name}, {split.name}, {title}"
-            model = Contender.parse(title).make(ratings, devices)
-            asked = {
-                **{"dataset": name, "split": split.name, "part": "test"},
-                **{"title": title, "settings": settings_of(model)},
-            }
-            if not records.find_current(asked, data):
-                found = score(model, split)._asdict()
-                kept = ("rmse", "mae", "seconds", "chosen")
-                records.keep(asked, data, {measure: found[measure] for measure in kept})
+            model = Contender.parse(title).make(ratings, try_all_gpus())
+            records.score(model, split, {**about, "title": title})
 
 
 def runs_of(records: Records, name: str, title: str) -> Runs:
     """Find a model's trainings on a set, with the settings of today, by split."""
-    settings = settings_of(Contender.parse(title).make(None, []))
-    key = {"dataset": name, "title": title, "settings": settings}
-    return {
-        record["split"]: record
-        for record in records.records
-        if all(record[part] == value for part, value in key.items())
-    }
+    settings = Contender.parse(title).make(None, []).settings
+    found = records.find(dataset=name, settings=settings)
+    return {record["split"]: record for record in found}
 
 
 def verdict(best: Runs, biases: Runs) -> tuple[str, str]:
@@ -146,9 +125,8 @@ def verdict(best: Runs, biases: Runs) -> tuple[str, str]:
 
 def table(records: Records) -> str:
     """Lay the trainings out as Markdown, a row a set."""
-    rows: list[tuple[str, ...]] = [
-        ("set", "users", "items", "ratings", *MODELS, "won", "best against biases")
-    ]
+    header = "set", "users", "items", "ratings", *MODELS, "won", "best against biases"
+    rows: list[tuple[str, ...]] = [header]
     for name in SETS:
         found = {title: runs_of(records, name, title) for title in MODELS}
         sizes = [record["data"] for runs in found.values() for record in runs.values()]
@@ -170,31 +148,25 @@ def cell(runs: Sequence[Mapping[str, Any]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do the trainings that have not been done, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--only", type=names(SETS), default=SETS, metavar="LIST")
-    parser.add_argument("--models", type=names(MODELS), default=MODELS, metavar="LIST")
-    parser.add_argument("--seeds", type=cli.seeds, default="0-4", metavar="LIST")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
-    args = parser.parse_args(argv)
+    flags = parser(__doc__)
+    flags.add_argument("--only", type=names(SETS), default=SETS, metavar="LIST")
+    flags.add_argument("--models", type=names(MODELS), default=MODELS, metavar="LIST")
+    flags.add_argument("--seeds", type=cli.seeds, default="0-4", metavar="LIST")
+    flags.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
+    args = flags.parse_args(argv)
     records = Records(args.out / "anywhere.json", COMMAND)
     with tqdm(unit="training") as bar:
         for name in args.only:
             for doing in train(name, args.models, args.seeds, records):
                 bar.set_postfix_str(doing)
                 bar.update()
-    text = (
-        f"{table(records)}\n\nTest RMSE in the unit of the ratings, mean ± standard "
-        "deviation over the runs, and in brackets the mean time of a training, the "
-        "choice of settings included. Predictions are those that the model makes, "
-        "clipped where its settings say so. Won: the runs in which `best` has a lower "
-        f"RMSE than biases.\n\n`{COMMAND}` on {machine()}.\n"
-    )
+    text = TEXT.format(table=table(records), command=COMMAND, machine=machine())
     save_text(text, records.file.with_suffix(".md"))
     print(text)
 
 
 def names(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """Make what reads a list of some names."""
+    """Make a reader of lists of some names."""
 
     def read(text: str) -> list[str]:
         if unknown := set(text.split(",")) - set(known):

@@ -5,7 +5,6 @@ Writes ``docs/results.md`` from the records in ``docs/results/``, which
 part, with the settings that the code has today. Those of older code are marked.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +37,7 @@ This page is written by `python benchmarks/results.py`.
 
 
 class Figure(NamedTuple):
-    """What a line is about, and the records of its runs."""
+    """The subject of a line, and the records of its runs."""
 
     dataset: str
     split: str
@@ -51,13 +50,12 @@ class Figure(NamedTuple):
 def of_the_paper(file: Path) -> Iterator[Figure]:
     """Find the trainings of the paper's experiments on a data set."""
     command = f"python -m d2l_autorec.paper --dataset {file.stem} --only "
-    records = Records(file, command).records
+    records = Records(file, command)
     for name, experiment in experiments().items():
         only = "hidden" if name.startswith("hidden") else name
         about = (file.stem, "random", "paper", experiment.title, command + only)
         for settings in map(experiment.settings, experiment.wds):
-            key = {"part": "test", "settings": settings}
-            runs = [r for r in records if all(r[k] == key[k] for k in key)]
+            runs = records.find(part="test", settings=settings)
             yield Figure(*about, runs[: experiment.num_splits])
 
 
@@ -75,15 +73,10 @@ def of_anywhere(file: Path) -> Iterator[Figure]:
 def line(figure: Figure) -> Sequence[str]:
     """Write a figure's line."""
     *about, command, runs = figure
-    codes = {_code(run) for run in runs}
-    return (
-        *about,
-        spread([run["rmse"] for run in runs], ".4f"),
-        str(len(runs)),
-        f"`{command}`",
-        max(run["date"] for run in runs),
-        ", ".join(sorted(codes)),
-    )
+    rmse = spread([run["rmse"] for run in runs], ".4f")
+    date = max(run["date"] for run in runs)
+    codes = sorted({_code(run) for run in runs})
+    return (*about, rmse, str(len(runs)), f"`{command}`", date, ", ".join(codes))
 
 
 def _code(run: Mapping[str, Any]) -> str:
@@ -93,30 +86,14 @@ def _code(run: Mapping[str, Any]) -> str:
 
 
 def page(folder: Path) -> str:
-    """Write the page.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        With the records.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
+    """Write the page, in Markdown, from the records in a folder."""
     files = sorted(file for file in folder.glob("*.json") if file.stem != "anywhere")
     figures = [figure for file in files for figure in of_the_paper(file)]
     figures += of_anywhere(folder / "anywhere.json")
-    header = (
-        *("data set", "split", "protocol", "model", "RMSE", "runs"),
-        *("command", "date", "code"),
-    )
-    return TEXT.format(
-        table=markdown_table([header, *(line(f) for f in figures if f.runs)])
-    )
+    header = "data set", "split", "protocol", "model", "RMSE", "runs", "command"
+    lines = [line(figure) for figure in figures if figure.runs]
+    return TEXT.format(table=markdown_table([(*header, "date", "code"), *lines]))
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args()
     save_text(page(DOCS / "results"), DOCS / "results.md")

@@ -33,37 +33,34 @@ def do(small_data, tmp_path, capsys):
     return run
 
 
-@pytest.mark.parametrize(("copy", "part"), [("1/2", 2), ("1/10", 10), ("1/30", 30)])
-def test_a_thinned_copy_has_a_part_of_the_ratings(ratings, copy, part):
-    thinned = anywhere.COPIES[copy](ratings).data
-    assert len(thinned) == -(-ratings.num_ratings // part)
-    assert len(thinned.merge(ratings.data)) == len(thinned)
-    assert thinned.equals(anywhere.COPIES[copy](ratings).data)
-
-
-@pytest.mark.parametrize(
-    ("copy", "given", "offset"),
-    [("1-10", [1, 3.25, 5.5, 7.75, 10], 0), ("0-100", [0, 25, 50, 75, 100], 1)],
-)
-def test_a_scaled_copy_has_another_scale(ratings, copy, given, offset):
-    scaled = anywhere.COPIES[copy](ratings)
-    assert scaled.rating_offset == offset
-    assert scaled.data["rating"].tolist() == [
-        given[int(r) - 1] for r in ratings.data["rating"]
-    ]
+def test_a_copy_has_a_part_of_the_ratings_or_another_scale(ratings):
+    for part in (2, 10, 30):
+        thinned, again = (anywhere.COPIES[f"1/{part}"](ratings).data for _ in range(2))
+        assert len(thinned) == -(-ratings.num_ratings // part)
+        assert len(thinned.merge(ratings.data)) == len(thinned)
+        assert thinned.equals(again)
+    for copy, given, offset in (
+        ("1-10", [1, 3.25, 5.5, 7.75, 10], 0),
+        ("0-100", [0, 25, 50, 75, 100], 1),
+    ):
+        scaled = anywhere.COPIES[copy](ratings)
+        assert scaled.rating_offset == offset
+        expected = [given[int(r) - 1] for r in ratings.data["rating"]]
+        assert scaled.data["rating"].tolist() == expected
 
 
 def test_a_copy_of_users_has_all_of_their_ratings(ratings):
     kept = anywhere.of_users(7, ratings)
     assert kept.num_users == 7
-    assert len(kept.data) == ratings.data["user_id"].isin(kept.user_ids).sum()
+    assert kept.num_ratings == ratings.data["user_id"].isin(kept.user_ids).sum()
 
 
-def test_what_was_trained_is_not_trained_again(do, monkeypatch):
+def test_a_training_is_not_done_again(do, tmp_path):
     flags = ["--only", "ml-100k,ml-100k:0-100", "--models", "biases"]
     first = do(*flags)
-    monkeypatch.setattr(anywhere, "score", None)
+    written = (tmp_path / "anywhere.json").stat().st_mtime_ns
     assert do(*flags) == first
+    assert (tmp_path / "anywhere.json").stat().st_mtime_ns == written
     near, far = (float(first[n][5].split()[0]) for n in ("ml-100k", "ml-100k:0-100"))
     assert far == pytest.approx(25 * near, rel=1e-3)
 
@@ -78,13 +75,6 @@ def test_other_settings_are_trained_again(do, monkeypatch, tmp_path):
         assert kept[-1]["settings"]["recipe"]["lr"] == recipe.lr
         assert shown == f"{kept[-1]['rmse']:.3f}"
     assert len(kept) == 2
-
-
-def test_settings_of_a_search_are_those_of_its_candidates():
-    model = Contender.parse("biased-mf:wd=1/2:num_factors=3").make(None, [])
-    candidates = anywhere.settings_of(model)["candidates"]
-    assert [c["wd"] for c in candidates.values()] == [1, 2]
-    assert {c["model"] for c in candidates.values()} == {"BiasedMF"}
 
 
 @pytest.mark.parametrize(
@@ -102,35 +92,26 @@ def test_a_row_says_where_best_is_not_better_than_biases(best, expected):
     assert anywhere.verdict(found, biases) == expected
 
 
-def without(name, settings):
-    """Take a setting out, wherever it is."""
-    if isinstance(settings, list):
-        return [without(name, one) for one in settings]
+def older(settings):
+    """Give recipes a setting that is no more, and take one that came later."""
+    if isinstance(settings, (list, tuple)):
+        return [older(one) for one in settings]
     if not isinstance(settings, dict):
         return settings
-    return {key: without(name, one) for key, one in settings.items() if key != name}
-
-
-def beside(name, settings):
-    """Add a setting, to each recipe."""
-    if isinstance(settings, list):
-        return [beside(name, one) for one in settings]
-    if not isinstance(settings, dict):
-        return settings
-    found = {key: beside(name, one) for key, one in settings.items()}
-    return {**found, name: 1} if "schedule" in found else found
+    found = {key: older(one) for key, one in settings.items() if key != "balance"}
+    return {**found, "removed": 1} if "schedule" in found else found
 
 
 @pytest.mark.parametrize("title", ["book", "best", "book:lr=1/2"])
 def test_a_record_that_is_older_than_a_setting_is_found(tmp_path, title):
-    settings = anywhere.settings_of(Contender.parse(title).make(None, []))
-    older = beside("removed", without("balance", settings))
-    assert without("removed", older) != settings
+    settings = Contender.parse(title).make(None, []).settings
+    assert "removed" in str(older(settings))
     kept = Records(tmp_path / "kept.json", "")
-    kept.keep({"settings": older}, "data", {"rmse": 0.5})
-    (found,) = Records(kept.file, "").records
-    assert found["settings"] == settings
-    assert found["rmse"] == 0.5
+    kept.records = [{"settings": older(settings), "rmse": 0.5}]
+    kept.save()
+    again = Records(kept.file, "")
+    assert again.find(settings=settings) == again.records
+    assert len(again.records) == 1
 
 
 # The page of figures
@@ -142,28 +123,27 @@ def test_the_page_is_what_the_records_say():
 
 
 def test_the_page_has_what_today_s_settings_gave_and_marks_older_code(tmp_path):
-    file = tmp_path / "ml-1m.json"
-    kept = Records(file, "command")
-    experiment = experiments()["mf"]
-    found = {"title": "BiasedMF", "rmse": 0.5}
-    for split, part, wd in [
-        (0, "test", 1.0),
-        (1, "test", 1.0),
-        (0, "validation", 1.25),
-        (0, "test", 77.0),
-    ]:
-        settings = experiment.settings(wd)
-        kept.keep({"split": split, "part": part, "settings": settings}, "data", found)
+    kept = Records(tmp_path / "ml-1m.json", "command")
+    code = {"revision": REVISION, "d2l_autorec": __version__, "date": "2026-01-02"}
+    kept.records = [
+        {"split": f"seed {n}", "part": part, "rmse": 0.5, **code}
+        | {"settings": experiments()["mf"].settings(wd)}
+        for n, part, wd in [
+            (0, "test", 1.0),
+            (1, "test", 1.0),
+            (0, "validation", 1.25),
+            (0, "test", 77.0),
+        ]
+    ]
 
     def line():
+        kept.save()
         (row,) = [r for r in results.page(tmp_path).splitlines() if "BiasedMF" in r]
         return [cell.strip() for cell in row.split("|")[1:-1]]
 
     command = "`python -m d2l_autorec.paper --dataset ml-1m --only mf`"
-    code = f"{__version__}, revision {REVISION}"
-    today = kept.records[0]["date"]
+    current = f"{__version__}, revision {REVISION}"
     about = ["ml-1m", "random", "paper", "BiasedMF", "0.5000 ± 0.000", "2", command]
-    assert line() == [*about, today, code]
-    kept.records[0].pop("revision")
-    kept.save()
-    assert line() == [*about, today, f"**older**, {code}"]
+    assert line() == [*about, "2026-01-02", current]
+    del kept.records[0]["revision"]
+    assert line() == [*about, "2026-01-02", f"**older**, {current}"]

@@ -18,6 +18,7 @@ from d2l_autorec.ratings import (
     read_parts,
 )
 from d2l_autorec.study import Score, estimators
+from d2l_autorec.study.contenders import TUNED
 from d2l_autorec.training import PRESETS, Biases, Recipe, Training
 
 QUICK = ["--models", "mean,biases,mf", "--seeds", "0-1"]
@@ -33,6 +34,7 @@ SHORT = {
     "autorec-early": "autorec-early:num_hidden=8:num_epochs=6:lr=0.05:batch_size=8",
     "biased-mf": "biased-mf:num_factors=3:wd=1:num_epochs=5",
     "llorma": "llorma:num_anchors=3:num_epochs=3",
+    "mf": "mf:num_epochs=4",
     "rbm": "rbm:num_hidden=3:num_epochs=3",
 }
 CONTENDERS = [SHORT.get(name, name) for name in study.MODELS if name != "paper"]
@@ -41,7 +43,6 @@ CONTENDERS = [SHORT.get(name, name) for name in study.MODELS if name != "paper"]
 @pytest.fixture(params=CONTENDERS)
 def model_class(request, monkeypatch):
     """Each of the models; smaller and shorter than they are."""
-    monkeypatch.setattr(estimators.BookMF, "num_epochs", 4)
     for name, recipe in PRESETS.items():
         small = recipe.changed(
             num_hidden=8,
@@ -150,7 +151,9 @@ def test_every_model_can_be_compared():
         if isinstance(found := getattr(study, name), type)
         and issubclass(found, study.Estimator)
     }
-    assert set(study.MODELS.values()) == concrete - {"Estimator", "GridSearch"}
+    assert set(study.MODELS.values()) == concrete - {
+        *("Estimator", "GridSearch", "PaperProtocol")
+    }
 
 
 # What each model is.
@@ -243,9 +246,9 @@ def test_a_score_is_pooled_over_the_test_ratings():
     seen = []
     split = study.Split("r", 0, ratings, ALL[2:], ALL[:2])
     found = study.score(Steps(ratings, []), split, seen.append)
-    assert found.rmse == pytest.approx(((1 + 4) / 2) ** 0.5)
-    assert found.mae == pytest.approx((1 + 2) / 2)
-    assert found.curve == pytest.approx([(9 / 2) ** 0.5, found.rmse])
+    rmse, mae = ((1 + 4) / 2) ** 0.5, (1 + 2) / 2
+    assert found.measures == pytest.approx({"rmse": rmse, "mae": mae})
+    assert found.curve == pytest.approx([(9 / 2) ** 0.5, rmse])
     assert found.num_parameters == 7
     assert seen == [0, 1, 2]
 
@@ -306,7 +309,7 @@ def test_other_data_has_no_folds(small_data):
 
 def test_the_table_pairs_the_runs():
     def scores(*rmse):
-        return [Score(r, r / 2, [], 1.0, 1234) for r in rmse]
+        return [Score({"rmse": r, "mae": r / 2}, [], 1.0, 1234) for r in rmse]
 
     text = study.results_table(
         {"mf": scores(1.0, 0.8), "autorec": scores(0.9, 0.9)},
@@ -322,7 +325,7 @@ def test_the_table_pairs_the_runs():
 
 
 def test_one_run_has_no_deviation_and_without_mf_there_is_no_difference():
-    found = {"autorec": [Score(0.9, 0.7, [], 1.0, 1)]}
+    found = {"autorec": [Score({"rmse": 0.9, "mae": 0.7}, [], 1.0, 1)]}
     row = study.results_table(found, {"autorec": "AutoRec"}).split("\n")[2]
     assert [c.strip() for c in row.strip("|").split("|")][1:5] == [
         "0.900",
@@ -370,6 +373,9 @@ def test_settings_are_read_in_the_kind_of_the_setting():
         ("rbm:num_hidden=10x20", "rbm:num_hidden='10x20' is not a whole number from 1"),
         ("rbm:batch_size=all", "rbm:batch_size='all' is not a whole number from 1"),
         ("mf:wd=none", "mf:wd='none' is not a number from 0"),
+        ("no.module:Model", "no.module:Model: No module named 'no'"),
+        ("json.decoder:Model", "module 'json.decoder' has no attribute 'Model'"),
+        ("json:JSONDecoder", "json:JSONDecoder is not a d2l_autorec.study.Estimator"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(text, message):
@@ -509,11 +515,13 @@ def test_fewer_ratings_than_folds_are_refused():
 
 # The command.
 
+SCORE = Score({"rmse": 1.0, "mae": 1.0}, [1.0], 0.0, 1)
+
 
 @pytest.fixture
 def compare(command, monkeypatch, tmp_path):
     """Compare, with a shorter MF: what is printed, and the JSON report."""
-    monkeypatch.setattr(estimators.BookMF, "num_epochs", 3)
+    monkeypatch.setitem(TUNED, "mf", {"num_epochs": "3"})
 
     def compare(*flags):
         file = tmp_path / "r.json"
@@ -564,7 +572,7 @@ def test_every_model_meets_the_same_runs(small_data, compare, monkeypatch):
 
     def score(model, run, tick, ranked):
         met.append((type(model).__name__, run.name, run.seed, id(run)))
-        return Score(1.0, 1.0, [1.0], 0.0, 1)
+        return SCORE
 
     monkeypatch.setattr(study, "score", score)
     monkeypatch.setattr(study, "book_protocol", lambda *_: {"averaged": 1, "pooled": 1})
@@ -598,7 +606,7 @@ def test_ratings_of_ones_own_are_cross_validated(files, compare):
     assert f"--ratings {files[0]} --splits 3-fold --seeds 0 --ranking" in out
     scores = report["models"]["biases"]["scores"]
     assert len(scores) == 3
-    assert set(scores[0]["ranking"]) == {"NDCG@10", "recall@10", "precision@10"}
+    assert {"rmse", "mae", "NDCG@10", "recall@10", "precision@10"} < scores[0].keys()
 
 
 def test_the_test_part_may_be_a_file(files, compare):
@@ -692,9 +700,10 @@ def test_the_json_report_says_what_it_was_made_of(files, compare):
     assert (reading["encoding"], reading["duplicates"]) == ("utf-8", "mean")
     assert found["devices"] == ["cpu(0)"]
     settings = [model["settings"] for model in found["models"].values()]
-    assert settings[0] == {"item_reg": 10, "user_reg": 15, "num_sweeps": 10}
+    biases = {"item_reg": 10, "user_reg": 15, "num_sweeps": 10}
+    assert settings[0] == {"model": "Biases", **biases}
     mf = {"wd": 1e-5, "lr": 0.002, "num_factors": 30, "batch_size": 512}
-    assert settings[1] == {**mf, "num_epochs": 3}
+    assert settings[1] == {"model": "BookMF", **mf, "num_epochs": 3}
     assert settings[2]["recipe"] == asdict(PRESETS["book"].changed(num_epochs=2))
     candidates = settings[3]["candidates"].values()
     assert {one["wd"] for one in candidates} == {1.0, 2.0}

@@ -193,7 +193,7 @@ class Comparison:
                 name: {
                     "title": self.titles[name],
                     "settings": self.settings[name],
-                    "scores": [score._asdict() for score in found],
+                    "scores": [score.as_dict() for score in found],
                 }
                 for name, found in self.scores.items()
             },
@@ -208,8 +208,8 @@ class Comparison:
 
         found = [(self.titles[name], scores) for name, scores in self.scores.items()]
         figure = comparison_chart(
-            {title: [score.rmse for score in scores] for title, scores in found},
-            {title: [score.curve for score in scores] for title, scores in found},
+            {title: [s.measures["rmse"] for s in scores] for title, scores in found},
+            {title: [s.curve for s in scores] for title, scores in found},
         )
         several = ", mean and standard deviation" if self.num_runs > 1 else ""
         figure.suptitle(f"{self.where}{several}")

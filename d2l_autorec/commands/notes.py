@@ -70,7 +70,7 @@ def _choices(comparison: Comparison) -> Iterator[str]:
         )
         if "book" in scores:
             pairs = list(zip(scores["autorec-early"], scores["book"]))
-            won = sum(early.rmse < book.rmse for early, book in pairs)
+            won = sum(a.measures["rmse"] < b.measures["rmse"] for a, b in pairs)
             line += f"; below the book's AutoRec in {won} of {len(pairs)} runs"
         yield f"{line}."
     for name, found in scores.items():

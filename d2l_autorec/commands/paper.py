@@ -1,19 +1,13 @@
 """Repeat the AutoRec paper's experiments: ``python -m d2l_autorec.paper``."""
 
-from __future__ import annotations
-
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
-from typing import TYPE_CHECKING
 
-from ..study import HIDDEN_UNITS, NAMES, Row, Study, experiments, provenance, report
+from ..study import NAMES, Row, Study, experiments, provenance, report
 from . import cli
 from .process import show_notes
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from ..ratings import label, load_dataset
     from ..serving import save_figure, save_text
+    from ..study import study_chart
 
     dataset = args.dataset or ("ml-100k" if args.quick else "ml-1m")
     num_splits = args.splits or (1 if args.quick else 5)
@@ -42,70 +37,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / f"{dataset}{'-quick' if args.quick else ''}.json"
     study = Study(ratings, file)
-
     chosen = {
         name: experiment
         for name, experiment in experiments(args.quick, args.cold).items()
         if not args.only or re.sub(r"-\d+$", "", name) in args.only
     }
-    trainings = {
-        name: min(e.num_splits or num_splits, num_splits)
-        + len(e.wds) * (len(e.wds) > 1)
-        for name, e in chosen.items()
-    }
+    total = sum(one.num_trainings(num_splits) for one in chosen.values())
     rows = {}
-    total = sum(count * chosen[name].cost() for name, count in trainings.items())
-    with tqdm(
-        total=total,
-        bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}, {remaining} left{postfix}",
-        smoothing=0,
-        disable=args.quiet,
-    ) as bar:
+    with tqdm(total=total, unit="training", disable=args.quiet) as bar:
         for name, experiment in chosen.items():
-            bar.set_postfix_str(experiment.title)
-            cost = experiment.cost()
 
-            def tick(share: float, before: bool, cost: float = cost) -> None:
-                if before and not bar.disable:
-                    # It says nothing about the time that is left.
-                    bar.initial += share * cost
-                # The parts' rounded sum may come out above the total.
-                bar.update(min(share * cost, total - bar.n))
+            def tick(epoch: int, title: str = experiment.title) -> None:
+                bar.set_postfix_str(f"{title}, epoch {epoch}" if epoch else title)
 
-            wd = study.choose(experiment, tick)
-            splits = range(min(experiment.num_splits or num_splits, num_splits))
-            found = [study.run(experiment, wd, n, "test", tick) for n in splits]
-            rows[name] = Row(experiment, wd, found)
+            tick(0)
+            rmse = []
+            for wd, record in study.runs(experiment, num_splits, tick):  # noqa: B007
+                bar.update()
+                if record["part"] == "test":
+                    rmse.append(record["rmse"])
+            rows[name] = Row(experiment, wd, rmse)
     # Beside other data, published figures do not stand.
     name = label(dataset, (ratings.num_users, ratings.num_items, ratings.num_ratings))
     text = report(rows, name, _provenance(args, dataset, num_splits))
     try:
         save_text(text, file.with_suffix(".md"))
-        save_figure(_chart(rows, name), file.with_suffix(".png"))
+        save_figure(study_chart(rows, name), file.with_suffix(".png"))
     finally:
         print(text)
-
-
-def _chart(rows: Mapping[str, Row], dataset: str) -> Figure:
-    from ..study import study_chart
-
-    curve = {
-        units: rows[f"hidden-{units}"].rmse[0]
-        for units in HIDDEN_UNITS
-        if f"hidden-{units}" in rows
-    }
-    models = [row for name, row in rows.items() if not name.startswith("hidden-")]
-    figure = study_chart(
-        {row.experiment.title: row.rmse for row in models},
-        {
-            row.experiment.title: row.experiment.published
-            for row in models
-            if row.experiment.published and dataset == "ml-1m"
-        },
-        curve,
-    )
-    figure.suptitle(f"AutoRec's experiments on {dataset}")
-    return figure
 
 
 def _provenance(args: argparse.Namespace, dataset: str, num_splits: int) -> str:

@@ -6,16 +6,15 @@ Y. Koren, R. Bell, C. Volinsky, "Matrix Factorization Techniques for Recommender
 Systems", Computer 42(8), 2009.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from .._mxnet import mx
 from ..errors import TrainingDiverged
 from ..fast import Factors
-from .estimators import Estimator, half_cosine
+from .estimators import Estimator
 
 
 @dataclass(eq=False)
@@ -29,11 +28,10 @@ class BiasedMF(Estimator):
     num_factors : int
         Rank.
     wd : float
-        Penalty of what belongs to a user or an item, which is divided by the root of
-        the number of its ratings: with :math:`\lambda` over that root, see
-        `Factors.step`.
+        Penalty of a user's or an item's bias and factors, which is divided by the root
+        of the number of its ratings: :math:`\lambda` in `Factors.step` is the quotient.
     lr : float
-        Length of a step, which falls to 0 along half a cosine.
+        Learning rate, which falls to 0 along half a cosine.
     num_epochs : int
         Passes over the training ratings.
 
@@ -62,26 +60,9 @@ class BiasedMF(Estimator):
         weights: tuple[np.ndarray, np.ndarray],
         rng: np.random.Generator,
     ) -> Iterator[int]:
-        """Learn one or several models side by side.
+        """Learn models side by side, by their users' and items' weights in `Factors`.
 
-        Parameters
-        ----------
-        train_rows : numpy.ndarray of int64
-            Rows of `ratings`.
-        weights : tuple of numpy.ndarray
-            The users' and the items', as for `Factors`.
-        rng : numpy.random.Generator
-            Draws the initial factors, and the order of the ratings.
-
-        Yields
-        ------
-        int
-            The epoch that is done.
-
-        Raises
-        ------
-        TrainingDiverged
-            If the factors are no longer finite.
+        It yields as `fit`; factors that are not finite are a TrainingDiverged.
         """
         users, items = self.ratings.indices(train_rows)
         rating = self.ratings.rating[train_rows].astype(np.float64)
@@ -92,15 +73,15 @@ class BiasedMF(Estimator):
             np.bincount(users, minlength=self.ratings.num_users),
             np.bincount(items, minlength=self.ratings.num_items),
         )
-        # What is never trained says nothing.
+        # Without a training rating, there is nothing to predict from.
         self.factors.user_factors[:, counts[0] == 0] = 0
         self.factors.item_factors[:, counts[1] == 0] = 0
         penalties = [self.wd / np.sqrt(count.clip(1)) for count in counts]
+        schedule = mx.lr_scheduler.CosineScheduler(self.num_epochs, self.lr)
         for epoch in range(self.num_epochs):
-            lr = half_cosine(self.lr, epoch, self.num_epochs)
             order = rng.permutation(len(rating))
             drawn = (users[order], items[order], rating[order])
-            self.factors.step(*drawn, lr, *penalties)
+            self.factors.step(*drawn, schedule(epoch), *penalties)
             if not self.factors.are_finite():
                 raise TrainingDiverged(
                     f"{self.title}: epoch {epoch + 1} diverged; try a smaller lr than "
@@ -115,7 +96,3 @@ class BiasedMF(Estimator):
     @property
     def num_parameters(self) -> int:  # noqa: D102
         return self.factors.num_parameters
-
-    @property
-    def num_ticks(self) -> int:  # noqa: D102
-        return self.num_epochs

@@ -1,7 +1,5 @@
 """Comparing models: one split, one measure, one list of seeds for all of them."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,23 +39,19 @@ class Split(NamedTuple):
     train_rows: np.ndarray
     test_rows: np.ndarray
 
+    def cold_rows(self) -> dict[str, np.ndarray]:
+        """Mark the test ratings, (num_ratings,), of users and items without others."""
+        train, test = map(self.ratings.indices, (self.train_rows, self.test_rows))
+        users, items = (~np.isin(*parts) for parts in zip(test, train))
+        return {"users": users, "items": items}
+
     def cold(self) -> dict[str, list[Any]]:
         """List the test part's users and items that have no training rating."""
-        indices = self.ratings.indices(self.test_rows)
         ids = self.ratings.user_ids, self.ratings.item_ids
+        columns = zip(ids, self.ratings.indices(self.test_rows))
         return {
-            noun: ids_of[np.unique(index[cold])].tolist()
-            for (noun, cold), index, ids_of in zip(
-                self.cold_rows().items(), indices, ids
-            )
-        }
-
-    def cold_rows(self) -> dict[str, np.ndarray]:
-        """Mark the test ratings, of shape (num_ratings,), of such users and items."""
-        train, test = map(self.ratings.indices, (self.train_rows, self.test_rows))
-        return {
-            noun: ~np.isin(tested, trained)
-            for noun, tested, trained in zip(("users", "items"), test, train)
+            noun: ids_of[np.unique(index[rows])].tolist()
+            for (noun, rows), (ids_of, index) in zip(self.cold_rows().items(), columns)
         }
 
     def num_cold_ratings(self) -> int:
@@ -70,36 +64,37 @@ class Score(NamedTuple):
 
     Attributes
     ----------
-    rmse, mae : float
-        Pooled over the test ratings, in the unit of the ratings.
+    measures : dict of str to float
+        By their names: ``'rmse'`` and ``'mae'``, pooled over the test ratings, in the
+        unit of the ratings; and those of `ranking`, if they were asked for.
     curve : list of float
-        The RMSE after each epoch, the last of which is `rmse`; empty for a model
-        without epochs.
+        The RMSE after each epoch, if it was asked for.
     seconds : float
         Spent on training, with the choice of settings, without scoring.
     num_parameters : int
         Numbers that the model learned.
-    ranking : dict of str to float
-        As from `ranking`, if that was asked for.
     chosen : str
         Settings that a validation part has chosen.
     weights : list of float
         Of the networks of a blend, in the order of its recipes, if a validation part
         has chosen them.
-    cold : dict of str to list of float, optional
+    cold : mapping of str to list of float
         The lowest and the highest prediction for ``'users'``, and for ``'items'``, that
         have no training rating, where the test part has some; in the unit of the file.
     """
 
-    rmse: float
-    mae: float
+    measures: dict[str, float]
     curve: list[float]
     seconds: float
     num_parameters: int
-    ranking: dict[str, float] | None = None
     chosen: str = ""
     weights: Sequence[float] = ()
     cold: Mapping[str, list[float]] = {}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Lay the score out for JSON, each measure by its name."""
+        found = self._asdict()
+        return {**found.pop("measures"), **found}
 
 
 def make_splits(
@@ -112,8 +107,8 @@ def make_splits(
     ratings : Ratings
         All of them.
     splits : {'random', 'seq-aware', 'u1-u5', 'N-fold'}
-        As for `split_rows`; the five folds of ML-100K; or N random parts of
-        about equal size, each of which is a test part once.
+        As for `split_rows`; the five folds of ML-100K; or N random parts of about equal
+        size, each of which is a test part once.
     seeds : sequence of int
         Each makes one run, or one a fold.
     data_dir : str, optional
@@ -135,12 +130,10 @@ def make_splits(
             for seed in seeds:
                 yield Split(f"u{number}, seed {seed}", seed, ratings, *parts)
         return
-    if splits.endswith("-fold"):
-        num_folds = int(splits[: -len("-fold")])
-        for seed in seeds:
-            yield from _folds(ratings, num_folds, seed)
-        return
     for seed in seeds:
+        if splits.endswith("-fold"):
+            yield from _folds(ratings, int(splits[: -len("-fold")]), seed)
+            continue
         seed_everything(seed)
         parts = split_rows(ratings.user_index, ratings.timestamp, splits)
         yield Split(f"seed {seed}", seed, ratings, *parts)
@@ -161,13 +154,14 @@ def score(
     run: Split,
     tick: Callable[[int], None] = lambda epoch: None,
     ranked: bool = False,
+    with_curve: bool = True,
 ) -> Score:
     """Train a model on a run's training part, and score it on the test part.
 
     Parameters
     ----------
     model : Estimator
-        It is shown the training part and the pairs to predict, no test rating.
+        It is shown the rows of the training part and of those to predict.
     run : Split
         The two parts.
     tick : callable, optional
@@ -175,6 +169,8 @@ def score(
     ranked : bool
         Whether to measure rankings, too, where a held-out rating that is at least the
         mean of the training ratings makes an item relevant.
+    with_curve : bool
+        Whether to score the model after each epoch, too.
 
     Returns
     -------
@@ -185,55 +181,35 @@ def score(
     TrainingDiverged
         If the model does not predict finite numbers.
     """
-    ratings, held_out = run.ratings, run.ratings.rating[run.test_rows]
+    rating, rows = run.ratings.rating, run.test_rows
     curve = []
     start, scoring = time.perf_counter(), 0.0
     with np.errstate(all="ignore"):  # what is not finite in the end is refused
         for epoch in model.fit(run.train_rows, run.seed):
             paused = time.perf_counter()
             tick(epoch)
-            if epoch:
-                curve.append(accuracy(model.predict(run.test_rows), held_out).rmse)
+            if epoch and with_curve:
+                curve.append(accuracy(model.predict(rows), rating[rows]).rmse)
             scoring += time.perf_counter() - paused
         seconds = time.perf_counter() - start - scoring
-        predictions = model.predict(run.test_rows)
-        rmse, mae = accuracy(predictions, held_out)
-    found = None
+        predictions = model.predict(rows)
+        measures = accuracy(predictions, rating[rows])._asdict()
     if ranked:
-        threshold = ratings.rating[run.train_rows].mean(dtype=np.float64)
-        user_index, _ = ratings.indices(run.test_rows)
-        found = ranking(predictions, user_index, held_out >= threshold, run.seed)
-    shifted = predictions - ratings.rating_offset
-    cold = {noun: shifted[rows] for noun, rows in run.cold_rows().items()}
-    return Score(
-        rmse,
-        mae,
-        curve,
-        seconds,
-        model.num_parameters,
-        found,
-        model.chosen,
-        model.weights,
-        {n: [float(p.min()), float(p.max())] for n, p in cold.items() if p.size},
-    )
+        relevant = rating[rows] >= rating[run.train_rows].mean(dtype=np.float64)
+        user_index, _ = run.ratings.indices(rows)
+        measures |= ranking(predictions, user_index, relevant, run.seed)
+    shifted = predictions - run.ratings.rating_offset
+    cold = {noun: shifted[marked] for noun, marked in run.cold_rows().items()}
+    ends = {n: [float(p.min()), float(p.max())] for n, p in cold.items() if p.size}
+    learned = model.num_parameters, model.chosen, model.weights
+    return Score(measures, curve, seconds, *learned, ends)
 
 
 def book_protocol(model: BookMF, ratings: Ratings, seed: int) -> dict[str, float]:
     """Score matrix factorization as the book does: another split, another measure.
 
-    Parameters
-    ----------
-    model : BookMF
-        It is trained anew.
-    ratings : Ratings
-        With timestamps.
-    seed : int
-        Of the training.
-
-    Returns
-    -------
-    dict
-        ``averaged``: what the book prints; ``pooled``: the RMSE of the same training.
+    The model is trained anew. ``averaged`` is the figure that the book prints;
+    ``pooled`` is the RMSE of the same training.
     """
     run = next(make_splits(ratings, "seq-aware", [seed]))
     for _ in model.fit(run.train_rows, run.seed):
@@ -245,14 +221,16 @@ def book_protocol(model: BookMF, ratings: Ratings, seed: int) -> dict[str, float
     }
 
 
-def results_table(scores: dict[str, list[Score]], titles: dict[str, str]) -> str:
+def results_table(
+    scores: Mapping[str, Sequence[Score]], titles: Mapping[str, str]
+) -> str:
     """Lay the scores out as a Markdown table that reads well as plain text too.
 
     Parameters
     ----------
-    scores : dict
+    scores : mapping
         From a model's name to its scores, run by run.
-    titles : dict
+    titles : mapping
         From its name to its title.
 
     Returns
@@ -261,31 +239,18 @@ def results_table(scores: dict[str, list[Score]], titles: dict[str, str]) -> str
         A row a model. Each cell is mean ± sample standard deviation over the runs; a
         model wins a run if its RMSE is below that of the book's matrix factorization.
     """
-    measures = [*(next(iter(scores.values()))[0].ranking or ())]
-    rows: list[tuple[str, ...]] = [
-        (
-            *("model", "RMSE", "MAE", *measures, "RMSE against MF", "won"),
-            *("parameters", "seconds"),
-        )
-    ]
-    against = [s.rmse for s in scores.get("mf", [])]
+    measures = [*next(iter(scores.values()))[0].measures]
+    shown = [name.upper() if name in ("rmse", "mae") else name for name in measures]
+    rows = [("model", *shown, "RMSE against MF", "won", "parameters", "seconds")]
+    against = [s.measures["rmse"] for s in scores.get("mf", [])]
     for name, runs in scores.items():
         difference, won = "", ""
         if against and name != "mf":
-            gaps = [s.rmse - other for s, other in zip(runs, against)]
+            gaps = [s.measures["rmse"] - mf for s, mf in zip(runs, against)]
             difference = spread(gaps, "+.3f")
             won = f"{sum(gap < 0 for gap in gaps)}/{len(gaps)}"
-        ranked = [s.ranking or {} for s in runs]
-        rows.append(
-            (
-                titles[name],
-                spread([s.rmse for s in runs]),
-                spread([s.mae for s in runs]),
-                *(spread([found[m] for found in ranked]) for m in measures),
-                difference,
-                won,
-                f"{runs[0].num_parameters:,}",
-                f"{statistics.mean(s.seconds for s in runs):.1f}",
-            )
-        )
+        cells = [spread([s.measures[m] for s in runs]) for m in measures]
+        size = f"{runs[0].num_parameters:,}"
+        seconds = f"{statistics.mean(s.seconds for s in runs):.1f}"
+        rows.append((titles[name], *cells, difference, won, size, seconds))
     return markdown_table(rows)

@@ -3,11 +3,13 @@
 The notation: ``book`` is a model as it is, ``book:num_hidden=200:wd=1e-5`` one with
 settings of its own, ``num_hidden=500x500`` has two layers. Of ``wd=1e-5/1e-4``, and of
 its combinations with other settings of that kind, a validation part chooses
-(`GridSearch`).
+(`GridSearch`). ``package.module:Class`` is an `Estimator` of your own, with settings in
+the same way.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
@@ -38,7 +40,6 @@ ALIASES = {"autorec": "book", "autorec-best": "best"}
 # Settings that are chosen on a validation part unless they are given.
 TUNED = {"biased-mf": {"num_factors": "20/100", "wd": "0.7/1/1.5"}}
 
-
 _MEMBERS = POSITIVE_INT  # networks of each kind, to be averaged
 
 
@@ -52,8 +53,8 @@ class Contender(NamedTuple):
     given : str
         The settings that were given, in words.
     candidates : dict of str to callable
-        From the settings of each candidate, in words, to what makes an estimator of
-        ratings and devices.
+        From the settings of each candidate, in words, to the function that makes an
+        estimator of ratings and devices.
     """
 
     name: str
@@ -62,16 +63,7 @@ class Contender(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Contender:
-        """Read a model.
-
-        Parameters
-        ----------
-        text : str
-            In this module's notation.
-
-        Returns
-        -------
-        Contender
+        """Read a model in this module's notation.
 
         Raises
         ------
@@ -80,30 +72,20 @@ class Contender(NamedTuple):
         """
         name, *parts = text.split(":")
         name = ALIASES.get(name, name)
-        if name not in MODELS:
-            known = ", ".join([*MODELS, *ALIASES])
-            raise ValueError(f"{name!r} is not one of {known}")
+        if name not in MODELS and parts and "=" not in parts[0]:
+            name = f"{name}:{parts.pop(0)}"
+        model = _find(name)
         given = dict(part.partition("=")[::2] for part in parts)
         grid = {**TUNED.get(name, {}), **given}
         candidates = {}
         for values in product(*(value.split("/") for value in grid.values())):
             settings = dict(zip(grid, values))
-            candidates[_in_words(settings)] = _maker(name, settings)
+            candidates[_in_words(settings)] = _maker(name, model, settings)
         named = ":".join([name, *(f"{key}={value}" for key, value in given.items())])
         return cls(named, _in_words(given), candidates)
 
     def make(self, ratings: Ratings, devices: list[mx.Context]) -> Estimator:
-        """Make the estimator, of several candidates one that chooses.
-
-        Parameters
-        ----------
-        ratings, devices
-            As for `Estimator`.
-
-        Returns
-        -------
-        Estimator
-        """
+        """Make the estimator, of several candidates a `GridSearch`."""
         from .search import GridSearch
 
         made = {n: make(ratings, devices) for n, make in self.candidates.items()}
@@ -116,21 +98,37 @@ def _in_words(settings: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
-def _maker(name: str, settings: Mapping[str, str]) -> Callable[..., Estimator]:
-    """Bind a class to settings, which may not fit it."""
+def _find(name: str) -> Any:
+    """Find the class of a model."""
     from .. import study
 
-    cls = getattr(study, MODELS[name])
-    # The first two are ratings and devices.
-    defaults = {field.name: field.default for field in fields(cls)[2:]}
+    if name in MODELS:
+        return getattr(study, MODELS[name])
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        known = ", ".join([*MODELS, *ALIASES])
+        raise ValueError(f"{name!r} is not one of {known}, nor package.module:Class")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, study.Estimator)):
+        raise ValueError(f"{name} is not a d2l_autorec.study.Estimator")
+    return found
+
+
+def _maker(name: str, model: Any, settings: Mapping[str, str]) -> Callable[..., Any]:
+    """Bind a class to settings, which may not fit it."""
+    # The first two fields are ratings and devices.
+    defaults = {field.name: field.default for field in fields(model)[2:]}
     if "recipe" not in defaults:
         accepted = {n: _setting(n, default) for n, default in defaults.items()}
-        return partial(cls, **_read(name, settings, accepted))
+        return partial(model, **_read(name, settings, accepted))
     recipe: Any = PRESETS.get(name, defaults["recipe"])
     given = _read(name, settings, {**SETTINGS, "members": _MEMBERS})
     members = given.pop("members", 1)
     recipe = recipe.changed(**given).averaged(members)
-    return partial(cls, recipe=recipe, name=name)
+    return partial(model, recipe=recipe, name=name)
 
 
 def _setting(name: str, default: Any) -> Setting:

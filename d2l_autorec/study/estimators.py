@@ -1,6 +1,4 @@
-"""The models that are compared, behind one interface: fit to a table, predict pairs.
-
-An estimator is given no test ratings, so that nothing it says can depend on them.
+"""The models that are compared: fit to some rows of ratings, predict others.
 
 References
 ----------
@@ -8,12 +6,9 @@ References
 Autoencoders".
 """
 
-from __future__ import annotations
-
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,7 +34,10 @@ from ..training import Biases as FittedBiases
 
 @dataclass(eq=False)
 class Estimator(ABC):
-    """A model that learns from a table of ratings and predicts ratings of pairs.
+    """A model that learns from some ratings and predicts others.
+
+    A class of your own needs `fit` and `predict`; ``--models package.module:Class``
+    compares it.
 
     Parameters
     ----------
@@ -50,16 +48,56 @@ class Estimator(ABC):
 
     Notes
     -----
-    The settings of a model are the other fields of its class, with their defaults.
+    The settings of a model are the other fields of its class, a dataclass, with their
+    defaults.
     """
 
     ratings: Ratings
     devices: Sequence[mx.Context]
 
-    @property
     @abstractmethod
+    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:
+        """Learn, and hand out control after each epoch.
+
+        Parameters
+        ----------
+        train_rows : numpy.ndarray of int64
+            Rows of `ratings`.
+        seed : int
+            Of all that is drawn.
+
+        Yields
+        ------
+        int
+            The number of epochs that `predict` now stands at; 0 while settings are
+            being chosen or a network is pretrained, when it cannot be called. A model
+            without epochs yields nothing.
+        """
+
+    @abstractmethod
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """Predict ratings.
+
+        Parameters
+        ----------
+        rows : numpy.ndarray of int64
+            Rows of `ratings`, of which the users and the items may be looked at.
+
+        Returns
+        -------
+        numpy.ndarray of float, shape (len(rows),)
+            In the unit of the ratings.
+        """
+
+    @property
     def title(self) -> str:
-        """What tables and pictures call it."""
+        """The name in tables and pictures; by default the class's."""
+        return type(self).__name__
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers were learned; by default 0."""
+        return 0
 
     @property
     def clips(self) -> bool:
@@ -78,64 +116,13 @@ class Estimator(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All of the model's settings: what its class defines and `Estimator` does not.
-
-        A recipe is a dict of its own settings.
-        """
-        kinds = (int, float, str, Recipe, Blend)
-        found = {}
-        for cls in reversed(type(self).__mro__):
-            for name, default in vars(cls).items():
-                if isinstance(default, kinds) and not hasattr(Estimator, name):
-                    value = getattr(self, name)
-                    recipe = isinstance(value, (Recipe, Blend))
-                    found[name] = asdict(value) if recipe else value
+        """The name of the class and its settings; a recipe is a dict of its own."""
+        found: dict[str, Any] = {"model": type(self).__name__}
+        for one in fields(self)[2:]:
+            value = getattr(self, one.name)
+            recipe = isinstance(value, (Recipe, Blend))
+            found[one.name] = asdict(value) if recipe else value
         return found
-
-    @property
-    def num_ticks(self) -> int:
-        """How often `fit` hands out control, at most; for progress."""
-        return 0
-
-    @abstractmethod
-    def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:
-        """Learn, and hand out control after each epoch.
-
-        Parameters
-        ----------
-        train_rows : numpy.ndarray of int64
-            Rows of `ratings`.
-        seed : int
-            Of whatever is drawn.
-
-        Yields
-        ------
-        int
-            The epochs that `predict` now stands at; 0 while a setting is being chosen
-            or weights are found to start from, when it cannot be called. A model
-            without epochs yields nothing.
-        """
-
-    @abstractmethod
-    def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Predict ratings.
-
-        Parameters
-        ----------
-        rows : numpy.ndarray of int64
-            Rows of `ratings`; only their users and items are looked at.
-
-        Returns
-        -------
-        numpy.ndarray of float, shape (len(rows),)
-            In the unit of the ratings; clipped to their range only where a recipe says
-            so.
-        """
-
-    @property
-    @abstractmethod
-    def num_parameters(self) -> int:
-        """How many numbers were learned."""
 
 
 class GlobalMean(Estimator):
@@ -161,7 +148,8 @@ class Biases(Estimator):
     def settings(self) -> dict[str, Any]:
         """Those of `training.Biases`."""
         names = ("item_reg", "user_reg", "num_sweeps")
-        return {name: getattr(FittedBiases, name) for name in names}
+        found = {name: getattr(FittedBiases, name) for name in names}
+        return {**super().settings, **found}
 
     def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
         self.found = FittedBiases(self.ratings.matrix(train_rows))
@@ -183,14 +171,23 @@ class BookMF(Estimator):
     ----------
     ratings, devices
         As for `Estimator`.
-    wd : float
-        Weight decay.
+    num_factors : int
+        Length of the embeddings.
+    lr, wd : float
+        Learning rate and weight decay of Adam.
+    num_epochs : int
+        Passes over the training ratings.
+    batch_size : int
+        Ratings a mini-batch.
     """
 
+    num_factors: int = 30
+    lr: float = 0.002
     wd: float = 1e-5
+    num_epochs: int = 20
+    batch_size: int = 512
 
     title = "MF (book)"
-    num_factors, lr, num_epochs, batch_size = 30, 0.002, 20, 512
 
     def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
         seed_everything(seed)
@@ -199,11 +196,8 @@ class BookMF(Estimator):
         loss = gluon.loss.L2Loss()
         for block in (self.net, loss):
             block.hybridize(static_alloc=True)
-        trainer = gluon.Trainer(
-            self.net.collect_params(),
-            "adam",
-            {"learning_rate": self.lr, "wd": self.wd},
-        )
+        settings = {"learning_rate": self.lr, "wd": self.wd}
+        trainer = gluon.Trainer(self.net.collect_params(), "adam", settings)
         step = Step(self.net, loss, trainer, self.devices)
         batches = self.batches(train_rows, shuffle=True)
         for epoch in train_epochs(batches, step, self.num_epochs, lambda: None):
@@ -211,15 +205,12 @@ class BookMF(Estimator):
 
     def batches(self, rows: np.ndarray, shuffle: bool = False) -> Any:
         """Batch rows of ratings as the book does; see `rating_batches`."""
-        users, items = self.ratings.indices(rows)
-        rating = self.ratings.rating[rows]
-        return rating_batches(users, items, rating, self.batch_size, shuffle)
+        columns = *self.ratings.indices(rows), self.ratings.rating[rows]
+        return rating_batches(*columns, self.batch_size, shuffle)
 
     def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
-        index = (
-            mx.np.array(i, np.float32, self.devices[0])
-            for i in self.ratings.indices(rows)
-        )
+        columns = self.ratings.indices(rows)
+        index = (mx.np.array(i, np.float32, self.devices[0]) for i in columns)
         return np.asarray(self.net(*index).asnumpy())
 
     @property
@@ -252,15 +243,11 @@ class BookAutoRec(Estimator):
     def clips(self) -> bool:  # noqa: D102
         return all(recipe.clip for recipe in self.recipe.recipes)
 
-    @property
-    def num_ticks(self) -> int:  # noqa: D102
-        return int(self.recipe.pretrain_epochs + self.recipe.num_epochs)
-
     def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
         return self._train(self.recipe, train_rows, seed)
 
     def _train(self, recipe: Any, train_rows: np.ndarray, seed: int) -> Iterator[int]:
-        """Train by a recipe, which may be a chosen one; yield as `fit`."""
+        """Train by a recipe; yield as `fit`."""
         seed_everything(seed)
         self.train_mat = self.ratings.matrix(train_rows)
         parts = Parts(self.train_mat)
@@ -280,16 +267,13 @@ class BookAutoRec(Estimator):
 
 
 class ChosenAutoRec(BookAutoRec):
-    """AutoRec, of which a validation part of the training ratings chooses something.
-
-    Then the model is trained again on all of them.
-    """
+    """AutoRec with settings that a validation part chooses before the training."""
 
     patience: ClassVar[int | None] = None
 
     def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
-        fit_rows, valid_rows = hold_out(train_rows, VALID_RATIO, seed)
-        fit_mat, valid_mat = map(self.ratings.matrix, (fit_rows, valid_rows))
+        rows = hold_out(train_rows, VALID_RATIO, seed)
+        fit_mat, valid_mat = map(self.ratings.matrix, rows)
         seed_everything(seed)
         parts = Parts(fit_mat, valid_mat=valid_mat)
         training = Training(self.recipe, parts, self.devices, seed)
@@ -308,10 +292,6 @@ class ChosenAutoRec(BookAutoRec):
     def weights(self) -> list[float]:  # noqa: D102
         return self.mixture.weights.tolist() if self.mixture else []
 
-    @property
-    def num_ticks(self) -> int:  # noqa: D102
-        return 2 * super().num_ticks
-
 
 @dataclass(eq=False)
 class EarlyStoppedAutoRec(ChosenAutoRec):
@@ -329,11 +309,6 @@ class BlendAutoRec(ChosenAutoRec):
 
     recipe: Any = PRESETS["best"]
     name: str = "best"
-
-
-def half_cosine(lr: float, epoch: int, num_epochs: int) -> float:
-    """Let a learning rate fall to 0 along half a cosine; epochs count from 0."""
-    return lr * (1 + math.cos(math.pi * epoch / num_epochs)) / 2
 
 
 def _num_parameters(net: gluon.Block) -> int:

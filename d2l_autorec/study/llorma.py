@@ -5,8 +5,6 @@ References
 J. Lee, S. Kim, G. Lebanon, Y. Singer, "Local Low-Rank Matrix Approximation", ICML 2013.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -72,25 +70,11 @@ class LLORMA(BiasedMF):
     def num_parameters(self) -> int:  # noqa: D102
         return self.whole.num_parameters + self.factors.num_parameters
 
-    @property
-    def num_ticks(self) -> int:  # noqa: D102
-        return 2 * self.num_epochs
-
 
 def angles(factors: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Measure the angles between some rows and all.
+    """Measure angles, shape (num_anchors, num_rows), in radians from 0 to pi.
 
-    Parameters
-    ----------
-    factors : numpy.ndarray of float, shape (num_rows, num_factors)
-        A row of zeros is at right angles to all.
-    anchors : numpy.ndarray of int, shape (num_anchors,)
-        Indices of rows.
-
-    Returns
-    -------
-    numpy.ndarray of float, shape (num_anchors, num_rows)
-        In radians, from 0 to pi.
+    A row of zeros is at right angles to all.
     """
     norms = np.linalg.norm(factors, axis=1, keepdims=True)
     unit = factors / np.where(norms == 0, 1, norms)

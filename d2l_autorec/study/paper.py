@@ -1,10 +1,10 @@
 """The AutoRec paper's experiments.
 
-The protocol: a random tenth of the ratings is the test part, anew for each split; what
-is tuned, the weight decay, is chosen on a tenth of the first split's training part, and
-the model is then trained on the whole training part of each split. Predictions are
-clipped to the rating scale; a user or an item without a training rating gets a 3. Each
-trained model sees its test part once.
+The protocol: a random tenth of the ratings is the test part, anew for each split; the
+weight decay is chosen on a tenth of the first split's training part, and the model is
+then trained on the whole training part of each split. Predictions are clipped to the
+rating scale; a user or an item without a training rating gets a 3. Each trained model
+sees its test part once.
 
 References
 ----------
@@ -15,33 +15,17 @@ Global and Local Kernels for Recommender Systems", CIKM 2021.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from ..training import PRESETS, VALID_RATIO, Blend, Recipe, hold_out
-from .records import Records
+from .contenders import Contender
 from .tables import markdown_table, spread
 
 if TYPE_CHECKING:
-    from ..ratings import Ratings
     from .estimators import Estimator
 
-HIDDEN_UNITS = (10, 20, 40, 80, 100, 200, 300, 400, 500)
-# What --only takes; "hidden" is the curve over the hidden units.
-NAMES = (
-    *("item", "user", "rprop", "identity-identity", "sigmoid-identity"),
-    *("sigmoid-sigmoid", "deep", "one", "i-rbm", "u-rbm", "mf", "llorma"),
-    *("best", "hidden"),
-)
 PROTOCOL = (
     "RMSE is pooled over the test part, a random tenth of the ratings; mean ± standard "
     "deviation over the splits. The weight decay (of the paper's objective: its "
@@ -59,366 +43,135 @@ class Experiment:
     Parameters
     ----------
     title : str
-        What the tables call it.
+        Its name in the tables.
     table : str
-        Where in the paper it is.
+        Where in the paper it is, or the work that published the figure.
     published : float or None
-        Its RMSE on ML-1M there, or that of the work which `table` names.
-    recipe : Recipe, Blend or None
-        AutoRec's settings but for the weight decay; None for another model.
+        Its RMSE on ML-1M there.
+    model : str
+        The model and its settings, in the notation of `Contender`.
     wds : tuple of float or None
-        The weight decays to choose from; None as for `Recipe`.
+        The weight decays to choose from; None is that of the model.
     num_splits : int, optional
-        If fewer splits than the study's will do.
+        If fewer splits than the study's are enough.
     cold : float or 'mean'
-        Predicted where the user or the item has no training rating.
-    other : mapping
-        Of another model: ``model``, its class in `study`, and all of its settings but
-        for the weight decay.
+        The prediction where the user or the item has no training rating.
     """
 
     title: str
     table: str
     published: float | None
-    recipe: Recipe | Blend | None
+    model: str
     wds: tuple[float | None, ...]
     num_splits: int | None = None
     cold: float | str = 3.0
-    other: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self, ratings: Any, devices: Any, wd: float | None) -> Estimator:
+        """Make the model, with a weight decay, under the paper's protocol."""
+        from .protocol import PaperProtocol
+
+        text = self.model if wd is None else f"{self.model}:wd={wd}"
+        model = Contender.parse(text).make(ratings, devices)
+        return PaperProtocol(ratings, devices, model, self.cold)
 
     def settings(self, wd: float | None) -> dict[str, Any]:
-        """Spell a training's settings out, for the records."""
-        if self.recipe is None:
-            return {**self.other, "wd": wd, "cold": self.cold}
-        recipe = asdict(self._recipe(wd))
-        return json.loads(json.dumps(recipe))  # type: ignore[no-any-return]
+        """Return the settings of a training, as records have them."""
+        return self.make(None, [], wd).settings
 
-    def _recipe(self, wd: float | None) -> Any:
-        if isinstance(self.recipe, Blend):  # has what it needs
-            return self.recipe
-        assert self.recipe
-        return self.recipe.changed(wd=wd, cold=self.cold)
+    def seeds(self, num_splits: int) -> range:
+        """List the seeds of the splits in a study of so many."""
+        return range(min(self.num_splits or num_splits, num_splits))
 
-    def cost(self) -> float:
-        """Estimate how long a training takes, in a unit of its own."""
-        if self.recipe is None:
-            return 1.0
-        cost = 0.0
-        for one in self.recipe.recipes:
-            hidden = one.num_hidden
-            widest = hidden if isinstance(hidden, int) else hidden[0]
-            num_epochs = one.num_epochs + one.pretrain_epochs
-            cost += num_epochs * (widest + 100) / 30_000
-        return cost * (2 if isinstance(self.recipe, Blend) else 1)
+    def num_trainings(self, num_splits: int) -> int:
+        """Count the trainings, those that choose the weight decay included."""
+        num_wds = len(self.wds)
+        return len(self.seeds(num_splits)) + (num_wds if num_wds > 1 else 0)
 
-    def model(self, ratings: Ratings, wd: float | None) -> Estimator:
-        """Make the model.
 
-        Parameters
-        ----------
-        ratings : Ratings
-            Says which users and items there are.
-        wd : float or None
-            Weight decay.
+HIDDEN_UNITS = (10, 20, 40, 80, 100, 200, 300, 400, 500)
+_USER = "paper:kind=user:lr=0.001:num_epochs=80"
+_DEEP = "paper:num_hidden=500x250x500:pretrain_epochs=40:num_epochs=40"
+_RPROP = "paper:optimizer=rprop:lr=0.001:schedule=constant:batch_size=all"
+_RPROP += ":num_epochs=150"
+_LINEAR = f"{_RPROP}:activation=identity"
+_ONE = "paper:num_hidden=800:standardize=true:leave_one_out=true:balance=0.3"
+_ONE += ":batch_size=32:num_epochs=40"
 
-        Returns
-        -------
-        Estimator
-        """
-        from .. import study
-        from ..loop import try_all_gpus
-
-        devices = try_all_gpus()
-        if self.recipe is None:
-            settings = {**self.other, "wd": wd}
-            made: Estimator = getattr(study, settings.pop("model"))(
-                ratings, devices, **settings
-            )
-            return made
-        blend = isinstance(self.recipe, Blend)
-        kind = study.BlendAutoRec if blend else study.BookAutoRec
-        return kind(ratings, devices, self._recipe(wd))
+# By the names that --only takes; hidden-N are the points of its "hidden".
+EXPERIMENTS = {
+    "item": Experiment("I-AutoRec", "a, b, c", 0.831, "paper", (150, 200, 300)),
+    "user": Experiment("U-AutoRec", "a", 0.874, _USER, (100,)),
+    "identity-identity": Experiment(
+        "f identity, g identity", "b", 0.872, _LINEAR, (4000,)
+    ),
+    "sigmoid-identity": Experiment(
+        "f sigmoid, g identity", "b", 0.852, f"{_LINEAR}:output=sigmoid", (4000,)
+    ),
+    "sigmoid-sigmoid": Experiment(
+        "f sigmoid, g sigmoid", "b", 0.836, "paper:output=sigmoid:lr=0.001", (250,)
+    ),
+    "deep": Experiment("deep (500, 250, 500)", "text", 0.827, _DEEP, (150,)),
+    "one": Experiment("I-AutoRec, leave-one-out", "GLocal-K", 0.8227, _ONE, (200,)),
+    "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, _RPROP, (250,), 1),
+    "i-rbm": Experiment("I-RBM", "a, c", 0.854, "rbm", (0.02,), 2),
+    "u-rbm": Experiment("U-RBM", "a, c", 0.881, "rbm:kind=user", (0.02,), 2),
+    "mf": Experiment(
+        "BiasedMF", "c", 0.845, "biased-mf:num_factors=200", (0.8, 1.0, 1.25), 2
+    ),
+    "llorma": Experiment("LLORMA", "c", 0.833, "llorma", (0.25,), 2),
+    "best": Experiment("--preset best", "GLocal-K", 0.8227, "best", (None,)),
+}
+for _units in HIDDEN_UNITS:
+    EXPERIMENTS[f"hidden-{_units}"] = Experiment(
+        f"{_units} hidden units",
+        "figure",
+        None,
+        f"paper:num_hidden={_units}",
+        (200,),
+        1,
+    )
+NAMES = (*(name for name in EXPERIMENTS if not name.startswith("hidden-")), "hidden")
 
 
 def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Experiment]:
-    """List the experiments by the names that ``--only`` takes.
+    """List the experiments by name.
 
     Parameters
     ----------
     quick : bool
-        Few epochs, and nothing to choose.
+        Few epochs, and one weight decay.
     cold : float or 'mean'
         As for `Experiment`.
 
     Returns
     -------
     dict of str to Experiment
-        ``hidden-N`` are the points of the curve over the hidden units.
     """
-    paper, best = PRESETS["paper"], PRESETS["best"]
-    assert isinstance(paper, Recipe)
-    rprop = replace(
-        *(paper,),
-        optimizer="rprop",
-        lr=0.001,
-        schedule="constant",
-        batch_size=None,
-        num_epochs=150,
-    )
-    user = replace(paper, kind="user", lr=0.001, num_epochs=80)
-    linear = replace(rprop, activation="identity")
-    deep = replace(paper, num_hidden=(500, 250, 500), pretrain_epochs=40, num_epochs=40)
-    one = best.recipes[0].changed(
-        **{"num_hidden": 800, "input_dropout": 0.0, "batch_size": 32},
-        **{"leave_one_out": True, "balance": 0.3, "num_epochs": 40},
-    )
-    rbm = {
-        **{"model": "RBM", "num_hidden": 200, "num_factors": 30, "lr": 0.02},
-        **{"num_epochs": 15, "batch_size": 64},
+    listed = {name: replace(e, cold=cold) for name, e in EXPERIMENTS.items()}
+    if not quick:
+        return listed
+    return {
+        name: replace(e, model=_shortened(e.model), wds=e.wds[:1])
+        for name, e in listed.items()
     }
-    mf = {"model": "BiasedMF", "num_factors": 200, "lr": 0.02, "num_epochs": 40}
-    llorma = {
-        **{"model": "LLORMA", "num_factors": 20, "lr": 0.05, "num_epochs": 24},
-        **{"num_anchors": 50, "width": 2.5},
-    }
-    found = {
-        "item": Experiment("I-AutoRec", "a, b, c", 0.831, paper, (150, 200, 300)),
-        "user": Experiment("U-AutoRec", "a", 0.874, user, (100,)),
-        "identity-identity": Experiment(
-            "f identity, g identity", "b", 0.872, linear, (4000,)
-        ),
-        "sigmoid-identity": Experiment(
-            "f sigmoid, g identity",
-            *("b", 0.852, replace(linear, output="sigmoid"), (4000,)),
-        ),
-        "sigmoid-sigmoid": Experiment(
-            "f sigmoid, g sigmoid",
-            *("b", 0.836, replace(paper, output="sigmoid", lr=0.001), (250,)),
-        ),
-        "deep": Experiment("deep (500, 250, 500)", "text", 0.827, deep, (150,)),
-        "one": Experiment("I-AutoRec, leave-one-out", "GLocal-K", 0.8227, one, (200,)),
-        "rprop": Experiment("I-AutoRec, by Rprop", "a", 0.831, rprop, (250,), 1),
-        "i-rbm": Experiment(
-            "I-RBM", "a, c", 0.854, None, (0.02,), 2, other={**rbm, "kind": "item"}
-        ),
-        "u-rbm": Experiment(
-            "U-RBM", "a, c", 0.881, None, (0.02,), 2, other={**rbm, "kind": "user"}
-        ),
-        "mf": Experiment("BiasedMF", "c", 0.845, None, (0.8, 1.0, 1.25), 2, other=mf),
-        "llorma": Experiment("LLORMA", "c", 0.833, None, (0.25,), 2, other=llorma),
-        "best": Experiment("--preset best", "GLocal-K", 0.8227, best, (None,)),
-    }
-    for units in HIDDEN_UNITS:
-        found[f"hidden-{units}"] = Experiment(
-            f"{units} hidden units",
-            *("figure", None, replace(paper, num_hidden=units), (paper.wd,), 1),
-        )
-    found = {name: replace(e, cold=cold) for name, e in found.items()}
-    if quick:
-        for name, e in found.items():
-            recipe = e.recipe and _quick(e.recipe)
-            found[name] = replace(e, recipe=recipe, wds=e.wds[:1])
-    return found
 
 
-def _quick(recipe: Recipe | Blend) -> Recipe | Blend:
-    if isinstance(recipe, Blend):
-        return recipe.changed(num_epochs=5)
+def _shortened(model: str) -> str:
+    """Add the settings of a short training to a model."""
+    if model == "best":
+        return f"{model}:num_epochs=5"
+    if not model.startswith("paper"):
+        return model
     # In so few epochs, it takes smaller batches and longer steps to get anywhere; of
     # all rows at once, an epoch is a single step.
-    return replace(
-        recipe,
-        num_epochs=20 if recipe.batch_size else 100,
-        pretrain_epochs=min(recipe.pretrain_epochs, 10),
-        lr=0.005,
-        batch_size=recipe.batch_size and 64,
-    )
-
-
-def fingerprint(ratings: Ratings) -> str:
-    """Tell data sets apart by their ratings.
-
-    Parameters
-    ----------
-    ratings : Ratings
-        All of them, in their order, which the splits depend on.
-
-    Returns
-    -------
-    str
-        Their numbers and a checksum.
-    """
-    digest = hashlib.sha256()
-    for index in ratings.indices():
-        digest.update(index.astype("<i8").tobytes())
-    digest.update(ratings.rating.astype("<f8").tobytes())
-    return (
-        f"{ratings.num_users} users, {ratings.num_items} items, "
-        f"{ratings.num_ratings} ratings, SHA-256 {digest.hexdigest()[:16]}"
-    )
-
-
-class Study(Records):
-    """Trainings that have been done, and doing the others.
-
-    Parameters
-    ----------
-    ratings : Ratings
-        All of them.
-    file : pathlib.Path
-        As for `Records`, with the ``title`` of each model.
-    """
-
-    def __init__(self, ratings: Ratings, file: Path) -> None:
-        super().__init__(file, f"python -m d2l_autorec.paper --dataset {ratings.name}")
-        self.ratings = ratings
-
-    @cached_property
-    def data(self) -> str:
-        """The `fingerprint` of the ratings."""
-        return fingerprint(self.ratings)
-
-    def run(
-        self,
-        experiment: Experiment,
-        wd: float | None,
-        split: int,
-        part: str,
-        tick: Callable[[float, bool], None],
-    ) -> float:
-        """Train a model and score it, unless that has been done on these data.
-
-        Parameters
-        ----------
-        experiment : Experiment
-            Makes the model.
-        wd : float or None
-            Weight decay.
-        split : int
-            Seed of the split and of the model.
-        part : {'validation', 'test'}
-            What to score on. For the validation part, the model is trained on what is
-            left of the training part.
-        tick : callable
-            Called after each epoch with how much of the training it was, from 0 to 1,
-            and whether that had been done before.
-
-        Returns
-        -------
-        float
-            RMSE.
-        """
-        settings = experiment.settings(wd)
-        asked: dict[str, Any] = {"split": split, "part": part, "settings": settings}
-        if done := self.find_current(asked, self.data):
-            tick(1.0, True)
-            return float(done["rmse"])
-        train_rows, held_out = self.parts(split, part)
-        model = experiment.model(self.ratings, wd)
-        start = time.perf_counter()
-        for _ in model.fit(train_rows, split):
-            tick(1 / model.num_ticks, False)
-        seconds = time.perf_counter() - start
-        rmse = protocol_rmse(model, train_rows, held_out, experiment.cold)
-        found = {
-            "title": experiment.title,
-            "rmse": rmse,
-            "seconds": round(seconds, 1),
-        }
-        self.keep(asked, self.data, found)
-        return rmse
-
-    def parts(self, split: int, part: str) -> tuple[np.ndarray, np.ndarray]:
-        """Cut the ratings for a training.
-
-        Parameters
-        ----------
-        split, part
-            As for `run`.
-
-        Returns
-        -------
-        train_rows, held_out : numpy.ndarray of int64
-            To train on, and to score on.
-        """
-        from ..data import split_rows
-        from ..loop import seed_everything
-
-        seed_everything(split)
-        train_rows, test_rows = split_rows(self.ratings.user_index)
-        if part == "test":
-            return train_rows, test_rows
-        return hold_out(train_rows, VALID_RATIO, split)
-
-    def choose(
-        self, experiment: Experiment, tick: Callable[[float, bool], None]
-    ) -> float | None:
-        """Choose an experiment's weight decay on the first split's validation part.
-
-        Parameters
-        ----------
-        experiment : Experiment
-            With the candidates.
-        tick : callable
-            As for `run`.
-
-        Returns
-        -------
-        float or None
-            Of one candidate itself, of several the one with the lowest RMSE.
-        """
-        if len(experiment.wds) == 1:
-            return experiment.wds[0]
-        return min(
-            experiment.wds,
-            key=lambda wd: self.run(experiment, wd, 0, "validation", tick),
-        )
-
-
-def protocol_rmse(
-    model: Estimator,
-    train_rows: np.ndarray,
-    held_out: np.ndarray,
-    cold: float | str,
-) -> float:
-    """Score a model by the rules that are the same for all.
-
-    Parameters
-    ----------
-    model : Estimator
-        Trained on `train_rows`.
-    train_rows, held_out : numpy.ndarray of int64
-        Rows of its ratings; predictions are clipped to the range of the former.
-    cold : float or 'mean'
-        Predicted for users and items that are not in `train_rows`.
-
-    Returns
-    -------
-    float
-        Pooled over `held_out`.
-    """
-    from ..evaluators import accuracy
-
-    ratings = model.ratings
-    rating = ratings.rating[train_rows].astype(np.float64)
-    predictions = model.predict(held_out).clip(rating.min(), rating.max())
-    for tested, trained in zip(ratings.indices(held_out), ratings.indices(train_rows)):
-        unknown = ~np.isin(tested, trained)
-        predictions[unknown] = rating.mean() if cold == "mean" else cold
-    return accuracy(predictions, ratings.rating[held_out]).rmse
+    if "optimizer=rprop" in model:
+        return f"{model}:lr=0.005:num_epochs=100"
+    pretraining = ":pretrain_epochs=10" if "pretrain_epochs" in model else ""
+    return f"{model}:lr=0.005:num_epochs=20:batch_size=64{pretraining}"
 
 
 class Row(NamedTuple):
-    """What came out of an experiment.
-
-    Attributes
-    ----------
-    experiment : Experiment
-    wd : float or None
-        That was chosen.
-    rmse : list of float
-        On the test part of each split.
-    """
+    """An experiment, the weight decay that was chosen, and the RMSE on each split."""
 
     experiment: Experiment
     wd: float | None
@@ -441,25 +194,14 @@ def report(rows: Mapping[str, Row], dataset: str, command: str) -> str:
     -------
     str
     """
-    header = ("model", "table", "published", "RMSE here", "", "splits", "weight decay")
-    cells = [header]
-    for row in rows.values():
-        published = row.experiment.published if dataset == "ml-1m" else None
-        cells.append(
-            (
-                row.experiment.title,
-                row.experiment.table,
-                f"{published:g}" if published else "",
-                spread(row.rmse, ".4f"),
-                _verdict(row.rmse, published),
-                str(len(row.rmse)),
-                "by size" if row.wd is None else f"{row.wd:g}",
-            )
-        )
+    cells = [("model", "table", "published", "RMSE here", "", "splits", "weight decay")]
+    for experiment, wd, rmse in rows.values():
+        published, verdict = "", ""
+        if experiment.published and dataset == "ml-1m":
+            published = f"{experiment.published:g}"
+            reached = statistics.mean(rmse) <= experiment.published
+            verdict = "reached" if reached else "not reached"
+        about = (experiment.title, experiment.table, published)
+        chosen = "by size" if wd is None else f"{wd:g}"
+        cells.append((*about, spread(rmse, ".4f"), verdict, str(len(rmse)), chosen))
     return f"{dataset}:\n\n{markdown_table(cells)}\n\n{PROTOCOL}\n\n{command}\n"
-
-
-def _verdict(rmse: Sequence[float], published: float | None) -> str:
-    if published is None:
-        return ""
-    return "reached" if statistics.mean(rmse) <= published else "not reached"

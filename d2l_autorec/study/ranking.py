@@ -7,10 +7,7 @@ Systems: An Algorithmic Comparison", RecSys 2011. K. Järvelin, J. Kekäläinen,
 Gain-Based Evaluation of IR Techniques", ACM TOIS 20(4), 2002.
 """
 
-from __future__ import annotations
-
 import numpy as np
-import pandas as pd
 
 from ..errors import DataError
 
@@ -58,36 +55,26 @@ def ranking(
               \mathrm{recall@10} = \frac{\sum_{n \le 10} y_n}{R}, \quad
               \mathrm{precision@10} = \frac{\sum_{n \le 10} y_n}{\min(10, N)}
     """
-    ties = np.random.default_rng(seed).permutation(len(predictions))
-    ranked = pd.DataFrame(
-        {
-            "user_id": user_index,
-            "relevant": relevant,
-            "prediction": predictions,
-        }
-    ).iloc[ties]
-    ranked = ranked.sort_values("prediction", ascending=False, kind="stable")
-    place = ranked.groupby("user_id", sort=False).cumcount() + 1
-    hit = ranked["relevant"] & (place <= CUTOFF)
-    ranked = ranked.assign(hit=hit, gain=hit / np.log2(place + 1))
-    users = ranked.groupby("user_id").agg(
-        gain=("gain", "sum"),
-        hits=("hit", "sum"),
-        relevant=("relevant", "sum"),
-        size=("hit", "size"),
-    )
-    users = users[users["relevant"] > 0]
-    if users.empty:
+    if not relevant.any():
         raise DataError(
             "all held-out ratings are below the mean of the training ratings: no item "
             "is relevant, and there is nothing to rank"
         )
-    ideal = np.cumsum(1 / np.log2(np.arange(1, CUTOFF + 1) + 1))
-    best = ideal[users["relevant"].clip(upper=CUTOFF) - 1]
-    return {
-        f"NDCG@{CUTOFF}": float((users["gain"] / best).mean()),
-        f"recall@{CUTOFF}": float((users["hits"] / users["relevant"]).mean()),
-        f"precision@{CUTOFF}": float(
-            (users["hits"] / users["size"].clip(upper=CUTOFF)).mean()
-        ),
+    ties = np.random.default_rng(seed).permutation(len(predictions))
+    order = np.lexsort((np.argsort(ties), -predictions, user_index))
+    _, user, sizes = np.unique(
+        user_index[order], return_inverse=True, return_counts=True
+    )
+    place = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[user]  # from 0
+    num_relevant = np.bincount(user, relevant[order])
+    hit = relevant[order] & (place < CUTOFF)
+    hits = np.bincount(user, hit)
+    gain = np.bincount(user, hit / np.log2(place + 2))
+    ideal = np.cumsum(1 / np.log2(np.arange(CUTOFF) + 2))
+    best = ideal[num_relevant.clip(1, CUTOFF).astype(int) - 1]
+    values = {
+        f"NDCG@{CUTOFF}": gain / best,
+        f"recall@{CUTOFF}": hits / num_relevant.clip(1),
+        f"precision@{CUTOFF}": hits / sizes.clip(max=CUTOFF),
     }
+    return {name: float(v[num_relevant > 0].mean()) for name, v in values.items()}

@@ -6,10 +6,8 @@ R. Salakhutdinov, A. Mnih, G. Hinton, "Restricted Boltzmann Machines for Collabo
 Filtering", ICML 2007: levels as softmax units in section 2, conditional machines in
 section 4, factors in section 5. T. Truyen, D. Phung, S. Venkatesh, "Ordinal Boltzmann
 Machines for Collaborative Filtering", UAI 2009, for weights that respect the order of
-levels. D. P. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
+levels.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +16,9 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.special import expit, softmax
 
-from .estimators import Estimator, half_cosine
+from .._mxnet import mx
+from ..fast import view
+from .estimators import Estimator
 
 MAX_LEVELS = 10  # softmax units a rating; of more levels, neighbors are joined
 
@@ -72,10 +72,10 @@ class RBM(Estimator):
         self.visible = self._cells(train_rows, codes)
         shares = level_shares(self.visible, len(self.levels))
         self.machine = Boltzmann(shares, self.num_hidden, self.num_factors, rng)
+        schedule = mx.lr_scheduler.CosineScheduler(self.num_epochs, self.lr)
         for epoch in range(self.num_epochs):
-            lr = half_cosine(self.lr, epoch, self.num_epochs)
             for rows in self._batches(rng.permutation(self.visible.shape[0])):
-                self.machine.step(self.visible[rows], lr, self.wd, rng)
+                self.machine.step(self.visible[rows], schedule(epoch), self.wd, rng)
             yield epoch + 1
 
     def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
@@ -91,12 +91,8 @@ class RBM(Estimator):
     def num_parameters(self) -> int:  # noqa: D102
         return sum(parameter.size for parameter in self.machine.parameters)
 
-    @property
-    def num_ticks(self) -> int:  # noqa: D102
-        return self.num_epochs
-
     def _cells(self, rows: np.ndarray, values: np.ndarray) -> sp.csr_matrix:
-        """Lay values of rows out, a visible vector a row."""
+        """Lay values of rows out as cells, a visible vector each."""
         users, items = self.ratings.indices(rows)
         shape = (self.ratings.num_items, self.ratings.num_users)
         cells = sp.csr_matrix((values, (items, users)), shape)
@@ -122,24 +118,10 @@ class Boltzmann:
     with orthonormal polynomials :math:`p_t` of the degrees 0, 1 and 2. That of degree 0
     tells the hidden units that there is a rating at all, as in a conditional machine.
 
-    Parameters
-    ----------
-    shares : numpy.ndarray of float, shape (num_columns, num_levels)
-        How often a level is given in a column; :math:`c` starts at the logarithms.
-    num_hidden, num_factors : int
-        Hidden units, and the rank.
-    rng : numpy.random.Generator
-        Draws the initial :math:`A` and :math:`B`, normal with standard deviations of
-        0.03 and 0.1.
-
-    Attributes
-    ----------
-    parameters : list of numpy.ndarray of float32
-        :math:`A`, of shape (num_columns * 3, num_factors); :math:`B`, of shape
-        (num_factors, num_hidden); :math:`c`, of shape (num_columns * num_levels,); and
-        :math:`b`, of shape (num_hidden,).
-    polynomials : numpy.ndarray of float32, shape (num_levels, 3)
-        :math:`p`; of two levels, without the degree 2.
+    :math:`c` starts at the logarithms of the levels' `shares`, (num_columns,
+    num_levels). `parameters` are :math:`A`, (num_columns * 3, num_factors); :math:`B`,
+    (num_factors, num_hidden); :math:`c`, (num_columns * num_levels,); and :math:`b`,
+    (num_hidden,). `polynomials` is :math:`p`, (num_levels, 3); of two levels, (2, 2).
     """
 
     def __init__(
@@ -158,32 +140,28 @@ class Boltzmann:
             np.log(shares).ravel(),
             np.zeros(num_hidden),
         )
-        self.parameters = [array.astype(np.float32) for array in initial]
-        self._adam = [Adam(parameter) for parameter in self.parameters]
+        self._arrays = [mx.np.array(array, np.float32) for array in initial]
+        optimizer = mx.optimizer.Adam()
+        optimizer.set_lr_mult({1: 1 / 8})
+        optimizer.set_wd_mult({2: 0, 3: 0})
+        self._adam = mx.optimizer.get_updater(optimizer)
+
+    @property
+    def parameters(self) -> list[np.ndarray]:
+        """A, B, c and b, in float32, as NumPy sees them."""
+        return [view(array) for array in self._arrays]
 
     def gradients(
         self, rows: sp.csr_matrix, rng: np.random.Generator
     ) -> list[np.ndarray]:
-        """Compute the gradients of contrastive divergence.
+        """Compute the gradients of contrastive divergence, up, of each parameter.
 
         One Gibbs step: the hidden units are drawn; of the levels, and then of the
         hidden units, the probabilities are taken, without the noise of draws. The
         gradient of :math:`W_{jkf}` is the mean over the rows of :math:`[k_j = k]
         P(h_f = 1)` with the data less :math:`P(k_j = k) P(h_f = 1)` after that step.
-
-        Parameters
-        ----------
-        rows : scipy.sparse.csr_matrix of int, shape (num_rows, num_columns)
-            The level in each cell, counted from 0.
-        rng : numpy.random.Generator
-            Draws the hidden units.
-
-        Returns
-        -------
-        list of numpy.ndarray of float32
-            Of each of the parameters; up is better.
         """
-        _, hidden_factors, level_bias, _ = self.parameters
+        _, hidden_factors, _, _ = self.parameters
         data, inputs, hidden = self._infer(rows, self.polynomials[rows.data])
         drawn = rng.random(hidden.shape, np.float32) < hidden
         chances = self._chances(drawn.astype(np.float32), rows)
@@ -193,7 +171,7 @@ class Boltzmann:
             data.T @ (hidden @ hidden_factors.T)
             - model.T @ (hidden_then @ hidden_factors.T),
             inputs.T @ hidden - inputs_then.T @ hidden_then,
-            -np.asarray(spread_out(rows, chances).sum(axis=0)).ravel(),
+            -np.asarray(side_by_side(rows, chances).sum(axis=0)).ravel(),
             (hidden - hidden_then).sum(axis=0),
         )
         return [gradient / np.float32(rows.shape[0]) for gradient in found]
@@ -201,38 +179,21 @@ class Boltzmann:
     def step(
         self, rows: sp.csr_matrix, lr: float, wd: float, rng: np.random.Generator
     ) -> None:
-        """Take a step up the gradients, by Adam.
+        """Take a step up the gradients, by MXNet's Adam.
 
-        Parameters
-        ----------
-        rows, rng
-            As for `gradients`.
-        lr : float
-            Learning rate; that of :math:`B`, in which all columns meet, is an eighth of
-            it.
-        wd : float
-            Weight decay of :math:`A` and :math:`B`.
+        The learning rate of :math:`B`, in which all columns meet, is an eighth of that
+        of the others; the weight decay is that of :math:`A` and :math:`B`.
         """
-        gradients = self.gradients(rows, rng)
-        rates = ((lr, wd), (lr / 8, wd), (lr, 0), (lr, 0))
-        updates = zip(self.parameters, gradients, self._adam, rates)
-        for parameter, gradient, adam, (lr, wd) in updates:
-            parameter += adam.step(gradient - wd * parameter, lr)
+        self._adam.optimizer.set_learning_rate(lr)
+        self._adam.optimizer.wd = wd
+        for number, gradient in enumerate(self.gradients(rows, rng)):
+            self._adam(number, mx.np.array(-gradient), self._arrays[number])
 
     def chances(self, rows: sp.csr_matrix, cells: sp.csr_matrix) -> np.ndarray:
         """Compute the probabilities of the levels of cells, given their rows' ratings.
 
-        Parameters
-        ----------
-        rows : scipy.sparse.csr_matrix of int, shape (num_rows, num_columns)
-            As for `gradients`.
-        cells : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
-            The cells are those that it stores.
-
-        Returns
-        -------
-        numpy.ndarray of float32, shape (num_cells, num_levels)
-            In the order in which the cells are stored.
+        The cells are those that the matrix stores, in its order; the result is of shape
+        (num_cells, num_levels).
         """
         _, _, hidden = self._infer(rows, self.polynomials[rows.data])
         return self._chances(hidden, cells)
@@ -242,7 +203,7 @@ class Boltzmann:
     ) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
         """Compute the hidden units' probabilities, and what leads to them."""
         level_factors, hidden_factors, _, bias = self.parameters
-        levels = spread_out(rows, terms)
+        levels = side_by_side(rows, terms)
         inputs = levels @ level_factors
         return levels, inputs, expit(bias + inputs @ hidden_factors)
 
@@ -258,82 +219,27 @@ class Boltzmann:
 
 
 def polynomials(num_levels: int, degree: int = 2) -> np.ndarray:
-    """Compute orthonormal polynomials of levels.
+    """Compute orthonormal polynomials of levels, a column each, the constant first.
 
-    Parameters
-    ----------
-    num_levels : int
-        Levels count from 0.
-    degree : int
-        The highest one, if there are more levels.
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (num_levels, min(degree + 1, num_levels))
-        A column each, that of degree 0 first.
+    Of few levels, the degree is one less than their number.
     """
     powers = np.vander(np.arange(num_levels), degree + 1, increasing=True)
     return np.linalg.qr(powers)[0].astype(np.float32)
 
 
-def spread_out(cells: sp.csr_matrix, values: np.ndarray) -> sp.csr_matrix:
-    """Lay several values of each cell out side by side.
-
-    Parameters
-    ----------
-    cells : scipy.sparse.csr_matrix, shape (num_rows, num_columns)
-        The cells are those that it stores.
-    values : numpy.ndarray, shape (num_cells, num_values)
-        In the order in which the cells are stored.
-
-    Returns
-    -------
-    scipy.sparse.csr_matrix, shape (num_rows, num_columns * num_values)
-    """
+def side_by_side(cells: sp.csr_matrix, values: np.ndarray) -> sp.csr_matrix:
+    """Lay the values of each stored cell, (num_cells, num_values), out in its row."""
     num_values = values.shape[1]
     columns = cells.indices[:, None] * num_values + np.arange(num_values)
     starts, shape = cells.indptr * num_values, np.array(cells.shape) * [1, num_values]
     return sp.csr_matrix((values.ravel(), columns.ravel(), starts), tuple(shape))
 
 
-class Adam:
-    """Adam for one array, with the usual settings.
-
-    Parameters
-    ----------
-    parameter : numpy.ndarray
-        Like it are the gradients.
-    """
-
-    def __init__(self, parameter: np.ndarray) -> None:
-        self._mean, self._square = np.zeros_like(parameter), np.zeros_like(parameter)
-        self._num_steps = 0
-
-    def step(self, gradient: np.ndarray, lr: float) -> np.ndarray:
-        """Return the next step up a gradient."""
-        self._num_steps += 1
-        self._mean += 0.1 * (gradient - self._mean)
-        self._square += 0.001 * (gradient**2 - self._square)
-        mean = self._mean / (1 - 0.9**self._num_steps)
-        square = self._square / (1 - 0.999**self._num_steps)
-        return np.asarray(lr * mean / (np.sqrt(square) + 1e-8))
-
-
 def rating_levels(rating: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the levels of ratings.
+    """Find the levels of ratings, ascending, and the level of each rating, from 0.
 
-    Parameters
-    ----------
-    rating : numpy.ndarray of float, shape (num_ratings,)
-        On any scale.
-
-    Returns
-    -------
-    levels : numpy.ndarray of float, shape (num_levels,)
-        The distinct ratings, ascending; if they are more than `MAX_LEVELS`, means of
-        about equally many ratings each.
-    codes : numpy.ndarray of int, shape (num_ratings,)
-        The level of each rating, from 0.
+    They are the distinct ratings; if these are more than `MAX_LEVELS`, means of about
+    equally many ratings each.
     """
     levels, codes = np.unique(rating, return_inverse=True)
     if len(levels) > MAX_LEVELS:
@@ -347,21 +253,9 @@ def rating_levels(rating: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def level_shares(
     visible: sp.csr_matrix, num_levels: int, prior: float = 5.0
 ) -> np.ndarray:
-    """Count how often a level is given in each column.
+    """Compute the share of each level in each column, (num_columns, num_levels).
 
-    Parameters
-    ----------
-    visible : scipy.sparse.csr_matrix of int, shape (num_rows, num_columns)
-        Levels, from 0.
-    num_levels : int
-        How many there are.
-    prior : float
-        Ratings that each column has besides, of the levels as they are in all columns.
-
-    Returns
-    -------
-    numpy.ndarray of float, shape (num_columns, num_levels)
-        Above 0; they add up to 1.
+    Each column has `prior` ratings besides, of the levels as they are in all columns.
     """
     num_columns = visible.shape[1]
     place = visible.indices * num_levels + visible.data

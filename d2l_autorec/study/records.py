@@ -1,10 +1,9 @@
 """Results of trainings, kept as soon as there are any."""
 
-from __future__ import annotations
-
+import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -12,8 +11,11 @@ from typing import Any
 
 from .. import __version__
 from ..errors import DataError
+from ..ratings import Ratings
 from ..serving import save_text
 from ..training import Recipe
+from .comparison import Split, score
+from .estimators import Estimator
 from .tables import machine
 
 # Goes up when the same settings, data and seed give another result.
@@ -26,20 +28,19 @@ class Records:
     Parameters
     ----------
     file : pathlib.Path
-        JSON that keeps each result as soon as there is one, so that what was
-        interrupted goes on where it was.
+        JSON, written anew after each training, so that an interrupted run goes on where
+        it was.
     command : str
         That prints them again.
 
     Attributes
     ----------
     records : list of dict
-        Of each training what it was asked for, such as ``split``, ``part``
-        (``'validation'`` or ``'test'``) and ``settings``; what came out, such as
-        ``rmse`` and ``seconds``; what it was done on and with: ``data``, ``revision``
-        and ``d2l_autorec``, which older records lack; and the ``date``, at the latest.
-    superseded : list of dict
-        Older records, whose training was done again on other data or by other code.
+        Of each training ``dataset``, ``split``, ``part`` (``'validation'`` or
+        ``'test'``), ``settings`` and ``title``; the measures, such as ``rmse``,
+        ``seconds`` and the settings that were ``chosen``; the ``data``, ``revision``
+        and ``d2l_autorec`` that it was done with, which older records lack; and the
+        ``date``, at the latest.
 
     Raises
     ------
@@ -50,65 +51,66 @@ class Records:
     def __init__(self, file: Path, command: str) -> None:
         self.file, self.command = file, command
         self.records: list[dict[str, Any]] = []
-        self.superseded: list[dict[str, Any]] = []
         if file.exists():
             try:
                 content = json.loads(file.read_text(encoding="utf-8"))
-                found = [{"date": content["date"], **r} for r in content["trainings"]]
-                self.records = [
-                    {**r, "settings": _with_all_settings(r["settings"])} for r in found
-                ]
-                self.superseded = content.get("superseded", [])
+                for record in content["trainings"]:
+                    settings = _with_all_settings(record["settings"])
+                    dated = {"date": content["date"], **record, "settings": settings}
+                    self.records.append(dated)
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise DataError(f"{file}: is not a study's results: {error}") from None
 
-    def find(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Look up the record of a training by what it has to have, such as a split."""
-        for record in self.records:
-            if all(record.get(name) == value for name, value in key.items()):
-                return record
-        return None
+    def find(self, **key: Any) -> list[dict[str, Any]]:
+        """List the records that have these values, such as ``part='test'``."""
+        key = json.loads(json.dumps(key))
+        found = self.records
+        return [r for r in found if all(r.get(name) == key[name] for name in key)]
 
-    def find_current(
-        self, asked: Mapping[str, Any], data: str
-    ) -> dict[str, Any] | None:
-        """Look up the record of a training on these data, by this code.
-
-        Parameters
-        ----------
-        asked : mapping
-            What the training was asked for.
-        data : str
-            As from `fingerprint`.
-        """
-        return self.find({**asked, "data": data, "revision": REVISION})
-
-    def keep(
-        self, asked: Mapping[str, Any], data: str, found: Mapping[str, Any]
-    ) -> None:
-        """Keep a result, in place of an older one, and write all of them.
+    def score(
+        self,
+        model: Estimator,
+        run: Split,
+        about: Mapping[str, str],
+        tick: Callable[[int], None] = lambda epoch: None,
+    ) -> dict[str, Any]:
+        """Train and score a model, unless this code has done that on these data.
 
         Parameters
         ----------
-        asked, data
-            As for `find_current`.
-        found : mapping
-            What else the record says.
+        model, run, tick
+            As for `score`.
+        about : mapping of str to str
+            The ``title``, ``dataset``, ``data`` (its `fingerprint`) and ``part``.
+
+        Returns
+        -------
+        dict
+            The record, in place of older ones of the same training.
         """
-        record = {
-            **asked,
-            "data": data,
-            "revision": REVISION,
-            "d2l_autorec": __version__,
-            "date": date.today().isoformat(),
-            **found,
+        training = {
+            **{"dataset": about["dataset"], "split": run.name, "part": about["part"]},
+            "settings": model.settings,
         }
-        if old := self.find(asked):
-            self.superseded.append(old)
-            self.records[self.records.index(old)] = record
-        else:
-            self.records.append(record)
+        older = self.find(**training)
+        for record in older:
+            done_with = record.get("data"), record.get("revision")
+            if done_with == (about["data"], REVISION):
+                return record
+        found = score(model, run, tick, with_curve=False)
+        record = {
+            **about,
+            **training,
+            **{"revision": REVISION, "d2l_autorec": __version__},
+            "date": date.today().isoformat(),
+            **found.measures,
+            **{"seconds": found.seconds, "chosen": found.chosen},
+        }
+        self.records = [one for one in self.records if one not in older]
+        record = dict(json.loads(json.dumps(record)))  # where a tuple is a list
+        self.records.append(record)
         self.save()
+        return record
 
     def save(self) -> None:
         """Write the records."""
@@ -118,13 +120,27 @@ class Records:
             "python": platform.python_version(),
             "date": date.today().isoformat(),
             "trainings": self.records,
-            "superseded": self.superseded,
         }
         save_text(json.dumps(content, indent=1) + "\n", self.file)
 
 
+def fingerprint(ratings: Ratings) -> str:
+    """Tell data sets apart by their numbers and a checksum of all ratings, in order.
+
+    The order counts, as the splits depend on it.
+    """
+    digest = hashlib.sha256()
+    for index in ratings.indices():
+        digest.update(index.astype("<i8").tobytes())
+    digest.update(ratings.rating.astype("<f8").tobytes())
+    return (
+        f"{ratings.num_users} users, {ratings.num_items} items, "
+        f"{ratings.num_ratings} ratings, SHA-256 {digest.hexdigest()[:16]}"
+    )
+
+
 def _with_all_settings(settings: Any) -> Any:
-    """Fill in settings that are newer than a record, in each recipe; drop removed ones.
+    """Fill settings that are newer than a record in, in each recipe; drop removed ones.
 
     Neither had an effect in it.
     """

@@ -1,27 +1,24 @@
 """Choosing among estimators on a validation part."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from ..errors import TrainingDiverged
 from ..evaluators import accuracy
-from ..training import hold_out
+from ..training import VALID_RATIO, hold_out
 from .estimators import Estimator
 
 
 @dataclass(eq=False)
 class GridSearch(Estimator):
-    """That of several estimators which does best on a part of the training ratings.
+    """The best of several estimators on a random tenth of the training ratings.
 
-    That part is a random tenth. The estimator with the lowest RMSE on it, which was
-    trained on the rest, is then trained again on all of them; one that diverged counts
-    as the worst.
+    Each is trained on the rest; the one with the lowest RMSE is then trained again on
+    all training ratings. One that diverged counts as the worst.
 
     Parameters
     ----------
@@ -42,10 +39,8 @@ class GridSearch(Estimator):
     errors: dict[str, float] = field(default_factory=dict, init=False)
     chosen: str = field(default="", init=False)
 
-    valid_ratio: ClassVar[float] = 0.1
-
     def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
-        fit_rows, valid_rows = hold_out(train_rows, self.valid_ratio, seed)
+        fit_rows, valid_rows = hold_out(train_rows, VALID_RATIO, seed)
         held_out = self.ratings.rating[valid_rows]
         self.errors.clear()
         for name, candidate in self.candidates.items():
@@ -71,7 +66,7 @@ class GridSearch(Estimator):
     def settings(self) -> dict[str, Any]:
         """Those of each candidate."""
         found = {name: model.settings for name, model in self.candidates.items()}
-        return {**super().settings, "candidates": found}
+        return {"model": type(self).__name__, "candidates": found}
 
     @property
     def num_parameters(self) -> int:  # noqa: D102

@@ -1,7 +1,5 @@
 """How results are written down."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex
@@ -10,17 +8,7 @@ from collections.abc import Sequence
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows of cells out as a Markdown table, its first column to the left.
-
-    Parameters
-    ----------
-    rows : sequence of sequence of str
-        The first one is the header.
-
-    Returns
-    -------
-    str
-    """
+    """Lay rows of cells, the header first, out as Markdown."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     rule = ("-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:]))
     lines = []
@@ -52,22 +40,7 @@ def machine() -> str:
 
 
 def provenance(command: str, flags: Sequence[str], seeds: str = "") -> str:
-    """Name what prints a report again, and the machine.
-
-    Parameters
-    ----------
-    command : str
-        Such as ``compare``.
-    flags : sequence of str
-        Of the command.
-    seeds : str
-        What the flags leave open.
-
-    Returns
-    -------
-    str
-        In Markdown.
-    """
+    """Name the command that prints a report again, and the machine."""
     return (
         f"`python -m d2l_autorec.{command} {shlex.join(flags)}`{seeds} on {machine()}, "
         f"Python {platform.python_version()}"

@@ -1,29 +1,30 @@
-"""One side of a comparison, in a process of its own.
+"""One side of ``speed.py``, in a process and maybe a Python environment of its own.
 
-``python contenders.py NAME TRAIN.npz TEST.npz`` sets a training up, and then does one
-epoch for each line on its standard input and answers with one line of JSON. So several
-of them, in several Python environments, can take turns under ``speed.py``.
-
-Every side does the book's recipe on the same split: 500 hidden units, dropout 0.05,
-Adam with lr 0.002 and wd 1e-5, shuffled batches of 256 items, the masked L2 loss, and
-the RMSE on the test part after each epoch.
+``python contenders.py NAME TRAIN.npz TEST.npz`` sets a training up, and then does an
+epoch for each line on its standard input and answers with a line of JSON. All do the
+book's recipe: 500 hidden units, dropout 0.05, Adam with lr 0.002 and wd 1e-5, shuffled
+batches of 256 items, the masked L2 loss, and the test RMSE after each epoch.
 """
 
-import json
+import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from sides import Answer, answer
 
 HIDDEN, DROPOUT, LR, WD, BATCH, TEST_BATCH = 500, 0.05, 0.002, 1e-5, 256, 1024
+SIZE = 2048  # of the square matrices whose products are timed
+GFLOP = 2 * SIZE**3 / 1e9
+Work = Callable[[], Answer]
 
-Answer = dict[str, float]
 
-
-def ours(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
+def ours(train: sp.csr_matrix, test: sp.csr_matrix) -> Work:
     """Run our loop, as the command does."""
     from d2l_autorec import seed_everything, try_all_gpus
     from d2l_autorec.training import Parts, Recipe, Training
@@ -39,7 +40,7 @@ def ours(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
     return run
 
 
-def book(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
+def book(train: sp.csr_matrix, test: sp.csr_matrix) -> Work:
     """Run the book's loop over dense matrices and Gluon's loaders."""
     import matplotlib
 
@@ -57,46 +58,21 @@ def book(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
     return run
 
 
-def torch(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
-    """Run the same mathematics in PyTorch, dense, with Adam as it comes."""
-    return _torch(train, test, fused=None)
-
-
-def torch_fused(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
-    """Run the same with PyTorch's fused Adam."""
-    return _torch(train, test)
-
-
-def torch_compiled(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
-    """Run the same with the network and its loss compiled, and the fused Adam."""
-    import torch
-
-    return _torch(train, test, compiled=torch.compile)
-
-
-def torch_sparse(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
-    """Run the same with a sparse product as the encoder's, and the fused Adam."""
-    return _torch(train, test, sparse=True)
-
-
-def _torch(
+def torch(
     train: sp.csr_matrix,
     test: sp.csr_matrix,
     fused: bool | None = True,
-    compiled: Callable[[Any], Any] = lambda function: function,
+    compiled: bool = False,
     sparse: bool = False,
-) -> Callable[[], Answer]:
-    import os
-
+) -> Work:
+    """Run the same mathematics in PyTorch, dense or with a sparse product first."""
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(0)
     ratings = torch.from_numpy(train.toarray())  # (num_items, num_users)
     held_out = test.tocoo()
-    row, column = (
-        torch.from_numpy(i.astype(np.int64)) for i in (held_out.row, held_out.col)
-    )
+    cells = [torch.from_numpy(i.astype(np.int64)) for i in held_out.coords]
     label = torch.from_numpy(held_out.data)
     num_items, num_users = ratings.shape
     net = torch.nn.Sequential(
@@ -124,7 +100,8 @@ def _torch(
         # A sample's loss is a mean over its cells, a step's one over its samples.
         return error.square().sum() / (2 * error.numel())
 
-    loss_of = compiled(loss_of)
+    if compiled:
+        loss_of = torch.compile(loss_of)
 
     def run() -> Answer:
         nonlocal left_over
@@ -145,87 +122,79 @@ def _torch(
         net.eval()
         with torch.no_grad():
             outputs = torch.cat([net(batch) for batch in ratings.split(TEST_BATCH)])
-            error = outputs[row, column] - label
-        return {
-            "train_seconds": seconds,
-            "rmse": float(error.square().mean().sqrt()),
-        }
+            error = outputs[cells[0], cells[1]] - label
+        rmse = float(error.square().mean().sqrt())
+        return {"train_seconds": seconds, "rmse": rmse}
 
     return run
 
 
-def sgemm(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
+def sgemm(train: sp.csr_matrix, test: sp.csr_matrix) -> Work:
     """Measure MXNet's fastest matrix product, that of a dense layer."""
     from mxnet import np as mnp
     from mxnet import npx
 
-    size = 2048
-    a, b = (mnp.random.normal(0, 1, (size, size), dtype="float32") for _ in range(2))
-
-    def run() -> Answer:
-        times = []
-        for _ in range(10):
-            start = time.perf_counter()
-            npx.fully_connected(a, b, no_bias=True, num_hidden=size).wait_to_read()
-            times.append(time.perf_counter() - start)
-        return {"gflops": 2 * size**3 / np.median(times) / 1e9}
-
-    return run
+    a, b = (mnp.random.normal(0, 1, (SIZE, SIZE), dtype="float32") for _ in range(2))
+    dense = partial(npx.fully_connected, a, b, no_bias=True, num_hidden=SIZE)
+    return lambda: {"gflops": GFLOP / _median_seconds(lambda: dense().wait_to_read())}
 
 
-def memory(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
+def torch_sgemm(train: sp.csr_matrix, test: sp.csr_matrix) -> Work:
+    """Measure PyTorch's matrix product."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    a, b = torch.randn(SIZE, SIZE), torch.randn(SIZE, SIZE)
+    return lambda: {"gflops": GFLOP / _median_seconds(lambda: a @ b)}
+
+
+def memory(train: sp.csr_matrix, test: sp.csr_matrix) -> Work:
     """Measure how long it takes to read and write what a step of Adam does."""
-    import os
-    from concurrent.futures import ThreadPoolExecutor
-
     threads = int(os.environ["OMP_NUM_THREADS"])
     # Two weights and their moments.
     values = np.ones((3 * 2 * train.shape[1] * HIDDEN), np.float32)
     parts = np.array_split(values, threads)
     pool = ThreadPoolExecutor(threads)
 
-    def run() -> Answer:
-        times = []
-        for _ in range(10):
-            start = time.perf_counter()
-            list(pool.map(lambda part: np.negative(part, out=part), parts))
-            times.append(time.perf_counter() - start)
-        return {"seconds_per_step": float(np.median(times))}
+    def touch() -> None:
+        list(pool.map(lambda part: np.negative(part, out=part), parts))
 
-    return run
+    return lambda: {"seconds_per_step": _median_seconds(touch)}
 
 
-def torch_sgemm(train: sp.csr_matrix, test: sp.csr_matrix) -> Callable[[], Answer]:
-    """Measure PyTorch's matrix product."""
-    import os
+def _median_seconds(work: Callable[[], Any]) -> float:
+    """Time ten runs."""
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
 
-    import torch
 
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    size = 2048
-    a, b = torch.randn(size, size), torch.randn(size, size)
-
-    def run() -> Answer:
-        times = []
-        for _ in range(10):
-            start = time.perf_counter()
-            a @ b
-            times.append(time.perf_counter() - start)
-        return {"gflops": 2 * size**3 / np.median(times) / 1e9}
-
-    return run
+SIDES: dict[str, Callable[..., Work]] = {
+    "ours": ours,
+    "book": book,
+    "sgemm": sgemm,
+    "memory": memory,
+    "torch": partial(torch, fused=None),  # with Adam as it comes
+    "torch_fused": torch,
+    "torch_compiled": partial(torch, compiled=True),
+    "torch_sparse": partial(torch, sparse=True),
+    "torch_sgemm": torch_sgemm,
+}
 
 
 def main() -> None:
     """Answer line for line, until the input ends."""
     name, *files = sys.argv[1:]
-    run = globals()[name](*(sp.load_npz(file) for file in files))
-    answers, sys.stdout = sys.stdout, sys.stderr
-    for _ in sys.stdin:
+    run = SIDES[name](*(sp.load_npz(file) for file in files))
+
+    def work(line: str) -> Answer:
         start = time.perf_counter()
-        answer = run()
-        answer["seconds"] = time.perf_counter() - start
-        print(json.dumps(answer), file=answers, flush=True)
+        return {**run(), "seconds": time.perf_counter() - start}
+
+    answer(work)
 
 
 if __name__ == "__main__":

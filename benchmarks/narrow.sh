@@ -2,39 +2,27 @@
 # Two workers, each on a machine of its own, with a narrow network between them, against
 # one process: sh benchmarks/narrow.sh [flags of workers.py]
 #
-# A machine is a network namespace; what connects them is held to $RATE (1gbit), and
-# delays each packet by $DELAY seconds (0.0005). Whatever becomes of it, both are removed
-# again.
+# A machine is a network namespace; the network between them carries $RATE bits a second
+# (1e9) and delays each packet by $DELAY seconds (0.0005). Both are removed in any case.
 set -eu
-rate=${RATE:-1gbit} delay=${DELAY:-0.0005} python=${PYTHON:-python}
-a=autorec-a-$$ b=autorec-b-$$ here=$(dirname "$0") holder=
+rate=${RATE:-1e9} delay=${DELAY:-0.0005} python=${PYTHON:-python}
+a=autorec-a-$$ b=autorec-b-$$ here=$(dirname "$0") link=
 
 skip() {
     echo "skipped: $1"
     exit 0
 }
 [ "$(id -u)" = 0 ] || skip "only root may make network namespaces"
-for tool in ip tc; do
-    command -v $tool > /dev/null || skip "there is no $tool (iproute2)"
-done
+command -v ip > /dev/null || skip "there is no ip (iproute2)"
 launcher=$(mktemp)
-trap 'rm -f "$launcher"; [ -z "$holder" ] || kill $holder || :; ip netns del $a 2> /dev/null || :
+trap 'rm -f "$launcher"; [ -z "$link" ] || kill $link || :; ip netns del $a 2> /dev/null || :
     ip netns del $b 2> /dev/null || :' EXIT
 trap 'exit 1' INT TERM HUP
-ip netns add "$a" 2> /dev/null || skip "network namespaces are not allowed here"
-ip netns add "$b"
-ip link add eth0 netns "$a" type veth peer name eth0 netns "$b" 2> /dev/null ||
-    skip "virtual interfaces are not allowed here"
-holder=$("$python" "$here/delay.py" "$delay" "$a" "$b") || skip "packets cannot be delayed"
-for host in "$a 1" "$b 2"; do
-    name=${host% *}
+for name in "$a" "$b"; do
+    ip netns add "$name" 2> /dev/null || skip "network namespaces are not allowed here"
     ip -n "$name" link set lo up
-    ip -n "$name" addr add "10.77.0.${host#* }/24" dev eth0
-    ip -n "$name" link set eth0 mtu 65000 up
-    ip netns exec "$name" tc qdisc add dev eth0 root \
-        tbf rate "$rate" burst 256k latency 50ms 2> /dev/null ||
-        skip "tc may not hold an interface to a rate here"
 done
+link=$("$python" "$here/link.py" "$rate" "$delay" "$a" "$b") || skip "there is no TUN"
 # In ssh's place: flags, a host, and a command for it.
 cat > "$launcher" <<END
 #!/bin/sh

@@ -5,20 +5,17 @@ half and all of generated ratings; the trainings take turns. What the parameters
 themselves, as every step reads and writes them, is where the straight line through the
 three meets the axis; it is taken off. Beside it stands the time with a single rating,
 whose steps read the parameters once less. A table and a verdict are printed; ``--chart
-FILE`` draws them, ``--json FILE`` writes the measurements. Beside other programs,
-``--clock cpu`` means more.
+FILE`` draws them. Beside other programs, ``--clock cpu`` means more.
 """
 
-import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import scipy.sparse as sp
 from scale import SHAPES, generate
+from sides import parser, print_header, print_row, write
 
 from d2l_autorec import Recipe, seed_everything, try_all_gpus
 from d2l_autorec.training import Parts, Training
@@ -67,15 +64,14 @@ def report(shape: str, seconds: dict[int, list[float]]) -> None:
     own, slope = line(seconds)
     print(f"{shape}: {SHAPES[shape][0]:,} users, {SHAPES[shape][1]:,} items")
     print(f"the parameters' own: {own:.3f} s an epoch")
-    print("| ratings | epoch s | less the parameters' s | beside proportional |")
-    print("|---|---|---|---|")
+    print_header("ratings", "epoch s", "less the parameters' s", "beside proportional")
     found = []
     for size, times in seconds.items():
         epoch = statistics.median(times)
         ratio = (epoch - own) / (slope * size)
         found.append(ratio)
-        shown = f"{epoch - own:.3f} | {ratio:.2f}" if size > 1 else "|"
-        print(f"| {size:,} | {epoch:.3f} | {shown} |")
+        shown = [f"{epoch - own:.3f}", f"{ratio:.2f}"] if size > 1 else ["", ""]
+        print_row([f"{size:,}", f"{epoch:.3f}", *shown])
     worst = max(abs(ratio - 1) for ratio in found[1:])
     verdict = "proportional" if worst <= TOLERANCE else "NOT proportional"
     print(f"{verdict}: {worst:.0%} off at most, {TOLERANCE:.0%} allowed")
@@ -83,13 +79,13 @@ def report(shape: str, seconds: dict[int, list[float]]) -> None:
 
 def draw(shape: str, seconds: dict[int, list[float]], file: Path) -> None:
     """Draw the medians, and the line that they should lie on."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     sizes = np.array(list(seconds))
     medians = [statistics.median(times) for times in seconds.values()]
     own, slope = line(seconds)
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
     axes.plot(sizes, own + slope * sizes, color="0.45", label="proportional")
     bounds = (own + slope * sizes * (1 + x * TOLERANCE) for x in (-1, 1))
     axes.fill_between(sizes, *bounds, color="0.9", label=f"± {TOLERANCE:.0%}")
@@ -104,19 +100,17 @@ def draw(shape: str, seconds: dict[int, list[float]], file: Path) -> None:
 
 def main() -> None:
     """Measure one shape."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--shape", choices=SHAPES, default="ml-1m")
-    parser.add_argument("--epochs", type=int, default=9, metavar="N", help="of each")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw it")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
-    args = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--shape", choices=SHAPES, default="ml-1m")
+    flags.add_argument("--epochs", type=int, default=9, metavar="N", help="of each")
+    flags.add_argument("--clock", choices=CLOCKS, default="wall")
+    flags.add_argument("--chart", type=Path, metavar="FILE", help="draw it")
+    args = flags.parse_args()
     seconds = measure(args.shape, args.epochs, args.clock)
     report(args.shape, seconds)
     if args.chart:
         draw(args.shape, seconds, args.chart)
-    if args.json:
-        args.json.write_text(json.dumps({args.shape: seconds}, indent=2) + "\n")
+    write(args.json, {args.shape: seconds})
 
 
 if __name__ == "__main__":

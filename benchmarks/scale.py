@@ -1,22 +1,27 @@
 """Seconds an epoch and peak memory, on generated ratings of real data sets' shapes.
 
 ``python benchmarks/scale.py`` trains by the book's recipe on each shape, three epochs
-in a process of its own, and prints a table; ``--json FILE`` writes it. The ratings are
-drawn at random, so their number means something, the RMSE nothing. Netflix' shape takes
-about 8 GB and several minutes for its one epoch, so it has to be asked for
-(``--only netflix``).
+in a process of its own, and prints a table. The ratings are drawn at random, so their
+number means something, the RMSE nothing. Netflix' shape takes about 8 GB and several
+minutes for its one epoch, so it has to be asked for (``--only netflix``).
 """
 
 import argparse
-import json
-import resource
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from sides import (
+    Answer,
+    Side,
+    answer,
+    parser,
+    peak_memory,
+    print_header,
+    print_row,
+    write,
+)
 
 SHAPES = {  # users, items, ratings
     "ml-100k": (943, 1_682, 100_000),
@@ -32,9 +37,7 @@ def generate(
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """Draw ratings, item by item, with a long tail; a tenth of each item's is held out.
 
-    Returns
-    -------
-    train, test : scipy.sparse.csr_matrix of float32, shape (num_items, num_users)
+    Both parts are in float32, of shape (num_items, num_users).
     """
     rng = np.random.default_rng(0)
     popularity = rng.permutation((np.arange(num_items) + num_items / 20) ** -1.0)
@@ -46,24 +49,19 @@ def generate(
     for count in counts.round().astype(int):
         row = rng.choice(num_users, count, replace=False, shuffle=False)
         rows.append(row.astype(np.int32))
-    parts = []
     held_out = [round(TEST_RATIO * len(row)) for row in rows]
-    for cut in (
-        [row[n:] for row, n in zip(rows, held_out)],
-        [row[:n] for row, n in zip(rows, held_out)],
-    ):
-        indptr = np.concatenate([[0], np.cumsum([len(row) for row in cut])])
+    train = [row[size:] for row, size in zip(rows, held_out)]
+    test = [row[:size] for row, size in zip(rows, held_out)]
+    parts = []
+    for part in (train, test):
+        indptr = np.cumsum([0, *map(len, part)]).astype(np.int32)
         ratings = rng.integers(1, 6, indptr[-1], dtype=np.int8).astype(np.float32)
-        parts.append(
-            sp.csr_matrix(
-                (ratings, np.concatenate(cut), indptr.astype(np.int32)),
-                shape=(num_items, num_users),
-            )
-        )
+        arrays = ratings, np.concatenate(part), indptr
+        parts.append(sp.csr_matrix(arrays, (num_items, num_users)))
     return parts[0], parts[1]
 
 
-def measure(name: str, num_hidden: int) -> dict[str, float | int | str]:
+def measure(name: str, num_hidden: int) -> Answer:
     """Train in this process; time the last epoch, as the first one warms up."""
     from d2l_autorec import seed_everything, try_all_gpus
     from d2l_autorec.training import Parts, Recipe, Training
@@ -76,7 +74,6 @@ def measure(name: str, num_hidden: int) -> dict[str, float | int | str]:
         start = time.perf_counter()
         epoch = next(epochs)
         seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "shape": name,
         "num_users": train.shape[1],
@@ -85,47 +82,35 @@ def measure(name: str, num_hidden: int) -> dict[str, float | int | str]:
         "num_hidden": num_hidden,
         "train_seconds": epoch.seconds,
         "evaluate_seconds": seconds - epoch.seconds,
-        "peak_gb": peak * 1024 / 1e9,  # Linux gives kibibytes
+        "peak_gb": peak_memory() / 1e9,
         "dense_gb": 2 * 4 * train.shape[0] * train.shape[1] / 1e9,
     }
 
 
 def main() -> None:
     """Measure the shapes one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--only", choices=SHAPES, action="append", help="these shapes")
-    parser.add_argument("--num-hidden", type=int, default=500, metavar="N")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
-    parser.add_argument("--measure", choices=SHAPES, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.measure:
-        print(json.dumps(measure(args.measure, args.num_hidden)))
+    flags = parser(__doc__)
+    flags.add_argument("--only", choices=SHAPES, action="append", help="these shapes")
+    flags.add_argument("--num-hidden", type=int, default=500, metavar="N")
+    flags.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
+    args = flags.parse_args()
+    if args.answer:
+        answer(lambda name: measure(name, args.num_hidden))
         return
+    times = "train s", "evaluate s", "peak GB", "two dense matrices GB"
+    print_header("shape", "users x items", "ratings", *times)
     found = []
-    print(
-        "| shape | users x items | ratings | train s | evaluate s | peak GB | ", end=""
-    )
-    print("two dense matrices GB |\n|---|---|---|---|---|---|---|", flush=True)
     for name in args.only or ("ml-100k", "ml-1m", "ml-10m"):
-        process = subprocess.run(
-            [
-                *(sys.executable, __file__, "--measure", name),
-                *("--num-hidden", str(args.num_hidden)),
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        row = json.loads(process.stdout.splitlines()[-1])
+        command = [sys.executable, __file__, "--answer"]
+        side = Side([*command, "--num-hidden", str(args.num_hidden)])
+        row = side.turn(name)
+        side.close()
         found.append(row)
-        print(
-            "| {shape} | {num_users:,} x {num_items:,} | {num_ratings:,} | "
-            "{train_seconds:.2f} | {evaluate_seconds:.2f} | {peak_gb:.2f} | "
-            "{dense_gb:.2f} |".format(**row),
-            flush=True,
-        )
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=2) + "\n")
+        keys = "train_seconds", "evaluate_seconds", "peak_gb", "dense_gb"
+        size = f"{row['num_users']:,} x {row['num_items']:,}"
+        numbers = [f"{row[key]:.2f}" for key in keys]
+        print_row([name, size, f"{row['num_ratings']:,}", *numbers])
+    write(args.json, found)
 
 
 if __name__ == "__main__":

@@ -1,77 +1,46 @@
 """How fast: our command and loop, the book's way, PyTorch, and what the machine allows.
 
-``D2L_AUTOREC_DATA=... python benchmarks/speed.py`` prints tables with ratios; ``--json
-FILE`` writes every measurement. The sides take turns, so that what else the machine
-does falls on all of them. In the loops all have as many threads as there are cores; the
-commands run as their users start them, without any variable, and the book's script also
-with as many threads as there are cores. PyTorch takes part if ``make .venv-torch`` made
-its environment.
+``D2L_AUTOREC_DATA=... python benchmarks/speed.py`` prints tables with ratios. The sides
+take turns. In the loops all have as many threads as there are cores; the commands run
+as their users start them, without any variable, and the book's script also with as many
+threads as there are cores. PyTorch takes part if ``make .venv-torch`` made its
+environment.
 """
 
-import argparse
-import datetime
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+from sides import ROOT, Answer, Side, parser, print_header, print_row, write
+
+from d2l_autorec.study import machine
+
 HERE = Path(__file__).parent
-TORCH = HERE.parent / ".venv-torch" / "bin" / "python"
+TORCH = ROOT / ".venv-torch" / "bin" / "python"
 CORES = str(len(os.sched_getaffinity(0)))
-# The directory of the script comes before PYTHONPATH's; the project's has to follow.
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": CORES,
-    "PYTHONPATH": os.pathsep.join(
-        [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    ),
-}
-PLAIN = {name: x for name, x in ENVIRONMENT.items() if name != "OMP_NUM_THREADS"}
 HIDDEN, BATCH = 500, 256
 Samples = dict[str, list[float]]
-
-
-class Contender:
-    """A process of ``contenders.py``; it waits while the others have their turns."""
-
-    def __init__(self, python: str, name: str, files: Sequence[str]) -> None:
-        self._process = subprocess.Popen(
-            [python, str(HERE / "contenders.py"), name, *files],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=ENVIRONMENT,
-            text=True,
-        )
-
-    def turn(self) -> dict[str, float]:
-        """Let it do one epoch; return what it measured."""
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        answer: dict[str, float] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        """End it."""
-        self._process.communicate()
 
 
 def commands(repeats: int, busy: int) -> Samples:
     """Time the whole command and the book's script, from start to exit."""
     ours = [sys.executable, "-m", "d2l_autorec.train", "--quiet"]
     book = [sys.executable, str(HERE / "book.py")]
+    plain = {**os.environ, "PYTHONPATH": str(ROOT)}
+    plain.pop("OMP_NUM_THREADS", None)
     sides = {
-        "our command": (ours, PLAIN),
-        "the book's script": (book, PLAIN),
-        "the book's script, a thread a core": (book, ENVIRONMENT),
+        "our command": (ours, plain),
+        "the book's script": (book, plain),
+        "the book's script, a thread a core": (
+            book,
+            {**plain, "OMP_NUM_THREADS": CORES},
+        ),
     }
     seconds: Samples = {side: [] for side in sides}
     loop = [sys.executable, "-c", "while True: pass"]
@@ -115,20 +84,18 @@ def loops(dataset: str, repeats: int) -> dict[str, Any]:
         files = [f"{folder}/{name}.npz" for name in ("train", "test")]
         for file, matrix in zip(files, matrices):
             sp.save_npz(file, matrix)
-        names = ("ours", "book", "sgemm", "memory")
-        pythons = dict.fromkeys(names, sys.executable)
+        pythons = dict.fromkeys(("ours", "book", "sgemm", "memory"), sys.executable)
         if TORCH.exists():
-            torch_sides = (
-                *("torch", "torch_fused", "torch_compiled", "torch_sparse"),
-                "torch_sgemm",
-            )
-            pythons.update(dict.fromkeys(torch_sides, str(TORCH)))
+            kinds = ("", "_fused", "_compiled", "_sparse", "_sgemm")
+            pythons |= {f"torch{kind}": str(TORCH) for kind in kinds}
         else:
             print("PyTorch is left out; `make .venv-torch` installs it")
+        script = str(HERE / "contenders.py")
         sides = {
-            name: Contender(python, name, files) for name, python in pythons.items()
+            name: Side([python, script, name, *files], OMP_NUM_THREADS=CORES)
+            for name, python in pythons.items()
         }
-        answers: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+        answers: dict[str, list[Answer]] = {name: [] for name in sides}
         for turn in range(repeats + 1):
             for name, side in sides.items():
                 answer = side.turn()
@@ -157,10 +124,9 @@ def print_loops(found: dict[str, Any]) -> None:
     rates = {n: typical(n, "gflops") for n in answers if n.endswith("sgemm")}
     best = max(rates.values())
     print(f"\n{found['dataset']}: seconds an epoch, median")
-    print(
-        "| loop | training | ours / it | with evaluation | ours / it | products | "
-        "last test RMSE |\n|---|---|---|---|---|---|---|"
-    )
+    ratio = "ours / it"
+    columns = ("training", ratio, "with evaluation", ratio, "products")
+    print_header("loop", *columns, "last test RMSE")
     for name in answers:
         if name in rates or name == "memory":
             continue
@@ -176,7 +142,7 @@ def print_loops(found: dict[str, Any]) -> None:
             rate = found["gflop_per_epoch"] / mean
             share = f"{rate:.0f} GFLOP/s, {rate / best:.0%}"
         rmse = answers[name][-1]["rmse"]
-        print(f"| {name} | " + " | ".join(row) + f" | {share} | {rmse:.3f} |")
+        print_row([name, *row, share, f"{rmse:.3f}"])
     for name, rate in rates.items():
         print(f"{name}: {rate:.0f} GFLOP/s")
     moved = found["steps_per_epoch"] * typical("memory", "seconds_per_step")
@@ -189,40 +155,19 @@ def print_loops(found: dict[str, Any]) -> None:
     )
 
 
-def machine() -> dict[str, Any]:
-    """Describe what this was measured on."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    flags = set(info.split("flags", 1)[-1].split("\n", 1)[0].split())
-    isas = [isa for isa in ("avx2", "avx512f", "amx_tile") if isa in flags]
-    return {
-        "cores": int(CORES),
-        "isa": isas or [platform.machine()],
-        "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
-    }
-
-
 def main() -> None:
     """Measure what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    flags = parser(__doc__)
     parts = ("command", "ml-100k", "ml-1m")
-    parser.add_argument("--only", choices=parts, action="append", help="these parts")
-    parser.add_argument(
-        "--repeats", type=int, default=5, metavar="N", help="of the commands"
-    )
-    parser.add_argument(
-        "--epochs", type=int, default=15, metavar="N", help="of the loops"
-    )
-    parser.add_argument(
-        "--busy",
-        type=int,
-        default=0,
-        metavar="N",
-        help="loops that keep a core busy beside the commands",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
-    args = parser.parse_args()
-    report: dict[str, Any] = {"machine": machine()}
+    flags.add_argument("--only", choices=parts, action="append", help="these parts")
+    for name, usual, what in (
+        ("repeats", 5, "of the commands"),
+        ("epochs", 15, "of the loops"),
+        ("busy", 0, "loops that keep a core busy beside the commands"),
+    ):
+        flags.add_argument(f"--{name}", type=int, default=usual, metavar="N", help=what)
+    args = flags.parse_args()
+    report: dict[str, Any] = {"machine": machine(), "date": str(date.today())}
     print(report["machine"])
     for part in args.only or parts:
         if part == "command":
@@ -231,8 +176,7 @@ def main() -> None:
         else:
             report[part] = loops(part, args.epochs)
             print_loops(report[part])
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    write(args.json, report)
 
 
 if __name__ == "__main__":

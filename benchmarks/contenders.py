@@ -131,8 +131,8 @@ def torch(
 
 def sgemm(train: sp.csr_matrix, test: sp.csr_matrix) -> Work:
     """Measure MXNet's fastest matrix product, that of a dense layer."""
-    from mxnet import np as mnp
-    from mxnet import npx
+    import d2l_autorec  # noqa: F401, I001  MXNet needs it before, for NumPy 2
+    from mxnet import np as mnp, npx
 
     a, b = (mnp.random.normal(0, 1, (SIZE, SIZE), dtype="float32") for _ in range(2))
     dense = partial(npx.fully_connected, a, b, no_bias=True, num_hidden=SIZE)

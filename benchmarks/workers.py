@@ -48,7 +48,7 @@ def measure(args: argparse.Namespace) -> None:
     next(epochs)  # it warms up
     while True:
         line = sys.stdin.readline() if not rank else ""
-        if not (team.tell(line) if team else line):
+        if not (team.broadcast(line) if team else line):
             break
         start = time.process_time()
         epoch = next(epochs)

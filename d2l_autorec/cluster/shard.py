@@ -1,10 +1,9 @@
 """A worker's shard of a training: some columns of the rows, and their weights.
 
-Both large weights of the network have a vector for each column (a user, or for a
-user-based model an item). A worker keeps those of its own columns, what the optimizer
-knows of them, and its ratings. All that the workers tell each other of a batch is what
-they add up in the hidden layer, of batch_size x num_hidden numbers, once forward and
-once backward: each then has the same hidden layer, and does the same with it.
+Both large weights of the network have a vector for each column (a user, or an item in
+a user-based model). A worker keeps the vectors, the optimizer's moments and the ratings
+of its own columns. For each batch the workers sum the hidden layer, batch_size x
+num_hidden numbers, once forward and once backward, so that all have the same one.
 """
 
 import math
@@ -40,10 +39,10 @@ _AXES = {
 
 
 class Shard:
-    """The columns of one worker, next to each other.
+    """The columns of one worker, from `start` to `stop`.
 
-    Its `rows` of ratings, (num_rows, stop - start), are cut out of all workers', of
-    (num_rows, num_columns), so that each has about the same work.
+    Its `rows` of ratings, (num_rows, stop - start), are a part of all ratings,
+    (num_rows, num_columns). Each worker has about the same work.
     """
 
     def __init__(self, workers: "Team", rows: sp.csr_matrix, num_steps: float) -> None:
@@ -63,11 +62,11 @@ class Shard:
         self.rows = rows[:, self.start : self.stop]
 
     def initializer(self, start: Any, axis: int) -> Any:
-        """Return what draws a weight of all columns, and keeps this worker's."""
+        """Return an initializer that draws all columns, and keeps this worker's."""
         return _Cutting(start, axis, self)
 
     def gather(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Put arrays of all workers together, in files; only the first one gets any."""
+        """Gather the workers' arrays in files at the first worker; others get none."""
         found: dict[str, np.ndarray] = {}
         is_first = not self.workers.rank
         for name, array in arrays.items():
@@ -90,14 +89,12 @@ class Shard:
     def scatter(
         self, arrays: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Take this worker's columns of the first one's arrays.
-
-        Its own arrays are those that there are; some are written to.
+        """Take this worker's columns of the first worker's arrays, into its own.
 
         Raises
         ------
         ValueError
-            If the first worker has other ones.
+            If the first worker has arrays of other names or shapes.
         """
         if self.workers.rank:
             arrays = own
@@ -107,7 +104,7 @@ class Shard:
         for name, array in own.items():
             axis = _AXES.get(name)
             if axis is None:
-                found[name] = self.workers.tell(arrays[name])
+                found[name] = self.workers.broadcast(arrays[name])
                 continue
             part, whole = array.swapaxes(0, axis), arrays[name].swapaxes(0, axis)
             shape = self.num_columns, *part.shape[1:]
@@ -121,7 +118,7 @@ class Shard:
         return found
 
     def _pieces(self, array: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
-        """Yield some columns at a time, a worker's own, and all workers' numbers."""
+        """Yield blocks: all columns, this worker's, and how many numbers each has."""
         width = array[0].size
         size = max(1, _BLOCK // max(1, width))
         for first in range(0, self.num_columns, size):
@@ -132,7 +129,7 @@ class Shard:
 
 
 def spill(matrix: sp.csr_matrix) -> None:
-    """Have a matrix's ratings in files, of which the memory has what is in use."""
+    """Move a matrix's ratings to temporary files, and release their memory."""
     for name in ("data", "indices"):
         array = getattr(matrix, name)
         if not isinstance(array, np.memmap):
@@ -143,7 +140,7 @@ def spill(matrix: sp.csr_matrix) -> None:
 
 
 def on_disk(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Make an array in a temporary file, or in memory if there is no room for it."""
+    """Make an array in a temporary file, or in memory if the disk is full."""
     try:
         with TemporaryFile() as file:
             size = math.prod(shape) * np.dtype(dtype).itemsize
@@ -154,13 +151,13 @@ def on_disk(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def release(array: np.ndarray) -> None:
-    """Give the memory of an array that is in a file back to the system."""
+    """Release the memory of an array that is in a file."""
     if isinstance(array, np.memmap):
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 class _Cutting(mx.init.Initializer):
-    """Draws a weight of all columns, some rows of it at a time, and keeps its own."""
+    """Draws the weights of all columns, block by block, and keeps the shard's."""
 
     def __init__(self, start: Any, axis: int, shard: Shard) -> None:
         super().__init__()

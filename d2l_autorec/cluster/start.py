@@ -1,4 +1,4 @@
-"""How a worker starts: MPI, and what it cannot train; without MXNet."""
+"""The start of a worker: MPI, and checks of the recipe, without MXNet."""
 
 import os
 import signal
@@ -19,12 +19,12 @@ def launched() -> bool:
 
 
 def seconds(name: str) -> int:
-    """Return how long to wait for the other workers, which the environment may say.
+    """Return how long to wait for the other workers, by an environment variable.
 
     Raises
     ------
     ClusterError
-        If it says something else.
+        If its value is not a positive whole number.
     """
     value = os.environ.get(name) or str(_DEFAULTS[name])
     if not (value.isdecimal() and int(value)):
@@ -33,9 +33,9 @@ def seconds(name: str) -> int:
 
 
 def enter() -> Any:
-    """Start MPI, once all processes that the launcher has started do so.
+    """Start MPI, and wait for all processes that the launcher has started.
 
-    Until then nothing tells the others that a process has ended by an error.
+    Until then no process notices that another one has ended by an error.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def enter() -> Any:
 
 
 def check_recipe(recipe: Any) -> None:
-    """Check that workers can have some of a training's columns each.
+    """Check that several workers can train a recipe.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ _AWAKE, _NAP = 0.02, 0.0005
 
 
 class Team(Workers):
-    """The workers of a training, and this one's place among them.
+    """The workers of a training, and the rank of this one.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Team(Workers):
     Attributes
     ----------
     rank : int
-        Of this worker, from 0.
+        Of this worker, from 0. The first worker has 0.
     size : int
         Number of workers.
     """
@@ -67,32 +67,32 @@ class Team(Workers):
         self._wait(self._comm.Iallreduce(MPI.IN_PLACE, _flat(array)))
 
     def gather(self, array: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Return all workers' float32 arrays of so many numbers, at the first one."""
+        """Gather float32 arrays, of `counts` numbers each, at the first worker."""
         whole = np.empty(0 if self.rank else counts.sum(), np.float32)
         where = [whole, counts, counts.cumsum() - counts, "f"]
         self._wait(self._comm.Igatherv(_flat(array), where))
         return whole
 
     def scatter(self, array: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Return so many numbers of the first worker's float32 array."""
+        """Scatter the first worker's float32 array, `counts` numbers to each worker."""
         own = np.empty(counts[self.rank], np.float32)
         where = [_flat(array), counts, counts.cumsum() - counts, "f"]
         self._wait(self._comm.Iscatterv(where, own))
         return own
 
-    def tell(self, value: Any) -> Any:
-        """Return the first worker's value, which is small."""
-        self.meet()
+    def broadcast(self, value: Any) -> Any:
+        """Broadcast a small value of the first worker."""
+        self.barrier()
         return self._comm.bcast(value)
 
     def span(self, size: int) -> tuple[int, int]:
-        """Return how many of a batch's ratings come before this worker's, and all."""
+        """Return the number of a batch's ratings before this worker's, and of all."""
         sizes = np.zeros(self.size, np.int64)
         self._wait(self._comm.Iallgather(np.array([size], np.int64), sizes))
         return int(sizes[: self.rank].sum()), int(sizes.sum())
 
     def compare(self, facts: Mapping[str, Any]) -> None:
-        """Go on if all workers start from the same; otherwise end all of them.
+        """Check that all workers start from the same; otherwise end all of them.
 
         Parameters
         ----------
@@ -109,25 +109,25 @@ class Team(Workers):
             text = str(value)
             short = len(text) <= 32
             own[name] = text if short else sha256(text.encode()).hexdigest()[:12]
-        self.meet()
+        self.barrier()
         first, *others = self._comm.allgather(own)
         for rank, other in enumerate(others, 1):
             for name in {**first, **other}:
                 if name != "host" and first.get(name) != other.get(name):
                     if self.rank:
-                        self.meet()  # the first one, which ends all instead
+                        self.barrier()  # the first one, which ends all instead
                     raise ClusterError(
                         f"worker {rank} at {other['host']} and worker 0 at "
                         f"{first['host']} differ in {name}: {other.get(name)} and "
                         f"{first.get(name)}"
                     )
 
-    def meet(self) -> None:
-        """Wait until all workers have come here."""
+    def barrier(self) -> None:
+        """Wait for all workers (a barrier)."""
         self._wait(self._meetings.Ibarrier(), MEETING)
 
     def _wait(self, request: "MPI.Request", timeout: str = SUM) -> None:
-        """Wait for the others, and leave the core to them; Python serves signals."""
+        """Wait for the other workers without spinning; Python serves signals."""
         start = time.monotonic()
         while not request.Test():
             waited = time.monotonic() - start
@@ -169,12 +169,12 @@ def join(devices: list[Any] | None = None) -> Team:
 
 
 def _finish(team: Team, pid: int) -> None:
-    """End MPI once all workers are done; without that, mpiexec ends the others."""
+    """Finalize MPI after all workers; if one does not, mpiexec ends the others."""
     failed = hasattr(sys, "last_value")  # by an exception that nobody caught
     if failed or os.getpid() != pid:
         return
     try:
-        team.meet()
+        team.barrier()
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(1)

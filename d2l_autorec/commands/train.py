@@ -184,7 +184,7 @@ class _Folder:
         if self.checkpoint:
             self.checkpoint.save(epoch, *arrays)
         if self.team:
-            self.team.meet()  # the first one, which may take long
+            self.team.barrier()  # the first one, which may take long
 
     def parameters(self) -> dict[str, Any]:
         """Return those of the best epoch, be it of the past, where they are read."""

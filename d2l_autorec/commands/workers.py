@@ -30,7 +30,7 @@ _OWN = {
 
 
 def launch(num_workers: int, argv: Sequence[str]) -> NoReturn:
-    """Become an mpiexec that starts workers, over which the cores are shared out."""
+    """Replace this process by mpiexec, which divides the cores among the workers."""
     # That of the environment's own MPI comes first.
     folders = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     mpiexec = shutil.which("mpiexec", path=folders)
@@ -44,20 +44,20 @@ def launch(num_workers: int, argv: Sequence[str]) -> NoReturn:
 
 
 def enter() -> None:
-    """Start MPI; of an interrupt the first worker then says something, and ends all."""
+    """Start MPI; leave interrupts to the first worker, which reports and ends all."""
     if cluster.enter().rank:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
 
 
 def meet(args: argparse.Namespace, devices: "list[mx.Context]") -> "Team":
-    """Meet the other workers of a training, who have to have got the same command."""
+    """Join the other workers, which must have the same command."""
     from .. import __version__
 
     team = cluster.join(devices)
     if args.workers not in (None, team.size):
         if team.rank:
-            team.meet()  # the first one, which ends all instead
+            team.barrier()  # the first one, which ends all instead
         raise ClusterError(
             f"--workers {args.workers}, but mpiexec has started {team.size}"
         )

@@ -63,8 +63,7 @@ def scale(low: float, high: float, ratings: Ratings) -> Ratings:
     rating = ratings.data["rating"]
     share = (rating - rating.min()) / (rating.max() - rating.min())
     data = ratings.data.assign(rating=low + (high - low) * share)
-    offset = 0.0 if low > 0 else 1.0
-    return ratings_from_frame(data, name=ratings.name, rating_offset=offset)
+    return ratings_from_frame(data, name=ratings.name)
 
 
 def of_users(number: int, ratings: Ratings) -> Ratings:

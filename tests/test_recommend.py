@@ -95,7 +95,7 @@ def test_a_model_is_scored_on_a_table_or_on_ratings_as_its_training_was(model, f
     table["rating"] = cells.data[known] - 2.0
     found = evaluate(model, table)
     assert found == pytest.approx((np.sqrt(np.mean(error**2)), np.abs(error).mean()))
-    shifted = ratings_from_frame(table, rating_offset=2.0)
+    shifted = ratings_from_frame(table)
     assert evaluate(model, shifted) == pytest.approx(found)
     known_mat = csr_matrix((cells.data[known], (items, users)), (9, 12))
     assert evaluate(training, known_mat) == pytest.approx(found, rel=1e-5)

@@ -12,7 +12,10 @@ from ..training import PRESETS, Blend
 
 FOLDS = ("u1", "u2", "u3", "u4", "u5")
 # How a file of ratings is read.
-LAYOUT = ("columns", "encoding", "duplicates", "rating_offset")
+LAYOUT = (
+    *("columns", "encoding", "duplicates", "missing", "transform"),
+    "skip_bad_lines",
+)
 # The questions that `recommend` answers by a table, and by a list.
 TABLES = ("pairs", "users", "all_users")
 LISTS = ("user", "new_user", "like")

@@ -271,9 +271,9 @@ class DataFlags:
     """The data set.
 
     dataset : NAME
-        ml-100k, ml-1m, ml-10m, ml-latest-small or synthetic-100k; by default ml-100k,
-        and synthetic-100k where that cannot be had (the paper command: ml-1m, and with
-        --quick ml-100k)
+        ml-100k, ml-1m, ml-10m, ml-latest-small, netflix or synthetic-100k; by default
+        ml-100k, and synthetic-100k where that cannot be had (the paper command: ml-1m,
+        and with --quick ml-100k)
     data_dir : DIR
         folder that holds data sets as GroupLens unzips them, or their zips (default:
         $D2L_AUTOREC_DATA; then the cache; then a download)
@@ -288,8 +288,9 @@ def add_ratings_flags(parser: Parser) -> None:
     group.add_argument(
         "--ratings",
         metavar="FILE",
-        help="one rating a line, fields apart by tab, '::', comma, semicolon or '|'; "
-        "with or without a header; plain, .gz, .zip or .parquet",
+        help="a file, a folder, or a pattern in quotes: one rating a line, fields "
+        "separated by tab, '::', comma, semicolon, '|' or spaces, with or without a "
+        "header; JSON; or Parquet; a text may be packed (.gz, .zst, .zip)",
     )
     group.add_argument(
         "--columns",
@@ -301,17 +302,25 @@ def add_ratings_flags(parser: Parser) -> None:
     parser.add_flags("", EncodingFlag, group)
     group.add_argument(
         "--duplicates",
-        choices=("error", "last", "mean"),
+        choices=("error", "last", "mean", "sum", "max"),
         default="error",
         help="what to do when a user rated an item more than once",
     )
     group.add_argument(
-        "--rating-offset",
+        "--missing",
         type=finite_float,
-        default=0.0,
         metavar="X",
-        help="add it to every rating, where a scale reaches 0 or below; predictions "
-        "are shifted back",
+        help="leave out the rows with this value, which stands for no rating",
+    )
+    group.add_argument(
+        "--transform",
+        choices=("log",),
+        help="train on the logarithm of 1 plus the value, for counts and times",
+    )
+    group.add_argument(
+        "--skip-bad-lines",
+        action="store_true",
+        help="go on without lines that cannot be read, and say how many they are",
     )
 
 

@@ -82,8 +82,8 @@ def _list(
         title = f"items like {named} ({run.parts.name}), by {measure}"
         return title, model.similar(item_id, n, least)
     if args.new_user:
-        table = _read(args, model, rating_offset=run.parts.rating_offset)
-        given = zip(table["item_id"], table["rating"] - run.parts.rating_offset)
+        table = _read(args, model)
+        given = zip(table["item_id"], table["rating"])
         best = model.recommend_new(given, n, args.include_rated, least)
         whom = f"the new user of {args.new_user}"
     else:
@@ -128,14 +128,14 @@ def _unknown(args: argparse.Namespace) -> str:
     return "item-mean" if args.item_mean else "error"
 
 
-def _read(args: argparse.Namespace, model: Predictor, **options: Any) -> pd.DataFrame:
+def _read(args: argparse.Namespace, model: Predictor) -> pd.DataFrame:
     """Read the file that a question is asked by, its ids as the model has them."""
     from ..ratings import read_table
 
     asked = next(name for name in _COLUMNS if getattr(args, name))
     path, names = getattr(args, asked), _COLUMNS[asked]
     layout = {"columns": args.columns, "encoding": args.encoding}
-    table = read_table(path, names, **layout, **options)
+    table = read_table(path, names, **layout)
     for column in table.columns.intersection(["user_id", "item_id"]):
         table[column] = _raw_ids(table[column], getattr(model.run.parts, f"{column}s"))
     return table

@@ -2,37 +2,30 @@
 
 from .datasets import ARCHIVES, NAMES, label, load_dataset, load_folds_ml100k, locate
 from .frame import ratings_from_frame
-from .reading import (
-    DUPLICATES,
-    NO_PYARROW,
-    parse_ratings,
-    read_parts,
-    read_ratings,
-    read_table,
-)
+from .reading import read_parts, read_ratings, read_table
 from .synthetic import SYNTHETIC, synthetic_ratings
 from .table import COLUMNS, Ratings, check_ids, is_text
 from .titles import read_titles
+from .values import DUPLICATES, TRANSFORMS, Reading
 
 __all__ = [
     "ARCHIVES",
     "COLUMNS",
     "DUPLICATES",
     "NAMES",
-    "NO_PYARROW",
     "SYNTHETIC",
+    "TRANSFORMS",
     "Ratings",
+    "Reading",
     "check_ids",
     "is_text",
     "label",
     "load_dataset",
     "load_folds_ml100k",
     "locate",
-    "parse_ratings",
     "ratings_from_frame",
     "read_parts",
     "read_ratings",
-    "read_parts",
     "read_table",
     "read_titles",
     "synthetic_ratings",

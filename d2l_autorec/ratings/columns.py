@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 from collections.abc import Sequence
+
+from ..errors import DataError
+
+_log = logging.getLogger(__name__)
 
 # Names that ratings files give the columns, lower case, letters only.
 USUAL = {
@@ -14,7 +19,10 @@ USUAL = {
         *("book", "bookid", "product", "productid", "track", "trackid", "asin", "isbn"),
     },
     "rating": {"rating", "ratings", "score", "stars", "value", "r", "bookrating"},
-    "timestamp": {"timestamp", "time", "ts", "unixtime", "unixreviewtime", "ratedat"},
+    "timestamp": {
+        *("timestamp", "time", "ts", "date", "datetime", "unixtime"),
+        *("unixreviewtime", "ratedat"),
+    },
     "title": {"title", "titles", "name", "itemname", "itemtitle", "movietitle"},
 }
 # Of a column that is not called so: what its name holds, if just one column's does.
@@ -58,7 +66,7 @@ def _words(fields: Sequence[str], names: Sequence[str]) -> list[str]:
     return [
         ""
         if digits and any(map(str.isdigit, field))
-        else "".join(filter(str.isalpha, field.lower()))
+        else "".join(filter(str.isalpha, field.partition(":")[0].lower()))
         for field in fields
     ]
 
@@ -86,3 +94,163 @@ def _is_typed(name: str) -> bool:
     except ValueError:
         return name.isprintable() and bool(re.fullmatch(r"(?!-)[^,]{1,40}", name))
     return False
+
+
+def place_columns(
+    label: str,
+    fields: Sequence[str],
+    names: Sequence[str],
+    columns: Sequence[str] | None,
+    below: Sequence[str] | None,
+) -> tuple[list[int], bool]:
+    """Find the positions of the columns, and whether the first line is a header.
+
+    `below` are the fields of the next line; None where fields are names in any case.
+    """
+    if columns is None:
+        return guess_columns(label, fields, names, below is None)
+    columns = [str(column) for column in columns]
+    least = len([name for name in names if name != "timestamp"])
+    if not least <= len(columns) <= len(names):
+        raise DataError(
+            f"{label}: {columns} are not columns of {listed(names[:least])}"
+        )
+    positions = [_position(label, column, fields) for column in columns]
+    if len(set(positions)) < len(positions):
+        raise DataError(f"{label}: two of the columns {columns} are the same")
+    if below is None:
+        return positions, True
+    named = [column for column in columns if not _is_position(column)]
+    header = _is_header(fields, positions, names)
+    if named and not _has_numbers(names):
+        header = True  # as they were found in it
+    if named and not header:
+        raise DataError(f"{label}: has no header to find column {named[0]!r} in")
+    if header and not named and _has_numbers(names):
+        _check_header(label, fields, positions, names, below)
+    return positions, header
+
+
+def _check_header(
+    label: str,
+    fields: Sequence[str],
+    positions: Sequence[int],
+    names: Sequence[str],
+    below: Sequence[str],
+) -> None:
+    """Refuse what may be a rating: one with words for ids and a bad number."""
+    found = usual(fields, names)
+    is_usual = all(p in found[name] for p, name in zip(positions, names))
+    ids = [p for p, name in zip(positions, names) if "_id" in name]
+    values = dict(enumerate(below))
+    if not is_usual and all(number(values.get(p, "")) is None for p in ids):
+        raise DataError(
+            f"{label}:1: {shown(', '.join(fields))} may be a header or a rating; name "
+            "the columns as it does (--columns), or remove it"
+        )
+
+
+def guess_columns(
+    label: str, fields: Sequence[str], names: Sequence[str], named: bool = False
+) -> tuple[list[int], bool]:
+    """Guess where the columns are, and whether the first line is a header.
+
+    `named` says that it is one.
+    """
+    needed = [name for name in names if name != "timestamp"]
+    flag = "--title-columns" if "title" in names else "--columns"
+    hint = f"name them, such as {flag} {typed(fields, suggested(fields, needed))}"
+    if not _has_numbers(names):
+        hint += ", or by position where there is no header"
+    found = usual(fields, names)
+    is_header = any(found[name] for name in needed) and found.get("rating") != []
+    if is_header and not all(found[name] for name in needed):
+        found = likely(fields, found)
+        if all(found[name] for name in needed):
+            chosen = ", ".join(fields[found[name][0]] for name in needed)
+            _log.warning(
+                "%s: columns %s are taken for %s", label, shown(chosen), listed(needed)
+            )
+    if all(found[name] for name in needed):
+        for name, among in found.items():
+            if len(among) > 1:
+                both = clipped(" and ".join(repr(fields[i]) for i in among))
+                noun = name.replace("_id", "")
+                raise DataError(
+                    f"{label}:1: the columns {both} may both be the {noun}; {hint}"
+                )
+        return [found[name][0] for name in names if found[name]], True
+    if len(needed) <= len(fields) <= len(names):
+        positions = list(range(len(fields)))
+        half_a_header = not _has_numbers(names) and any(found.values())
+        if named or not half_a_header and not _is_header(fields, positions, names):
+            return positions, named
+    if len(fields) > 20 and all(number(field) is not None for field in fields):
+        raise DataError(
+            f"{label}:1: has {len(fields)} numbers, as a matrix with a row a user has; "
+            'python -c "import pandas as pd; pd.read_csv('
+            f"{label!r}, header=None).rename_axis('user').melt(ignore_index=False, "
+            "var_name='item', value_name='rating').query('rating != 99')"
+            ".to_csv('ratings.csv')\" writes a line a rating, 99 being none"
+        )
+    raise DataError(
+        f"{label}:1: cannot tell which columns are {listed(needed)} among "
+        f"{shown(', '.join(fields))}; {hint}"
+    )
+
+
+def _has_numbers(names: Sequence[str]) -> bool:
+    return not {"rating", "timestamp"}.isdisjoint(names)
+
+
+def _is_header(
+    fields: Sequence[str], positions: Sequence[int], names: Sequence[str]
+) -> bool:
+    """Tell a header from ratings: it has words where the rating is and no numbers.
+
+    Where there is no rating, a header is what has usual names.
+    """
+    if not _has_numbers(names):
+        found = usual(fields, names)
+        return all(p in found[name] for p, name in zip(positions, names))
+    return all(fields[p] and number(fields[p]) is None for p in positions)
+
+
+def _position(label: str, column: str, fields: Sequence[str]) -> int:
+    if _is_position(column) and 1 <= int(column) <= len(fields):
+        return int(column) - 1
+    among = f"among {shown(', '.join(fields))}"
+    if fields.count(column) > 1:
+        raise DataError(f"{label}: several columns {shown(column)} {among}")
+    if column in fields:
+        return fields.index(column)
+    raise DataError(f"{label}: no column {shown(column)} {among}")
+
+
+def _is_position(column: str) -> bool:
+    # Python reads no number of thousands of digits.
+    return bool(re.fullmatch("[0-9]{1,9}", column))
+
+
+def number(text: str) -> float | None:
+    """Read a number, its decimals after a point or a comma; None if it is none."""
+    try:
+        return None if "_" in text else float(text.replace(",", "."))
+    except ValueError:
+        return None
+
+
+def shown(text: str) -> str:
+    """Quote a text, or its beginning."""
+    return repr(clipped(text))
+
+
+def clipped(text: str, length: int = 60) -> str:
+    """Shorten a text."""
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """List the nouns of columns."""
+    *words, last = [name.replace("_id", "") for name in names]
+    return f"{', '.join(words)} and {last}" if words else last

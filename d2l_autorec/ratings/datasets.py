@@ -17,25 +17,27 @@ import io
 import logging
 import os
 import re
+import tempfile
 import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pooch
 import requests
 import urllib3
 from tqdm import tqdm
 
 from ..errors import DataError, DatasetUnavailable
-from .making import make_ratings
-from .reading import parse_ratings, read_file
+from .netflix import NETFLIX, load_netflix
+from .reading import read_ratings
+from .sources import find_files
 from .synthetic import SYNTHETIC, synthetic_ratings
 from .table import Ratings
 
@@ -83,7 +85,7 @@ ARCHIVES = {
         *("ml-latest-small", "ratings.csv", "movies.csv", ",", "utf-8"),
     ),
 }
-NAMES = (*ARCHIVES, SYNTHETIC)
+NAMES = (*ARCHIVES, NETFLIX, SYNTHETIC)
 # Of a download: ml-10m, the largest, has 66 million bytes.
 _MAX_BYTES, _MAX_SECONDS = 100_000_000, 1800
 
@@ -113,12 +115,27 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
     """
     if name == SYNTHETIC:
         return synthetic_ratings()
+    if name == NETFLIX:
+        return load_netflix(_data_folder(data_dir))
     if name not in ARCHIVES:
         raise DataError(f"unknown data set {name!r}; there are {', '.join(NAMES)}")
     archive = ARCHIVES[name]
     read, where = locate(name, data_dir)
-    data = parse_ratings(read(archive.ratings), f"{where}/{archive.ratings}")
-    return make_ratings(name, data, _titles(read, where, archive))
+    with _file(read, where, archive.ratings) as file:
+        ratings = read_ratings(file)
+    return replace(ratings, name=name, titles=_titles(read, where, archive))
+
+
+@contextmanager
+def _file(read: Callable[[str], bytes], where: Path, member: str) -> Iterator[Path]:
+    """Give a file of a data set; one of an archive is unpacked for the block."""
+    if where.is_dir():
+        yield where / member
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / member
+        file.write_bytes(read(member))
+        yield file
 
 
 def label(name: str, size: tuple[int, int, int]) -> str:
@@ -166,24 +183,27 @@ def load_folds_ml100k(
     read, where = locate("ml-100k", data_dir)
 
     ratings = load_dataset("ml-100k", data_dir)
-    row_of = {pair: row for row, pair in enumerate(zip(*_pairs(ratings.data)))}
+    row_of = {pair: row for row, pair in enumerate(_pairs(ratings))}
 
-    def rows(name: str) -> np.ndarray:
-        data = parse_ratings(read(name), f"{where}/{name}")
+    def rows(member: str) -> np.ndarray:
+        with _file(read, where, member) as file:
+            pairs = _pairs(read_ratings(file))
         try:
-            found = [row_of[pair] for pair in zip(*_pairs(data))]
+            return np.array([row_of[pair] for pair in pairs], np.int64)
         except KeyError as error:
             user_id, item_id = error.args[0]
             raise DataError(
-                f"{where}/{name}: user {user_id} does not rate item {item_id} in u.data"
+                f"{where}/{member}: user {user_id} does not rate item {item_id} in "
+                "u.data"
             ) from None
-        return np.array(found, np.int64)
 
     return [(rows(f"u{fold}.base"), rows(f"u{fold}.test")) for fold in range(1, 6)]
 
 
-def _pairs(data: pd.DataFrame) -> list[list[int]]:
-    return [data[column].tolist() for column in ("user_id", "item_id")]
+def _pairs(ratings: Ratings) -> Iterator[tuple[Any, Any]]:
+    """List the raw ids of each rating's user and item."""
+    user_ids = ratings.user_ids[ratings.user_index].tolist()
+    return zip(user_ids, ratings.item_ids[ratings.item_index].tolist())
 
 
 def locate(
@@ -213,14 +233,10 @@ def locate(
         If it was not found and could not be downloaded.
     """
     archive = ARCHIVES[name]
-    data_dir = data_dir or os.environ.get("D2L_AUTOREC_DATA")
-    if data_dir:
-        root = Path(data_dir)
-        if not root.is_dir():
-            raise DataError(f"{root}: no such folder (--data-dir, $D2L_AUTOREC_DATA)")
+    if root := _data_folder(data_dir):
         folder, zipped = root / archive.folder, root / f"{name}.zip"
         if (folder / archive.ratings).exists():
-            return lambda member: read_file(folder / member), folder
+            return lambda member: find_files(folder / member)[0].read_bytes(), folder
         if zipped.exists():
             if pooch.file_hash(str(zipped)) != archive.sha256:
                 raise DataError(
@@ -230,6 +246,14 @@ def locate(
             return lambda member: _read_member(zipped, archive, member), zipped
     zipped = _download(name)
     return lambda member: _read_member(zipped, archive, member), zipped
+
+
+def _data_folder(data_dir: str | Path | None) -> Path | None:
+    """Return the folder that holds data sets, if there is one."""
+    named = data_dir or os.environ.get("D2L_AUTOREC_DATA")
+    if named and not Path(named).is_dir():
+        raise DataError(f"{named}: no such folder (--data-dir, $D2L_AUTOREC_DATA)")
+    return Path(named) if named else None
 
 
 def _read_member(zipped: Path, archive: Archive, member: str) -> bytes:

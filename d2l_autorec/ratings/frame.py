@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from ..errors import DataError
-from .columns import suggested
-from .making import make_ratings
-from .reading import DUPLICATES, check_size, guess_columns, without_duplicates
-from .table import COLUMNS, Ratings
+from .columns import guess_columns, suggested
+from .table import COLUMNS, Ratings, check_ids
+from .values import Columns, Reading, ratings_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def ratings_from_frame(
@@ -19,8 +21,7 @@ def ratings_from_frame(
     *,
     columns: Sequence[str] | None = None,
     name: str = "ratings",
-    duplicates: str = "error",
-    rating_offset: float = 0.0,
+    **options: Any,
 ) -> Ratings:
     """Take ratings from a data frame.
 
@@ -33,8 +34,8 @@ def ratings_from_frame(
         have usual names, or where there are three or four of them without any names.
     name : str
         What reports and errors call the data.
-    duplicates, rating_offset
-        As for `read_ratings`.
+    **options
+        The fields ``duplicates``, ``missing`` and ``transform`` of `Reading`.
 
     Returns
     -------
@@ -47,20 +48,53 @@ def ratings_from_frame(
         For the first thing wrong, with column, row (counted from 0) and value: what
         `read_ratings` refuses in a file.
     """
-    if duplicates not in DUPLICATES:
-        raise ValueError(f"duplicates is one of {DUPLICATES}, not {duplicates!r}")
+    reading = Reading(**options)
     data = _chosen(frame, columns, name)
-    for column in data.columns.intersection(["rating", "timestamp"]):
-        data[column] = _numbers(data[column], name)
-    data["rating"] += rating_offset
-    for column in ("user_id", "item_id"):
-        if (empty := (data[column] == "").to_numpy(bool)).any():
-            raise DataError(f"{name}: row {empty.argmax()}: the {column} is empty")
-    if duplicates != "error":
-        data = without_duplicates(data, duplicates)
-    ratings = make_ratings(name, data, rating_offset=rating_offset)
-    check_size(data, name)
-    return ratings
+    if data.empty:
+        raise DataError(f"{name}: holds no ratings")
+    values = {n: _numbers(data[n], name) for n in data if n in ("rating", "timestamp")}
+    if reading.missing is not None:
+        kept = values["rating"] != reading.missing
+        data, values = data[kept], {n: v[kept] for n, v in values.items()}
+    (users, user_ids), (items, item_ids) = (
+        _number_ids(data[column], name) for column in ("user_id", "item_id")
+    )
+    rating, time = values["rating"], values.get("timestamp")
+    if time is not None and not (time == np.rint(time)).all():
+        time = np.rint(time * 1_000_000)
+    found = Columns(
+        users,
+        items,
+        rating.astype(np.float32),
+        None if time is None else time.astype(np.int64),
+        user_ids,
+        item_ids,
+        float(rating.min()),
+    )
+    return ratings_of(name, found, reading, lambda row: f"{name}: row {row}")
+
+
+def _number_ids(column: pd.Series, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of a column's ids in their order, and the ids."""
+    import pandas as pd
+
+    label = f"{name}: column {column.name}"
+    for fault, rows in (("missing", column.isna()), ("empty", column == "")):
+        if (found := np.asarray(rows, bool)).any():
+            raise DataError(
+                f"{name}: row {found.argmax()}: the {column.name} is {fault}"
+            )
+    try:
+        codes, raw_ids = pd.factorize(column)
+        check_ids(label, raw_ids)
+        # An array of Python's strings, whatever type pandas has for them.
+        ids = np.asarray(raw_ids)
+        order = np.argsort(ids)
+    except TypeError as error:
+        raise DataError(f"{label} cannot be sorted: {error}") from None
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order))
+    return place[codes], ids[order]
 
 
 def _chosen(
@@ -91,13 +125,19 @@ def _chosen(
 
 
 def _numbers(column: pd.Series, name: str) -> np.ndarray:
-    """Check a column of numbers; what is missing is NaN, which `Ratings` refuses."""
+    """Check a column of numbers, and return it as float64."""
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
     kind = column.dtype
-    if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind):
+    if not is_numeric_dtype(kind) or is_bool_dtype(kind):
         raise DataError(f"{name}: {column.name}: {kind} is not a type of numbers")
     values: np.ndarray = column.to_numpy(np.float64, na_value=np.nan)
-    if (infinite := np.isinf(values)).any():
-        raise DataError(
-            f"{name}: row {infinite.argmax()}: the {column.name} is not finite"
-        )
+    limit = np.finfo(np.float32).max if column.name == "rating" else 2.0**63
+    for fault, rows in (
+        ("missing", np.isnan(values)),
+        ("not finite in float32", ~(np.abs(values) <= limit)),
+    ):
+        if rows.any():
+            row = rows.argmax()
+            raise DataError(f"{name}: row {row}: the {column.name} is {fault}")
     return values

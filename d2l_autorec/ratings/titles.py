@@ -42,7 +42,7 @@ def read_titles(
         For the first thing wrong with the file, if it titles an item twice, or if it
         titles none of them.
     """
-    table = read_table(path, ("item_id", "title"), 0.0, columns, encoding)
+    table = read_table(path, ("item_id", "title"), columns, encoding)
     repeated = table["item_id"].duplicated()
     if repeated.any():
         item_id = table["item_id"][repeated].tolist()[0]

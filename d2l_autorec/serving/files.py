@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
 
 from ..errors import DataError
-from ..ratings import NO_PYARROW
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+NO_PYARROW = "Parquet needs pyarrow: python -m pip install pyarrow"
 
 
 @contextmanager

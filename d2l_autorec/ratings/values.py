@@ -1,0 +1,182 @@
+"""The values of ratings: repeated pairs, values that are none, the shift above 0."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DataError
+from .table import Ratings
+
+_log = logging.getLogger(__name__)
+
+DUPLICATES = ("error", "last", "mean", "sum", "max")
+TRANSFORMS = ("log",)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How ratings are read.
+
+    Parameters
+    ----------
+    columns : sequence of str, optional
+        User, item, rating and, if wanted, timestamp: each the name of a column or its
+        position from 1. Guessed when the header has usual names, or when there is no
+        header and three or four columns.
+    encoding : str
+        Of a text: ``utf-8``, or ``latin-1`` and the like; a byte order mark goes before
+        it.
+    duplicates : {'error', 'last', 'mean', 'sum', 'max'}
+        What to do when a user rated an item more than once.
+    missing : float, optional
+        A value that stands for no rating, such as 0 or 99; rows with it are left out.
+    transform : {'log'}, optional
+        What to train on instead of the value: with ``'log'`` the logarithm of 1 plus
+        it, for counts and times, of which few are very large.
+    skip_bad_lines : bool
+        Go on without lines that cannot be read, and say how many they are.
+    shard : (int, int), optional
+        Of one of several workers, its number from 0 and how many they are: the ratings
+        of its share of the users alone. Users and items are those of all.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not so.
+    """
+
+    columns: Sequence[str] | None = None
+    encoding: str = "utf-8"
+    duplicates: str = "error"
+    missing: float | None = None
+    transform: str | None = None
+    skip_bad_lines: bool = False
+    shard: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the words."""
+        for name, words in (
+            ("duplicates", DUPLICATES),
+            ("transform", (None, *TRANSFORMS)),
+        ):
+            value = getattr(self, name)
+            if value not in words:
+                raise ValueError(f"{name} is one of {words}, not {value!r}")
+
+
+@dataclass
+class Columns:
+    """What was read of ratings, before anything is done to their values."""
+
+    user_index: np.ndarray  # int32, shape (num_ratings,)
+    item_index: np.ndarray
+    rating: np.ndarray  # float32
+    timestamp: np.ndarray | None  # int64
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    low: float  # the smallest rating, of all shards
+    part: np.ndarray | None = None  # the file that a row is of, if they are two parts
+
+    def take(self, rows: np.ndarray) -> None:
+        """Leave some rows."""
+        for name in ("user_index", "item_index", "rating", "timestamp", "part"):
+            if (column := getattr(self, name)) is not None:
+                setattr(self, name, column[rows])
+
+
+def ratings_of(
+    name: str, columns: Columns, reading: Reading, where: Callable[[int], str]
+) -> Ratings:
+    """Make the table, with a scale that starts above 0; `where` names a row."""
+    for noun, ids in (("user", columns.user_ids), ("item", columns.item_ids)):
+        if len(ids) < 2:
+            raise DataError(
+                f"{name}: holds {len(columns.rating)} ratings and only {len(ids)} "
+                f"{noun}; at least two users and two items are needed"
+            )
+    _settle_duplicates(columns, reading.duplicates, where)
+    _note_values(name, columns.rating, reading)
+    rating, low = columns.rating, columns.low
+    if reading.transform == "log":
+        if low < 0:
+            raise DataError(f"{name}: a rating of {low:g} has no log (--transform)")
+        rating, low = np.log1p(rating), float(np.log1p(low))
+    offset = 1.0 - low if low <= 0 else 0.0
+    if offset:
+        rating = rating + np.float32(offset)
+    return Ratings(
+        name,
+        columns.user_index,
+        columns.item_index,
+        rating,
+        columns.timestamp,
+        columns.user_ids,
+        columns.item_ids,
+        rating_offset=offset,
+    )
+
+
+def _settle_duplicates(
+    columns: Columns, duplicates: str, where: Callable[[int], str]
+) -> None:
+    """Leave one rating of a pair, at the place of its last, or refuse a second one."""
+    pair = columns.user_index.astype(np.int64)
+    pair *= len(columns.item_ids)
+    pair += columns.item_index
+    ordered = np.sort(pair)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return
+    order = np.argsort(pair, kind="stable")
+    again = np.append(False, pair[order][1:] == pair[order][:-1])
+    of_another_part = False
+    if columns.part is not None:
+        part = columns.part[order]
+        of_another_part = (again & np.append(False, part[1:] != part[:-1])).any()
+    if duplicates == "error" or of_another_part:
+        row = int(order[again].min())
+        (user_id,) = columns.user_ids[columns.user_index[[row]]].tolist()
+        (item_id,) = columns.item_ids[columns.item_index[[row]]].tolist()
+        raise DataError(
+            f"{where(row)}: user {user_id!r} rates item {item_id!r} again; "
+            f"{again.sum():,} ratings repeat a pair, so keep one of each "
+            "(--duplicates last, mean, sum or max)"
+        )
+    first = np.flatnonzero(~again)  # of each pair, in the order of pairs
+    last = order[np.append(first[1:], len(order)) - 1]
+    rating = columns.rating[order].astype(np.float64)
+    if duplicates == "max":
+        columns.rating[last] = np.maximum.reduceat(rating, first)
+    elif duplicates in ("mean", "sum"):
+        total = np.add.reduceat(rating, first)
+        counts = np.diff(np.append(first, len(order)))
+        columns.rating[last] = total / counts if duplicates == "mean" else total
+    columns.take(np.sort(last))
+    columns.low = float(columns.rating.min())
+
+
+def _note_values(name: str, rating: np.ndarray, reading: Reading) -> None:
+    """Say what values may mean that are no ratings."""
+    for value, meaning in ((0, "no rating"), (-1, "watched, and not rated")):
+        count = np.count_nonzero(rating == value)
+        if 3 * count > len(rating):
+            _log.warning(
+                "%s: %.0f%% of the ratings are %d, which may mean %s; --missing %d "
+                "leaves them out",
+                *(name, 100 * count / len(rating), value, meaning, value),
+            )
+    sample = rating[:: len(rating) // 1_000_000 + 1]
+    if reading.transform is None and 0 < 50 * np.median(sample) < rating.max():
+        _log.warning(
+            "%s: the largest rating, %g, is more than 50 times the median; of counts "
+            "or times, --transform log takes the logarithm",
+            *(name, rating.max()),
+        )
+
+
+def say(note: str) -> None:
+    """Tell a user of a command something about the ratings."""
+    _log.warning("%s", note)

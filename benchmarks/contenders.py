@@ -74,16 +74,7 @@ def torch(
     held_out = test.tocoo()
     cells = [torch.from_numpy(i.astype(np.int64)) for i in held_out.coords]
     label = torch.from_numpy(held_out.data)
-    num_items, num_users = ratings.shape
-    net = torch.nn.Sequential(
-        torch.nn.Linear(num_users, HIDDEN),
-        torch.nn.Sigmoid(),
-        torch.nn.Dropout(DROPOUT),
-        torch.nn.Linear(HIDDEN, num_users),
-    )
-    for layer in (net[0], net[3]):
-        torch.nn.init.normal_(layer.weight, std=0.01)
-        torch.nn.init.zeros_(layer.bias)
+    net = _torch_network(ratings.shape[1])
     adam = torch.optim.Adam(net.parameters(), lr=LR, weight_decay=WD, fused=fused)
     left_over = torch.empty(0, dtype=torch.int64)
 
@@ -108,7 +99,7 @@ def torch(
         start = time.perf_counter()
         net.train()
         total = 0.0
-        order = torch.cat([left_over, torch.randperm(num_items)])
+        order = torch.cat([left_over, torch.randperm(len(ratings))])
         stop = len(order) // BATCH * BATCH
         left_over = order[stop:]
         for rows in order[:stop].split(BATCH):
@@ -127,6 +118,17 @@ def torch(
         return {"train_seconds": seconds, "rmse": rmse}
 
     return run
+
+
+def _torch_network(num_users: int) -> Any:
+    """Make the book's network."""
+    from torch import nn
+
+    first, last = nn.Linear(num_users, HIDDEN), nn.Linear(HIDDEN, num_users)
+    for layer in (first, last):
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(first, nn.Sigmoid(), nn.Dropout(DROPOUT), last)
 
 
 def sgemm(train: sp.csr_matrix, test: sp.csr_matrix) -> Work:

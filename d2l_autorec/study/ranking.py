@@ -60,12 +60,7 @@ def ranking(
             "all held-out ratings are below the mean of the training ratings: no item "
             "is relevant, and there is nothing to rank"
         )
-    ties = np.random.default_rng(seed).permutation(len(predictions))
-    order = np.lexsort((np.argsort(ties), -predictions, user_index))
-    _, user, sizes = np.unique(
-        user_index[order], return_inverse=True, return_counts=True
-    )
-    place = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[user]  # from 0
+    order, user, sizes, place = _places(predictions, user_index, seed)
     num_relevant = np.bincount(user, relevant[order])
     hit = relevant[order] & (place < CUTOFF)
     hits = np.bincount(user, hit)
@@ -78,3 +73,15 @@ def ranking(
         f"precision@{CUTOFF}": hits / sizes.clip(max=CUTOFF),
     }
     return {name: float(v[num_relevant > 0].mean()) for name, v in values.items()}
+
+
+def _places(
+    predictions: np.ndarray, user_index: np.ndarray, seed: int
+) -> tuple[np.ndarray, ...]:
+    """Rank by user: the order of the rows; their users and places; the users' sizes."""
+    ties = np.random.default_rng(seed).permutation(len(predictions))
+    order = np.lexsort((np.argsort(ties), -predictions, user_index))
+    ranked = user_index[order]
+    _, user, sizes = np.unique(ranked, return_inverse=True, return_counts=True)
+    place = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[user]  # from 0
+    return order, user, sizes, place

@@ -423,3 +423,53 @@ def test_the_synthetic_ratings_have_long_tails():
 def test_the_synthetic_ratings_follow_their_seed():
     assert synthetic_ratings(1).data.equals(synthetic_ratings(1).data)
     assert not synthetic_ratings(1).data.equals(synthetic_ratings(2).data)
+
+
+NETFLIX_ROWS = [(7, 1, 3.0), (9, 1, 5.0), (9, 2, 4.0)]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "combined_data_1.txt": "1:\n7,3,1970-01-02\n9,5,1970-01-03\n"
+            "2:\n9,4,1970-01-01"
+        },
+        {
+            "combined_data_1.txt": "1:\r\n7,3,1970-01-02\r\n9,5,1970-01-03\r\n",
+            "combined_data_2.txt": "2:\n9,4,1970-01-01\n3:\n",
+        },
+        {
+            "mv_0000001.txt": "1:\n7,3,1970-01-02\n9,5,1970-01-03\n",
+            "mv_0000002.txt": "2:\n9,4,1970-01-01\n",
+        },
+    ],
+    ids=["one file", "two files", "a file a film"],
+)
+def test_netflix_is_read_from_either_of_its_layouts(files, tmp_path):
+    (tmp_path / "netflix").mkdir()
+    for name, text in files.items():
+        (tmp_path / "netflix" / name).write_bytes(text.encode())
+    titles = tmp_path / "netflix" / "movie_titles.csv"
+    titles.write_text("1,2003,One, or two\n2,NULL,Zw\u00f6lf\n", "latin-1")
+    ratings = load_dataset("netflix", tmp_path)
+    table = ratings.data[["user_id", "item_id", "rating"]]
+    assert [tuple(row) for row in table.to_numpy()] == NETFLIX_ROWS
+    assert ratings.timestamp.tolist() == [86400, 172800, 0]
+    assert ratings.titles == {1: "One, or two", 2: "Zw\u00f6lf"}
+    assert ratings.name == "netflix"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "is empty"), ("7,3,x\n", ":1: is not a film's number")]
+)
+def test_a_netflix_file_that_is_none_is_refused(text, said, tmp_path):
+    (tmp_path / "netflix").mkdir()
+    (tmp_path / "netflix" / "mv_0000001.txt").write_text(text)
+    with pytest.raises(DataError, match=f"mv_0000001.txt:? ?{said}"):
+        load_dataset("netflix", tmp_path)
+
+
+def test_netflix_cannot_be_downloaded(tmp_path):
+    with pytest.raises(DatasetUnavailable, match="put combined_data_"):
+        load_dataset("netflix", tmp_path)

@@ -23,7 +23,7 @@ from d2l_autorec.study import (
     report,
 )
 
-TINY = "paper:num_hidden=3:num_epochs=2"
+TINY = "paper:num_hidden=3:num_epochs=2:lr=0.5:batch_size=5"
 ITEM = Experiment("I-AutoRec", "a", 0.831, TINY, (1.0, 50.0))
 
 
@@ -112,6 +112,7 @@ def test_an_interrupted_study_goes_on(study, ratings):
 def test_the_weight_decay_with_the_lowest_validation_error_is_chosen(study):
     first, second, *tested = study.runs(ITEM, 2)
     assert [record["part"] for _, record in (first, second)] == ["validation"] * 2
+    assert first[1]["rmse"] != second[1]["rmse"]
     best, _ = min((first, second), key=lambda run: run[1]["rmse"])
     assert [(wd, r["part"], r["split"]) for wd, r in tested] == [
         (best, "test", "seed 0"),

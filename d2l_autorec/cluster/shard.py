@@ -7,7 +7,6 @@ num_hidden numbers, once forward and once backward, so that all have the same on
 """
 
 import math
-import mmap
 import os
 from collections.abc import Iterator, Mapping
 from tempfile import TemporaryFile
@@ -18,7 +17,7 @@ import scipy.sparse as sp
 
 from .._mxnet import mx
 from ..errors import ClusterError
-from ..fast import COLUMN_COST, view
+from ..fast import COLUMN_COST, release, view
 
 if TYPE_CHECKING:
     from .team import Team
@@ -148,12 +147,6 @@ def on_disk(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
             return np.memmap(file, dtype, "r+", shape=shape)
     except (OSError, AttributeError, ValueError):  # macOS has no posix_fallocate
         return np.empty(shape, dtype)
-
-
-def release(array: np.ndarray) -> None:
-    """Release the memory of an array that is in a file."""
-    if isinstance(array, np.memmap):
-        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 class _Cutting(mx.init.Initializer):

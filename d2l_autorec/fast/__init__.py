@@ -1,6 +1,6 @@
 """Training and predicting on sparse rows, by compiled loops."""
 
-from .arrays import on_device, view
+from .arrays import on_device, release, view
 from .factors import Factors
 from .network import SparseNetwork, Workers, is_known, known, predict_cells
 from .products import COLUMN_COST
@@ -16,5 +16,6 @@ __all__ = [
     "known",
     "on_device",
     "predict_cells",
+    "release",
     "view",
 ]

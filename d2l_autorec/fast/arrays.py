@@ -1,6 +1,7 @@
 """Memory that MXNet and NumPy share."""
 
 import ctypes
+import mmap
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,12 @@ def view(array: Any) -> np.ndarray:
     check(library.MXNDArrayWaitToWrite(array.handle))
     check(library.MXNDArrayGetData(array.handle, ctypes.byref(address)))
     return np.asarray(_Memory(array, address.value))
+
+
+def release(array: np.ndarray) -> None:
+    """Give the memory of an array that is in a file back to the system."""
+    if isinstance(array, np.memmap):
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 class _Memory:

@@ -1,62 +1,79 @@
-"""A trained model on disk: a folder that is replaced whole or not at all.
+"""A model on disk: a folder that is replaced whole or not at all.
 
 ``model.json`` says what the model is and lists its other files by the SHA-256 of their
 content, which is also in their names. A save writes new files beside the old ones and
 then replaces ``model.json``: a kill at any moment leaves the old model or the new one.
-Nothing in the folder is code, and nothing of it is used before all of it is checked.
+Nothing in the folder is code.
 """
 
-from __future__ import annotations
-
-import errno
 import fcntl
+import functools
 import hashlib
-import io
-import json
-import math
 import os
+import platform
 import re
-import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
-import scipy.sparse as sp
 
-from .._mxnet import gluon, mx
-from ..curve import Epoch, best_epoch
-from ..data import check_ratings
+from .. import __version__
+from .._mxnet import mx
 from ..errors import ModelError
-from ..loop import check_finite
-from ..ratings import check_ids
-from ..training import (
-    Blend,
-    Parts,
-    Run,
-    Training,
-    draw_weights,
-    network,
-    parameter_shapes,
-)
-from .manifest import (
-    KINDS,
-    MANIFEST,
-    OF_A_RUN,
-    OF_PARTS,
-    check_ours,
-    manifest_text,
-    read_manifest,
-)
-from .reading import blaming, parse_json, parse_npz, parse_parameters, read_signed
+from .storage import blaming, opened, read_arrays, write_arrays
 
+FORMAT = 2
+MANIFEST = "model.json"
+# Of a manifest, whose longest part is the history: some 60,000 epochs.
+LARGEST_MANIFEST = 2**22
+# The last and the best epoch's weights may be in one file.
+KINDS = {
+    "ids": "ids-{}.json",
+    "ratings": "ratings-{}.safetensors",
+    "optimizer": "optimizer-{}.safetensors",
+    "last": "weights-{}.safetensors",
+    "best": "weights-{}.safetensors",
+}
 _UNFINISHED = ".saving"
 _OURS = re.compile(
-    r"(ids|ratings|optimizer|parameters)-[0-9a-f]{16}\.(json|npz|params)|"
+    r"ids-[0-9a-f]{16}\.json|(ratings|optimizer|weights)-[0-9a-f]{16}\.safetensors|"
     + re.escape(_UNFINISHED)
 )
-_PARTS = ("data", "indices", "indptr")  # of a matrix
+
+
+class Header(msgspec.Struct, kw_only=True):
+    """The fields of ``model.json`` in any format."""
+
+    format: int | str
+    versions: dict[str, Annotated[str, msgspec.Meta(max_length=40)]]
+    files: dict[str, Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]]
+
+
+class Manifest(Header, kw_only=True, forbid_unknown_fields=True, tag_field="task"):
+    """``model.json``: a subclass adds the fields of a task, which is its tag."""
+
+
+_Manifest = TypeVar("_Manifest", bound=Manifest)
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """List the versions of Python, of this package and of what it computes with.
+
+    Returns
+    -------
+    mapping of str to str
+    """
+    return {
+        "d2l_autorec": __version__,
+        "python": platform.python_version(),
+        "mxnet": mx.__version__,
+        **{name: version(name) for name in ("numpy", "scipy", "pandas", "numba")},
+    }
 
 
 def make_folder(directory: str | Path, overwrite: bool = False) -> None:
@@ -76,20 +93,26 @@ def make_folder(directory: str | Path, overwrite: bool = False) -> None:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    if (directory / MANIFEST).exists():
-        check_ours(directory)
-        if not overwrite:
-            raise ModelError(
-                f"{directory}: holds a model; go on with it (--resume {directory}), "
-                "or have it replaced (--overwrite)"
-            )
+    if not (directory / MANIFEST).exists():
+        for entry in directory.iterdir():
+            if not _OURS.fullmatch(entry.name):
+                raise ModelError(
+                    f"{directory}: holds {entry.name} and no model; name a new or an "
+                    "empty folder"
+                )
         return
-    for entry in directory.iterdir():
-        if not _OURS.fullmatch(entry.name):
-            raise ModelError(
-                f"{directory}: holds {entry.name} and no model; name a new or an empty "
-                "folder"
-            )
+    try:
+        _read_header(directory)
+    except ModelError:
+        raise ModelError(
+            f"{directory}: holds a {MANIFEST} that is no model's description; move it "
+            "away, or name another folder"
+        ) from None
+    if not overwrite:
+        raise ModelError(
+            f"{directory}: holds a model; go on with it (--resume {directory}), or "
+            "have it replaced (--overwrite)"
+        )
 
 
 @contextmanager
@@ -118,90 +141,85 @@ def lock(directory: str | Path) -> Iterator[int]:
     try:
         handle = os.open(directory, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(
-            f"{directory}: holds no model (train with --save {directory})"
-        ) from None
+        raise _no_model(directory) from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ModelError(f"{directory}: another training is saving to it") from None
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             yield handle
         finally:
             if _leads_to(directory, handle):
                 _remove_old(directory)
+    except BlockingIOError:
+        raise ModelError(f"{directory}: another training is saving to it") from None
     finally:
         os.close(handle)
 
 
-class Checkpoint:
-    """A model folder.
+class Folder:
+    """The files of a model, and the folder's lock where the caller holds it."""
 
-    Parameters
-    ----------
-    directory : path
-        Made if it is not there.
-    run : Run
-        What is trained.
-    overwrite : bool
-        Whether a model that is there may be replaced; it is kept until the first save.
-
-    Attributes
-    ----------
-    directory : pathlib.Path
-    run : Run
-    history : list of Epoch
-        The epochs up to the last save.
-    locked : int or None
-        What `lock` gave, where the caller holds it.
-
-    Raises
-    ------
-    ModelError
-        As for `make_folder`.
-    """
-
-    def __init__(
-        self, directory: str | Path, run: Run, overwrite: bool = False
-    ) -> None:
-        make_folder(directory, overwrite)
-        self.directory, self.run = Path(directory), run
-        self.history: list[Epoch] = []
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.files: dict[str, str] = {}
         self.locked: int | None = None
-        self._digests: dict[str, str] = {}
-        self._found = _files(self.directory)
 
-    @classmethod
-    def open(cls, directory: str | Path) -> Checkpoint:
-        """Read a model folder; to train on, under its `lock`.
+    def path(self, kind: str) -> Path:
+        """Return the path of a file of the model."""
+        return self.directory / KINDS[kind].format(self.files[kind][:16])
 
-        Parameters
-        ----------
-        directory : path
-            That a training saved to.
+    def has(self, kind: str) -> bool:
+        """Tell whether a file of an earlier save is there."""
+        return kind in self.files and self.path(kind).exists()
 
-        Returns
-        -------
-        Checkpoint
+    def read_manifest(self, kind: type[_Manifest]) -> _Manifest:
+        """Read ``model.json``, check its checksum and fields, and name the files."""
+        content, header = _read_header(self.directory)
+        if header.format != FORMAT:
+            raise ModelError(
+                f"{self.directory}: is in format {header.format!r}, written by "
+                f"d2l_autorec {header.versions['d2l_autorec']}; d2l_autorec "
+                f"{__version__} reads format {FORMAT}: use that version, or train again"
+            )
+        fields = content.rpartition(b',"sha256":')[0]
+        if content != _signed(fields):
+            raise ModelError(f"{self.directory / MANIFEST}: is damaged: its SHA-256")
+        with blaming(self.directory / MANIFEST):
+            manifest = msgspec.json.decode(fields + b"}", type=kind)
+            if different := manifest.files.keys() ^ KINDS.keys():
+                raise ValueError(f"files: {min(different)!r} is missing, or unknown")
+        self.files = manifest.files
+        return manifest
 
-        Raises
-        ------
-        ModelError
-            If there is no model, a file of it is damaged or missing, or it has another
-            version's format.
+    def read_arrays(
+        self, kind: str, largest: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Map the arrays of a file, which may have so many bytes."""
+        return read_arrays(self.path(kind), self.files[kind], largest)
+
+    def put_arrays(self, kind: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a file of arrays."""
+        self._put(kind, lambda file: write_arrays(file, arrays))
+
+    def put_json(self, kind: str, value: Any) -> None:
+        """Write a file of JSON."""
+        content = msgspec.json.encode(value)
+        self._put(kind, lambda file: file.write_bytes(content))
+
+    def put_manifest(self, manifest: Manifest) -> None:
+        """Replace ``model.json``, and with it the model."""
+        content = _signed(msgspec.json.encode(manifest)[:-1])
+        if len(content) > LARGEST_MANIFEST:
+            raise ModelError(f"{MANIFEST} would have {len(content):,} bytes: too many")
+        self._put(None, lambda file: file.write_bytes(content))
+
+    def make_room(self) -> None:
+        """Remove files that the model in the folder does not need.
+
+        This comes before a save, not after it, so that another process that is reading
+        the model has an epoch's time for it.
         """
-        directory = Path(directory)
-        manifest = read_manifest(directory)
-        checkpoint = cls(directory, _read_run(directory, manifest), overwrite=True)
-        checkpoint.history, checkpoint._digests = manifest["history"], manifest["files"]
-        with blaming(directory / MANIFEST):
-            _check_scores(checkpoint.history, checkpoint.run)
-        checkpoint._parameters("best")
-        if manifest["files"]["last"] != manifest["files"]["best"]:
-            checkpoint._parameters("last")
-        checkpoint._optimizer_state()
-        return checkpoint
+        self.check_place()
+        _remove_old(self.directory)
 
     def check_place(self) -> None:
         """Check that the path still leads to the folder that is locked.
@@ -223,175 +241,8 @@ class Checkpoint:
                 )
         raise ModelError(f"{self.directory}: {what}")
 
-    def network(self, devices: Sequence[mx.Context]) -> Any:
-        """Make the network, with the parameters of the best epoch.
-
-        Parameters
-        ----------
-        devices : sequence of mxnet.Context
-            Where it is to be.
-
-        Returns
-        -------
-        AutoRec or mxnet.gluon.nn.Sequential
-            The latter holds the networks of a blend.
-
-        Raises
-        ------
-        ModelError
-            If the parameters do not have the shapes that the recipe asks for; and as
-            `check_place` does.
-        """
-        self.check_place()
-        recipe, train_mat = self.run.recipe, self.run.parts.train_mat
-        nets = [network(one, train_mat) for one in recipe.recipes]
-        found = self._parameters("best")
-        for number, (one, net) in enumerate(zip(recipe.recipes, nets)):
-            net.initialize(mx.init.Zero(), list(devices))
-            length = train_mat.shape[0 if one.kind == "user" else 1]
-            draw_weights(net, length, devices)
-            prefix = f"{number}." if isinstance(recipe, Blend) else ""
-            for name, parameter in net._collect_params_with_prefix().items():
-                parameter.set_data(mx.np.array(found[prefix + name]))
-        if not isinstance(recipe, Blend):
-            return nets[0]
-        whole = gluon.nn.Sequential()
-        whole.add(*nets)
-        return whole
-
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Read those of the best epoch; see `Training.load`."""
-        self.check_place()
-        return self._parameters("best")
-
-    def restore(self, training: Training) -> None:
-        """Put a training back to where the last save left it.
-
-        Parameters
-        ----------
-        training : Training
-            Of `run`, with ``trained=len(history)``, not begun.
-
-        Raises
-        ------
-        ModelError
-            If the optimizer's state is not of this recipe.
-        """
-        state = self._optimizer_state()
-        most_steps = len(self.history) * max(self.run.parts.train_mat.shape)
-        with blaming(self._path("optimizer")):
-            for name, array in state.items():
-                is_count = name.endswith("num_updates")
-                if (
-                    not np.isfinite(array).all()
-                    or is_count
-                    and not (array.shape == () and 0 <= array <= most_steps)
-                ):
-                    raise ValueError(f"{name} is not of this training")
-            training.load(self._parameters("last"), state)
-
-    def saving(self, training: Training, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
-        """Save after each epoch, under the folder's `lock`.
-
-        Parameters
-        ----------
-        training : Training
-            Of `run`.
-        epochs : iterable of Epoch
-            Of that training, as they pass by.
-
-        Yields
-        ------
-        Epoch
-            Each as soon as it is on disk.
-
-        Raises
-        ------
-        ModelError
-            If another training saves to this folder, or has done so since it was
-            opened; and as `save` does.
-        """
-        with ExitStack() as stack:
-            if self.locked is None:
-                self.locked = stack.enter_context(lock(self.directory))
-                stack.callback(setattr, self, "locked", None)
-            if self._found != _files(self.directory):
-                raise ModelError(f"{self.directory}: another training has saved to it")
-            for epoch in epochs:
-                self.save(epoch, training.parameters(), training.state())
-                yield epoch
-
-    def save(
-        self,
-        epoch: Epoch,
-        parameters: Mapping[str, np.ndarray],
-        state: Mapping[str, np.ndarray],
-    ) -> None:
-        """Replace the model in the folder by the state after an epoch.
-
-        Parameters
-        ----------
-        epoch : Epoch
-            The one that has just passed.
-        parameters, state : mapping of str to numpy.ndarray
-            As the training of `run` returns them.
-
-        Raises
-        ------
-        TrainingDiverged
-            If a number of it is no longer finite, or a parameter so large that
-            predictions would not be.
-        ModelError
-            If the folder was moved, or the best epoch's parameters were removed.
-        OSError
-            If the folder cannot be written, or the disk is full; the model that was
-            there is left as it was.
-        """
-        for name, array in {**parameters, **state}.items():
-            what, largest = f"largest of {name}", float(np.abs(array).max(initial=0))
-            if name in parameters:  # of which predictions are products
-                what, largest = f"square of the {what}", largest**2
-            finite = largest <= float(np.finfo(np.float32).max)
-            check_finite(what, largest if finite else math.inf, epoch.epoch)
-        self.check_place()
-        _remove_old(self.directory)
-        self.history.append(epoch)
-        try:
-            digests = dict(self._digests)
-            if not self._has("ids"):
-                ids = _ids(self.run)
-                digests["ids"] = self._put("ids", lambda f: _write_json(f, ids))
-            if not self._has("ratings"):
-                ratings = _rating_arrays(self.run)
-                digests["ratings"] = self._put(
-                    "ratings", lambda f: _write_arrays(f, ratings)
-                )
-            digests["last"] = self._put(
-                "last", lambda f: _write_parameters(f, parameters)
-            )
-            digests["optimizer"] = self._put(
-                "optimizer", lambda f: _write_arrays(f, state)
-            )
-            if best_epoch(self.history) is epoch:
-                digests["best"] = digests["last"]
-            elif not self._has("best"):
-                raise ModelError(f"{self._path('best')}: was removed")
-            text = manifest_text(self.run, self.history, digests)
-            self._put(None, lambda f: _write_text(f, text))
-        except BaseException:
-            self.history.pop()
-            raise
-        self._digests = self._found = digests
-
-    def _path(self, kind: str) -> Path:
-        return self.directory / KINDS[kind].format(self._digests[kind][:16])
-
-    def _has(self, kind: str) -> bool:
-        """Tell whether a file of an earlier save is there."""
-        return kind in self._digests and self._path(kind).exists()
-
-    def _put(self, kind: str | None, write: Callable[[Path], None]) -> str:
-        """Write a file and name it by its content, or as the manifest."""
+    def _put(self, kind: str | None, write: Callable[[Path], object]) -> None:
+        """Write a file and name it by its content; without a kind, the manifest."""
         self.check_place()
         unfinished = self.directory / _UNFINISHED
         try:
@@ -400,10 +251,11 @@ class Checkpoint:
             os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL, 0o666))
             write(unfinished)
             _sync(unfinished)
-            digest = _sha256(unfinished)
             if kind:
-                name = KINDS[kind].format(digest[:16])
-                os.replace(unfinished, self.directory / name)
+                with unfinished.open("rb") as written:
+                    digest = hashlib.file_digest(written, "sha256")
+                self.files[kind] = digest.hexdigest()
+                os.replace(unfinished, self.path(kind))
             else:
                 # The other files' names are on disk before the manifest is.
                 _sync(self.directory)
@@ -414,39 +266,47 @@ class Checkpoint:
             raise OSError(error.errno, error.strerror, str(self.directory)) from error
         finally:
             unfinished.unlink(missing_ok=True)
-        return digest
-
-    def _parameters(self, kind: str) -> dict[str, np.ndarray]:
-        """Read parameters whose names and shapes are those of the recipe."""
-        run, file = self.run, self._path(kind)
-        with blaming(file):
-            found = parse_parameters(read_signed(file, self._digests[kind]))
-            known = set()
-            for number, recipe in enumerate(run.recipe.recipes):
-                prefix = f"{number}." if isinstance(run.recipe, Blend) else ""
-                for name, shape in parameter_shapes(recipe, run.parts.train_mat.shape):
-                    name = prefix + name
-                    if name not in found or found[name].shape != shape:
-                        raise ValueError(
-                            f"{name} has not the shape of the recipe, {shape}"
-                        )
-                    known.add(name)
-            if unknown := found.keys() - known:
-                raise ValueError(f"{min(unknown)!r} is not in the recipe")
-        return found
-
-    def _optimizer_state(self) -> dict[str, np.ndarray]:
-        file = self._path("optimizer")
-        with blaming(file):
-            return parse_npz(read_signed(file, self._digests["optimizer"]))
 
 
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def saved_files(directory: str | Path) -> dict[str, str]:
+    """Return the checksums of the files of a folder's model, if there is one."""
+    try:
+        return _read_header(Path(directory))[1].files
+    except ModelError:
+        return {}
+
+
+def _read_header(directory: Path) -> tuple[bytes, Header]:
+    """Read a manifest of any format."""
+    file = directory / MANIFEST
+    if not file.parent.is_dir() or not os.path.lexists(file):
+        raise _no_model(directory)
+    with blaming(file), opened(file, LARGEST_MANIFEST) as raw:
+        content = raw.read()
+    try:
+        header = msgspec.json.decode(content, type=Header)
+        if not re.fullmatch(r"[\w.+]+", header.versions["d2l_autorec"]):
+            raise ValueError
+    except (ValueError, KeyError, RecursionError):
+        raise ModelError(f"{file}: is damaged: no model's description") from None
+    return content, header
+
+
+def _remove_old(directory: Path) -> None:
+    files = saved_files(directory)
+    needed = {KINDS[kind].format(files[kind][:16]) for kind in files.keys() & KINDS}
+    for entry in directory.iterdir():
+        if files and _OURS.fullmatch(entry.name) and entry.name not in needed:
+            entry.unlink()
+
+
+def _signed(fields: bytes) -> bytes:
+    digest = hashlib.sha256(fields).hexdigest()
+    return fields + f',"sha256":"{digest}"}}\n'.encode()
+
+
+def _no_model(directory: Path) -> ModelError:
+    return ModelError(f"{directory}: holds no model (train with --save {directory})")
 
 
 def _leads_to(path: str | Path, handle: int) -> bool:
@@ -457,29 +317,6 @@ def _leads_to(path: str | Path, handle: int) -> bool:
         return False
 
 
-def _remove_old(directory: Path) -> None:
-    """Remove files that the model in a folder does not need.
-
-    This comes before a save, not after it, so that someone who is just reading the
-    model has an epoch's time for it.
-    """
-    if not (files := _files(directory)):
-        return
-    needed = {KINDS[kind].format(digest[:16]) for kind, digest in files.items()}
-    for entry in directory.iterdir():
-        if _OURS.fullmatch(entry.name) and entry.name not in needed:
-            entry.unlink()
-
-
-def _files(directory: Path) -> dict[str, str]:
-    """Find the checksums of the model in a folder, if there is one."""
-    try:
-        files: dict[str, str] = read_manifest(directory)["files"]
-    except ModelError:
-        return {}
-    return files
-
-
 def _sync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -487,112 +324,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _ids(run: Run) -> dict[str, list[Any]]:
-    parts = run.parts
-    items = parts.item_ids.tolist()
-    return {
-        "users": parts.user_ids.tolist(),
-        "items": items,
-        "titles": [parts.titles.get(item_id) for item_id in items],
-    }
-
-
-def _rating_arrays(run: Run) -> dict[str, np.ndarray]:
-    arrays = {}
-    for name in ("train_mat", "test_mat", "valid_mat"):
-        if (matrix := getattr(run.parts, name)) is not None:
-            for part in _PARTS:
-                arrays[f"{name}.{part}"] = getattr(matrix, part)
-    return arrays
-
-
-def _read_run(directory: Path, manifest: Mapping[str, Any]) -> Run:
-    files = manifest["files"]
-
-    def path(kind: str) -> Path:
-        return directory / KINDS[kind].format(files[kind][:16])
-
-    with blaming(path("ids")):
-        ids = parse_json(read_signed(path("ids"), files["ids"]))
-        user_ids, item_ids = (_id_array(ids[key]) for key in ("users", "items"))
-        check_ids("users", user_ids)
-        check_ids("items", item_ids)
-        if len(ids["titles"]) != len(item_ids):
-            raise ValueError("titles: are not as many as the items")
-        titles = {i: t for i, t in zip(ids["items"], ids["titles"]) if t is not None}
-    with blaming(path("ratings")):
-        arrays = parse_npz(read_signed(path("ratings"), files["ratings"]))
-        matrices = _matrices(arrays, (len(item_ids), len(user_ids)))
-    with blaming(directory / MANIFEST):
-        parts = Parts(
-            **matrices,
-            user_ids=user_ids,
-            item_ids=item_ids,
-            titles=titles,
-            **{name: manifest[name] for name in OF_PARTS},
-        )
-        return Run(parts, **{name: manifest[name] for name in OF_A_RUN})
-
-
-def _check_scores(history: Sequence[Epoch], run: Run) -> None:
-    """Check that each epoch has a score on the parts that there are, and no other."""
-    for epoch in history:
-        for score, matrix in (
-            ("test", run.parts.test_mat),
-            ("valid", run.parts.valid_mat),
-        ):
-            if (getattr(epoch, f"{score}_rmse") is None) != (matrix is None):
-                raise ValueError(f"history: epoch {epoch.epoch}: {score}_rmse")
-
-
-def _matrices(
-    arrays: Mapping[str, np.ndarray], shape: tuple[int, int]
-) -> dict[str, Any]:
-    matrices: dict[str, Any] = dict.fromkeys(("train_mat", "test_mat", "valid_mat"))
-    names = {name.partition(".")[0] for name in arrays}
-    wanted = {f"{name}.{part}" for name in names for part in _PARTS}
-    if (
-        arrays.keys() != wanted
-        or not names <= matrices.keys()
-        or "train_mat" not in names
-    ):
-        raise ValueError(f"holds {', '.join(arrays)}, which are not the ratings")
-    for name in sorted(names):
-        parts = [arrays[f"{name}.{part}"] for part in _PARTS]
-        if any(p.ndim != 1 or p.dtype.kind != k for p, k in zip(parts, "fii")):
-            raise ValueError(f"{name}: its arrays are not of a matrix in format csr")
-        matrices[name] = sp.csr_matrix(tuple(parts), shape, copy=True)
-        if check_ratings(name, matrices[name], shape) is not matrices[name]:
-            raise ValueError(f"{name}: its ratings are not sorted float32 above 0")
-    return matrices
-
-
-def _id_array(ids: list[Any]) -> np.ndarray:
-    whole = all(type(raw_id) is int for raw_id in ids)
-    return np.array(ids, np.int64 if whole else object)
-
-
-def _write_json(file: Path, value: Any) -> None:
-    _write_text(file, json.dumps(value))
-
-
-def _write_text(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
-
-
-def _write_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
-    # First in memory: a zip file that finds no room complains again when it is freed.
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    file.write_bytes(content.getbuffer())
-
-
-def _write_parameters(file: Path, parameters: Mapping[str, np.ndarray]) -> None:
-    # MXNet says nothing when the last bytes of a file find no room.
-    try:
-        mx.npx.save(str(file), {n: mx.np.array(a) for n, a in parameters.items()})
-        parse_parameters(file.read_bytes())
-    except (mx.MXNetError, ValueError, struct.error) as error:
-        raise OSError(errno.ENOSPC, "could not be written whole", str(file)) from error

@@ -1,12 +1,7 @@
-"""Lists of items: the best for a user, for one user after the other, or the most alike.
-
-Whatever gives scores and predictions is served, be it one model or several together.
-"""
-
-from __future__ import annotations
+"""Lists of items with the highest scores, for one user after the other."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,26 +9,11 @@ import scipy.sparse as sp
 
 from ..training import Run
 
+if TYPE_CHECKING:
+    from .predictor import Predictor
+
 # Scores that are computed at once: 2 MiB of each network's, which a cache may hold.
 _CELLS = 2**19
-
-
-class Scorer(Protocol):
-    """What lists are made from, such as `Predictor`.
-
-    Attributes
-    ----------
-    run : Run
-        With the ids, the titles, and who has rated what.
-    """
-
-    run: Run
-
-    def scores(self, user_ids: Sequence[Any], unknown: str = "error") -> np.ndarray:
-        """Score all items: shape (num_users, num_items), higher is better."""
-
-    def predict(self, pairs: pd.DataFrame, unknown: str = "error") -> np.ndarray:
-        """Predict the ratings of pairs: shape (num_pairs,)."""
 
 
 def best_items(
@@ -43,26 +23,11 @@ def best_items(
     min_ratings: int = 1,
     excluded: Sequence[int] | np.ndarray = (),
 ) -> np.ndarray:
-    """Pick the items with the highest scores; of equal ones, those with more ratings.
+    """Return the indices of the n items with the highest scores, best first.
 
-    Parameters
-    ----------
-    scores : numpy.ndarray, shape (num_items,)
-        Before any clipping, which makes equal what is not.
-    counts : numpy.ndarray of int, shape (num_items,)
-        Training ratings that the items have.
-    n : int
-        How many to pick, at most.
-    min_ratings : int
-        That an item needs. It needs one in any case: nothing tells items without any
-        from each other.
-    excluded : sequence of int
-        Items that are not to be picked.
-
-    Returns
-    -------
-    numpy.ndarray of int
-        Item indices, best first.
+    Of equal ones, those with more training ratings, `counts`, come first. An item needs
+    `min_ratings` of them, and at least one: nothing tells items without any apart.
+    Scores are not clipped, which makes some equal.
     """
     n = min(n, len(scores))
     scores = np.where(counts >= max(min_ratings, 1), scores, -np.inf)
@@ -87,7 +52,7 @@ def rated_by_users(run: Run) -> sp.csc_matrix:
 
 
 def recommend_all(
-    model: Scorer,
+    model: "Predictor",
     user_ids: Sequence[Any] | None = None,
     n: int = 10,
     include_rated: bool = False,
@@ -99,7 +64,7 @@ def recommend_all(
     Parameters
     ----------
     model : Predictor
-        Or another `Scorer`.
+        Or another object with its `run`, `scores` and `predict`.
     user_ids : sequence, optional
         Raw ids; by default all users with a training rating, and with
         ``unknown='item-mean'`` those without one, too.
@@ -124,12 +89,8 @@ def recommend_all(
         user_ids = (
             run.parts.user_ids if unknown != "error" else run.parts.user_ids[trained]
         ).tolist()
-    counts, rated, index = (
-        item_counts(run),
-        rated_by_users(run),
-        pd.Index(run.parts.user_ids),
-    )
-    all_ids = pd.Index(user_ids)
+    counts, rated = item_counts(run), rated_by_users(run)
+    index, all_ids = pd.Index(run.parts.user_ids), pd.Index(user_ids)
     size = max(1, _CELLS // len(run.parts.item_ids))
     for start in range(0, len(all_ids), size):
         ids = all_ids[start : start + size]
@@ -138,14 +99,13 @@ def recommend_all(
         for row, user in zip(scores, index.get_indexer(ids)):
             excluded: Any = ()
             if user >= 0 and not include_rated:
-                theirs = slice(*rated.indptr[user : user + 2])
-                excluded = rated.indices[theirs]
+                excluded = rated.indices[slice(*rated.indptr[user : user + 2])]
             best.append(best_items(row, counts, n, min_ratings, excluded))
         yield _table(model, ids, best, unknown)
 
 
 def _table(
-    model: Scorer, user_ids: pd.Index, best: Sequence[np.ndarray], unknown: str
+    model: "Predictor", user_ids: pd.Index, best: Sequence[np.ndarray], unknown: str
 ) -> pd.DataFrame:
     lengths = [len(items) for items in best]
     items = model.run.parts.item_ids[np.concatenate(best)]

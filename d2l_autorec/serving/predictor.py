@@ -1,7 +1,5 @@
 """Predictions and recommendations from a trained model, by raw ids."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -16,10 +14,10 @@ from .._mxnet import gluon
 from ..errors import DataError, ModelError
 from ..loop import try_all_gpus
 from ..training import Run
-from .folder import Checkpoint
+from .checkpoint import Checkpoint
+from .folder import saved_files
 from .lists import best_items, item_counts, rated_by_users
-from .manifest import read_manifest
-from .reconstruction import rate_cells, reconstruction
+from .reconstruction import Reconstruction
 
 # Of a training with short epochs, files may be replaced while they are read.
 _ATTEMPTS = 20
@@ -63,7 +61,7 @@ class Similar(NamedTuple):
     title: str | None
 
 
-def load_model(directory: str | Path) -> Predictor:
+def load_model(directory: str | Path) -> "Predictor":
     """Load a trained model.
 
     Parameters
@@ -83,21 +81,19 @@ def load_model(directory: str | Path) -> Predictor:
         If there is no model, a file of it is damaged or missing, or it has another
         version's format.
     """
-    for _ in range(_ATTEMPTS - 1):
-        files = read_manifest(Path(directory))["files"]
+    attempts = range(_ATTEMPTS)
+    for attempt in attempts:
+        files = saved_files(Path(directory))
         try:
-            return _load(directory)
+            checkpoint = Checkpoint.open(directory)
+            net = checkpoint.network(try_all_gpus()[:1])
+            break
         except ModelError as error:
             missing = isinstance(error.__cause__, FileNotFoundError)
-            if not missing or read_manifest(Path(directory))["files"] == files:
+            replaced = missing and saved_files(Path(directory)) != files
+            if attempt == attempts[-1] or not replaced:
                 raise
-    return _load(directory)
-
-
-def _load(directory: str | Path) -> Predictor:
-    """Load a model as its manifest has it."""
-    checkpoint = Checkpoint.open(directory)
-    return Predictor(checkpoint.network(try_all_gpus()[:1]), checkpoint.run)
+    return Predictor(net, checkpoint.run)
 
 
 def _finitely(function: _Function) -> _Function:
@@ -131,7 +127,7 @@ class Predictor:
 
     def __init__(self, net: gluon.Block, run: Run) -> None:
         self.net, self.run = net, run
-        self._model = reconstruction(net, run.recipe, run.parts.train_mat)
+        self._model = Reconstruction(net, run.recipe, run.parts.train_mat)
 
     @_finitely
     def recommend(
@@ -177,7 +173,7 @@ class Predictor:
             means = self._item_means
             best = best_items(means, self._item_counts, n, min_ratings, rated)
             return self._recommended(best, means[best])
-        found = self._model.of_users(np.array([user]))[..., 0, :]
+        found = self._model.of_users(np.array([user]))[0]
         return self._best(found, rated, n, min_ratings)
 
     @_finitely
@@ -202,7 +198,7 @@ class Predictor:
             For the first user without a training rating.
         """
         users = self._known(user_ids, "user", unknown)
-        found = self._model.score(self._model.of_users(users))
+        found = self._model.of_users(users)
         found[users < 0] = self._item_means
         return found - np.float32(self.run.parts.rating_offset)
 
@@ -335,7 +331,7 @@ class Predictor:
         mean = self.run.parts.train_mat.data.mean()
         predictions: np.ndarray = np.where(items < 0, mean, self._item_means[items])
         known = (users >= 0) & (items >= 0)
-        predictions[known] = rate_cells(self._model, users[known], items[known])
+        predictions[known] = self._model.of_cells(users[known], items[known])
         return predictions - self.run.parts.rating_offset
 
     @cached_property
@@ -400,10 +396,9 @@ class Predictor:
         n: int,
         min_ratings: int,
     ) -> list[Recommendation]:
-        """Pick the best by what networks predict, and rate these alone."""
-        scores = self._model.score(found)
-        best = best_items(scores, self._item_counts, n, min_ratings, excluded)
-        return self._recommended(best, self._model.rating(found[..., best]))
+        """Pick the best before any clipping."""
+        best = best_items(found, self._item_counts, n, min_ratings, excluded)
+        return self._recommended(best, self._model.clip(found[best]))
 
     def _recommended(
         self, items: np.ndarray, found: np.ndarray

@@ -7,9 +7,7 @@ all users and all items is never built. With users and items exchanged, the same
 for a user-based model.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -24,23 +22,83 @@ from ..training import Biases, Blend, Mixture, Recipe, normalizer_of, range_of
 
 
 class Reconstruction:
-    """What a recipe's network makes of ratings.
+    """Predictions of a recipe's trained network, or of all networks of a blend.
 
-    Parameters
-    ----------
-    net : AutoRec
-        Trained, on one device.
-    recipe : Recipe
-        Of its training.
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        What it learned from.
-    biases : Biases, optional
-        Of `train_mat`, if they are known already.
+    They are not yet clipped, but for the networks of a blend: its weights were chosen
+    for networks that are clipped as their recipes say. `train_mat` is (num_items,
+    num_users).
+    """
 
-    Notes
-    -----
-    A prediction is the product of a user's and an item's vector
-    (float32, num_hidden + 1), one of them a hidden layer, the other the decoder's.
+    def __init__(
+        self, net: gluon.Block, recipe: Recipe | Blend, train_mat: sp.csr_matrix
+    ) -> None:
+        self._mixture: Mixture | None = None
+        nets = [net]
+        if isinstance(recipe, Blend):
+            self._mixture, nets = Mixture(recipe, train_mat), [*net]
+        biases = self._mixture.biases if self._mixture else None
+        self._networks = [
+            _Network(net, one, train_mat, biases)
+            for net, one in zip(nets, recipe.recipes)
+        ]
+        self._bounds = self._networks[0].bounds
+        if self._mixture:
+            clip = all(one.clip for one in recipe.recipes)
+            self._bounds = range_of(train_mat) if clip else None
+
+    def of_users(self, users: np.ndarray) -> np.ndarray:
+        """Predict what users (num_users,) would rate all items: (num_users, ...)."""
+        return self._mixed(
+            lambda biases: biases.at(users[:, None], slice(None)),
+            lambda network: network.of_users(users),
+        )
+
+    def of_cells(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Predict single cells (num_cells,), clipped as the recipe says."""
+        found = self._mixed(
+            lambda biases: biases.at(users, items),
+            lambda network: network.of_cells(users, items),
+        )
+        return self.clip(found)
+
+    def of_new_user(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """Predict all items (num_items,) for a user who was not in the training.
+
+        The user gave the items `rated` (num_ratings,) the ratings `given`.
+        """
+        return self._mixed(
+            lambda biases: biases.of_new_user(rated, given),
+            lambda network: network.of_new_user(rated, given),
+        )
+
+    def clip(self, predictions: np.ndarray) -> np.ndarray:
+        """Hold predictions to the range of the ratings where the recipe says so."""
+        return _clipped(predictions, self._bounds)
+
+    @property
+    def item_vectors(self) -> np.ndarray:
+        """Return what the networks know of each item: (num_items, num_units)."""
+        return np.hstack([network.items[:, :-1] for network in self._networks])
+
+    def _mixed(
+        self,
+        levels: Callable[[Biases], np.ndarray],
+        predict: Callable[["_Network"], np.ndarray],
+    ) -> np.ndarray:
+        """Mix the networks' predictions, if there are several."""
+        if not self._mixture:
+            return predict(self._networks[0])
+        found = [_clipped(predict(one), one.bounds) for one in self._networks]
+        return self._mixture.mixed(
+            levels(self._mixture.biases), np.stack(found), clip=False
+        )
+
+
+class _Network:
+    """One network. A prediction is the product of a user's and an item's vector.
+
+    Of the two (float32, num_hidden + 1), one is a hidden layer with a 1 behind it, the
+    other the decoder's weights with the bias.
     """
 
     def __init__(
@@ -48,69 +106,32 @@ class Reconstruction:
         net: AutoRec,
         recipe: Recipe,
         train_mat: sp.csr_matrix,
-        biases: Biases | None = None,
+        biases: Biases | None,
     ) -> None:
         self._net, self._recipe, self._train_mat = net, recipe, train_mat
         self._by_user = recipe.kind == "user"
         self._normalizer = (
             biases if recipe.residual and biases else normalizer_of(recipe, train_mat)
         )
-        self._range = range_of(train_mat)
+        bounded = getattr(net.decoder.act, "rating_range", None)
+        is_clipped = bounded or (self._normalizer and recipe.clip)
+        self.bounds = range_of(train_mat) if is_clipped else None
 
     def of_users(self, users: np.ndarray) -> np.ndarray:
-        """Predict what users would rate all items.
-
-        Parameters
-        ----------
-        users : numpy.ndarray of int, shape (num_users,)
-            Indices.
-
-        Returns
-        -------
-        numpy.ndarray, shape (num_users, num_items)
-            Not yet clipped.
-        """
-        sums = self._users[users] @ self._items.T
+        sums = self.users[users] @ self.items.T
         return self._ratings(sums, users[:, None], slice(None))
 
     def of_cells(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Predict single cells.
-
-        Parameters
-        ----------
-        users, items : numpy.ndarray of int, shape (num_cells,)
-            Indices.
-
-        Returns
-        -------
-        numpy.ndarray, shape (num_cells,)
-            Not yet clipped.
-        """
-        sums = np.einsum("ij,ij->i", self._items[items], self._users[users])
+        sums = np.empty(len(users), np.float32)
+        for start in range(0, len(users), 10_000):
+            part = slice(start, start + 10_000)
+            vectors = self.items[items[part]], self.users[users[part]]
+            sums[part] = np.einsum("ij,ij->i", *vectors)
         return self._ratings(sums, users, items)
 
     def of_new_user(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
-        r"""Predict what someone who was not in the training would rate all items.
+        r"""Predict all items for a new user.
 
-        Parameters
-        ----------
-        rated : numpy.ndarray of int, shape (num_ratings,)
-            Items' indices.
-        given : numpy.ndarray, shape (num_ratings,)
-            Their ratings.
-
-        Returns
-        -------
-        numpy.ndarray, shape (num_items,)
-            Not yet clipped.
-
-        Raises
-        ------
-        ModelError
-            If the model is item-based and its output is not the identity.
-
-        Notes
-        -----
         A user-based model reconstructs the new user's row like any other. In an
         item-based one the decoder has no row of weights for the new user, so one is
         estimated, with all else held fixed. Users' rows (weights and bias), as the
@@ -134,9 +155,9 @@ class Reconstruction:
                 (given.astype(np.float32), rated, [0, len(rated)]),
                 (1, self._train_mat.shape[0]),
             )
-            sums = self._weights @ _encode(self._net, row)[0]
+            sums = self.items @ self._encode(row)[0]
         elif self._recipe.output == "identity":
-            sums = self._estimate(rated, given)
+            sums = self.items @ self._estimate(rated, given)
         else:
             raise ModelError(
                 "an item-based model serves new users only with an identity output, "
@@ -148,48 +169,36 @@ class Reconstruction:
             self._normalizer.restore(outputs, levels) if self._normalizer else outputs
         )
 
-    def rating(self, found: np.ndarray) -> np.ndarray:
-        """Clip predictions where the recipe says so."""
-        bounded = getattr(self._net.decoder.act, "rating_range", None)
-        if bounded or (self._normalizer and self._recipe.clip):
-            found = found.clip(*self._range)
-        return found
-
-    def score(self, found: np.ndarray) -> np.ndarray:
-        """Return what to rank by."""
-        return found
-
     @property
-    def item_vectors(self) -> np.ndarray:
-        """What the network knows of each item: (num_items, num_units)."""
-        return self._items[:, :-1]
-
-    @property
-    def _users(self) -> np.ndarray:
+    def users(self) -> np.ndarray:
         return self._codes if self._by_user else self._weights
 
     @property
-    def _items(self) -> np.ndarray:
+    def items(self) -> np.ndarray:
         return self._weights if self._by_user else self._codes
 
     @cached_property
     def _codes(self) -> np.ndarray:
-        """Last hidden layers, each row with a 1 behind: the items', or the users'."""
+        """Compute the last hidden layer of all training rows, with a 1 behind each."""
         learned = self._train_mat
         if self._normalizer:
             learned = self._normalizer.learned(learned)
-        return _encode(self._net, self._recipe.rows(learned))
+        return self._encode(self._recipe.rows(learned))
 
     @cached_property
     def _weights(self) -> np.ndarray:
-        """The decoder's weights, each row with its bias behind: users', or items'."""
+        """Put the decoder's bias behind its weights: a row for each output."""
         decoder = self._net.decoder
         return np.column_stack(
             [decoder.weight.data().asnumpy(), decoder.bias.data().asnumpy()]
         )
 
+    def _encode(self, rows: sp.csr_matrix) -> np.ndarray:
+        hidden = SparseNetwork(self._net).encode(rows)
+        return np.column_stack([hidden, np.ones(len(hidden), np.float32)])
+
     def _ratings(self, sums: np.ndarray, users: Any, items: Any) -> np.ndarray:
-        """Turn products of vectors into ratings, not yet clipped."""
+        """Turn products of vectors into ratings."""
         outputs = self._outputs(sums)
         if self._normalizer:
             return self._normalizer.restore(outputs, self._normalizer.at(users, items))
@@ -207,13 +216,13 @@ class Reconstruction:
         return outputs
 
     def _estimate(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
-        """Compute the outputs for a new user, as `of_new_user` notes."""
-        mean, rows = self._prior
+        """Estimate a new user's row (num_hidden + 1,), as in `of_new_user`."""
+        mean, spread = self._prior
         hidden = self._codes[rated]
-        spread = hidden @ rows.T  # (num_rated, num_users)
-        gram = spread @ spread.T + self._noise * np.eye(len(rated))
-        share = np.linalg.solve(gram, given - hidden @ mean) @ spread
-        return np.asarray(self._codes @ (mean + share.astype(np.float32) @ rows))
+        found = hidden @ spread.T  # (num_rated, num_users)
+        gram = found @ found.T + self._noise * np.eye(len(rated))
+        share = np.linalg.solve(gram, given - hidden @ mean) @ found
+        return np.asarray(mean + share.astype(np.float32) @ spread)
 
     @cached_property
     def _prior(self) -> tuple[np.ndarray, np.ndarray]:
@@ -227,111 +236,11 @@ class Reconstruction:
         """Mean squared error on what was learned, or a sample if that is much."""
         cells = self._train_mat.tocoo()
         some = slice(None, None, cells.nnz // 100_000 + 1)
-        predicted = rate_cells(self, cells.col[some], cells.row[some])
+        users, items, ratings = cells.col[some], cells.row[some], cells.data[some]
         scale = self._normalizer.scale if self._normalizer else 1.0
-        return float(np.mean((predicted - cells.data[some]) ** 2) / scale**2)
+        predicted = _clipped(self.of_cells(users, items), self.bounds)
+        return float(np.mean((predicted - ratings) ** 2) / scale**2)
 
 
-class BlendReconstruction:
-    """What the networks of a blend make of ratings.
-
-    Parameters
-    ----------
-    nets : sequence of AutoRec
-        Of its recipes.
-    blend : Blend
-        With the weights.
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        What it learned from.
-
-    Notes
-    -----
-    The methods are those of `Reconstruction`. The predictions of the biases come before
-    those of the networks, each of which is clipped where its recipe says so: it is for
-    these that the weights were chosen.
-    """
-
-    def __init__(
-        self, nets: Sequence[AutoRec], blend: Blend, train_mat: sp.csr_matrix
-    ) -> None:
-        self._mixture = Mixture(blend, train_mat)
-        self._models = [
-            Reconstruction(net, recipe, train_mat, self._mixture.biases)
-            for net, recipe in zip(nets, blend.recipes)
-        ]
-
-    def of_users(self, users: np.ndarray) -> np.ndarray:  # noqa: D102
-        levels = self._mixture.biases.at(users[:, None], slice(None))
-        return self._beside(levels, (m.of_users(users) for m in self._models))
-
-    def of_cells(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:  # noqa: D102
-        levels = self._mixture.biases.at(users, items)
-        return self._beside(levels, (m.of_cells(users, items) for m in self._models))
-
-    def of_new_user(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:  # noqa: D102
-        levels = self._mixture.biases.of_new_user(rated, given)
-        return self._beside(levels, (m.of_new_user(rated, given) for m in self._models))
-
-    def score(self, found: np.ndarray) -> np.ndarray:  # noqa: D102
-        return self._mixture.mixed(found[0], found[1:], clip=False)
-
-    def rating(self, found: np.ndarray) -> np.ndarray:  # noqa: D102
-        return self._mixture.mixed(found[0], found[1:])
-
-    @property
-    def item_vectors(self) -> np.ndarray:  # noqa: D102
-        return np.hstack([model.item_vectors for model in self._models])
-
-    def _beside(self, levels: np.ndarray, found: Iterable[np.ndarray]) -> np.ndarray:
-        rated = (model.rating(one) for model, one in zip(self._models, found))
-        return np.stack([levels, *rated])
-
-
-def reconstruction(
-    net: gluon.Block, recipe: Recipe | Blend, train_mat: sp.csr_matrix
-) -> Reconstruction | BlendReconstruction:
-    """Make the kind that a recipe needs.
-
-    Parameters
-    ----------
-    net : mxnet.gluon.Block
-        As `network` makes it, trained.
-    recipe, train_mat
-        As for `Reconstruction`.
-
-    Returns
-    -------
-    Reconstruction or BlendReconstruction
-    """
-    if isinstance(recipe, Blend):
-        return BlendReconstruction([*net], recipe, train_mat)
-    return Reconstruction(net, recipe, train_mat)
-
-
-def rate_cells(
-    model: Reconstruction | BlendReconstruction, users: np.ndarray, items: np.ndarray
-) -> np.ndarray:
-    """Predict single cells, clipped as the recipe says, some thousands at a time.
-
-    Parameters
-    ----------
-    model : Reconstruction or BlendReconstruction
-        What predicts.
-    users, items : numpy.ndarray of int, shape (num_cells,)
-        Indices.
-
-    Returns
-    -------
-    numpy.ndarray of float64, shape (num_cells,)
-    """
-    predictions = np.empty(len(users))
-    for start in range(0, len(users), 10_000):
-        part = slice(start, start + 10_000)
-        predictions[part] = model.rating(model.of_cells(users[part], items[part]))
-    return predictions
-
-
-def _encode(net: AutoRec, rows: sp.csr_matrix) -> np.ndarray:
-    """Compute the last hidden layer of rows of ratings, and put a 1 behind it."""
-    hidden = SparseNetwork(net).encode(rows)
-    return np.column_stack([hidden, np.ones(len(hidden), np.float32)])
+def _clipped(predictions: np.ndarray, bounds: tuple[float, float] | None) -> np.ndarray:
+    return predictions.clip(*bounds) if bounds else predictions

@@ -13,6 +13,7 @@ from .run import Parts as Parts
 from .run import Run as Run
 from .settings import ACTIVATIONS as ACTIVATIONS
 from .settings import FINITE as FINITE
+from .settings import MOST_NETWORKS as MOST_NETWORKS
 from .settings import NON_NEGATIVE_INT as NON_NEGATIVE_INT
 from .settings import POSITIVE_INT as POSITIVE_INT
 from .settings import PRESETS as PRESETS

@@ -25,6 +25,8 @@ ACTIVATIONS = ("sigmoid", "identity", "relu", "tanh", "elu", "selu")
 OPTIMIZERS = ("adam", "adadelta", "adagrad", "rmsprop", "sgd", "rprop")
 # Of the training ratings, to choose something on.
 VALID_RATIO = 0.1
+# More take minutes to set up, of whatever size they are.
+MOST_LAYERS, MOST_NETWORKS = 16, 64
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,10 @@ class Recipe:
         for name, setting in SETTINGS.items():
             setting.check(name, getattr(self, name))
         layers = self.num_hidden if isinstance(self.num_hidden, tuple) else ()
+        if len(layers) > MOST_LAYERS:
+            raise ValueError(
+                f"num_hidden: {len(layers):,} layers are more than {MOST_LAYERS}"
+            )
         if self.pretrain_epochs and not (layers and layers[0] == layers[-1]):
             raise ValueError(
                 f"pretrain_epochs={self.pretrain_epochs} needs several hidden layers, "
@@ -327,6 +333,10 @@ class Blend:
 
     def __post_init__(self) -> None:
         """Check that they go together."""
+        if len(self.recipes) > MOST_NETWORKS:
+            raise ValueError(
+                f"{len(self.recipes):,} networks are more than {MOST_NETWORKS}"
+            )
         if not all(isinstance(recipe, Recipe) for recipe in self.recipes):
             raise ValueError("a blend is of recipes")
         if len({recipe.num_epochs for recipe in self.recipes}) != 1:

@@ -39,7 +39,7 @@ from .folder import (
 )
 from .storage import LARGEST_HEADER, blaming, pieces, read_json
 
-_Id = int | float | str
+_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | str
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 _Number = Annotated[float, msgspec.Meta(ge=-1e38, le=1e38)]
 _Setting = bool | int | float | str | None | list[int]

@@ -286,9 +286,11 @@ def _read_header(directory: Path) -> tuple[bytes, Header]:
     try:
         header = msgspec.json.decode(content, type=Header)
         if not re.fullmatch(r"[\w.+]+", header.versions["d2l_autorec"]):
-            raise ValueError
-    except (ValueError, KeyError, RecursionError):
-        raise ModelError(f"{file}: is damaged: no model's description") from None
+            raise ValueError("versions")
+    except (ValueError, KeyError, RecursionError) as error:
+        raise ModelError(
+            f"{file}: is damaged: no model's description: {error}"
+        ) from None
     return content, header
 
 

@@ -270,7 +270,7 @@ LARGE = {
     "ids": (lambda f: f.put("ids", b"[" + b"[]," * 20 * MIB + b"0]"), "ids-"),
     "titles": (lambda f: f.put("ids", {**f.ids(), "titles": [""] * 10**6}), "titles"),
     "split": (
-        lambda f: f.manifest.update(split={str(n): {} for n in range(300_000)}),
+        lambda f: f.manifest.update(split={str(n): {} for n in range(100_000)}),
         "split",
     ),
     "history": (lambda f: f.manifest.update(history=[[]] * 10**6), "history"),

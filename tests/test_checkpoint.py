@@ -14,6 +14,7 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 from d2l_autorec._mxnet import mx
 from d2l_autorec.curve import Epoch, best_epoch
@@ -84,6 +85,14 @@ def test_what_is_saved_comes_back(tmp_path):
     assert parts.split == {"split_mode": "random"}
 
 
+def test_arrays_of_several_pieces_come_back_and_others_can_read_them(tmp_path):
+    _, net = train(tmp_path, make_run(num_epochs=1, num_hidden=(1100, 1100)))
+    (file,) = tmp_path.glob("weights-*")  # 4 MiB are written, and checked, at a time
+    found = Checkpoint.open(tmp_path).parameters()
+    assert found["deeper.0.weight"].nbytes > 2**22
+    assert same(found, parameters(net)) and same(load_file(file), found)
+
+
 def test_without_a_validation_part_the_last_epoch_is_kept(tmp_path):
     _, net = train(tmp_path, make_run())
     restored = Checkpoint.open(tmp_path).network(CPU)
@@ -137,12 +146,12 @@ def test_ids_come_back_with_their_types(tmp_path, ids):
 def test_old_files_go_and_files_of_others_stay(tmp_path):
     train(tmp_path, make_run())
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "parameters-0123456789abcdef.params").write_bytes(b"of a killed run")
+    (tmp_path / "weights-0123456789abcdef.safetensors").write_bytes(b"of a killed run")
     (tmp_path / ".saving").write_bytes(b"of a killed run")
     train(tmp_path, make_run(), overwrite=True)
     names = sorted(file.name.partition("-")[0] for file in tmp_path.iterdir())
     assert names == [
-        *("ids", "model.json", "notes.txt", "optimizer", "parameters", "ratings")
+        *("ids", "model.json", "notes.txt", "optimizer", "ratings", "weights")
     ]
 
 
@@ -198,7 +207,7 @@ def test_a_folder_that_was_removed_is_not_made_again(tmp_path, there):
 
 
 @pytest.mark.parametrize("times", [1, 3])
-@pytest.mark.parametrize("kind", ["optimizer", "parameters"])
+@pytest.mark.parametrize("kind", ["optimizer", "weights"])
 def test_a_model_is_read_while_a_training_saves_to_it(
     tmp_path, monkeypatch, kind, times
 ):
@@ -238,7 +247,7 @@ def test_it_is_said_if_the_best_epochs_parameters_were_removed(tmp_path):
     saving = Checkpoint(tmp_path / "m", run).saving(training, training.epochs())
     list(islice(saving, best + 1))
     files = json.loads((tmp_path / "m" / "model.json").read_text())["files"]
-    name = f"parameters-{files['best'][:16]}.params"
+    name = f"weights-{files['best'][:16]}.safetensors"
     (tmp_path / "m" / name).unlink()
     with pytest.raises(ModelError, match=f"{name}: was removed"):
         next(saving)
@@ -260,9 +269,8 @@ def test_no_file_is_a_pickle(tmp_path):
         with pytest.raises(Exception):  # noqa: B017
             pickle.loads(raw)
         assert b"pickle" not in raw, name
-        if name.endswith(".npz"):
-            with np.load(tmp_path / name, allow_pickle=False) as arrays:
-                assert all(arrays[key].dtype != object for key in arrays)
+        if name.endswith(".safetensors"):
+            assert load_file(tmp_path / name)
 
 
 def test_any_changed_byte_is_refused(tmp_path):
@@ -272,7 +280,7 @@ def test_any_changed_byte_is_refused(tmp_path):
         file = tmp_path / name
         # All of the description; of the files that it has checksums of, a sample.
         every = name == "model.json"
-        size = len(raw) if every else min(len(raw), 300)
+        size = len(raw) if every else min(len(raw), 60)
         for place in rng.choice(len(raw), size, replace=False):
             changed = bytearray(raw)
             changed[place] ^= rng.integers(1, 256)
@@ -337,7 +345,7 @@ def test_no_folder_and_a_file_are_no_model(tmp_path):
         Checkpoint.open(tmp_path / "file")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1"])
+@pytest.mark.parametrize("version", [1, 3, "x"])
 def test_another_format_is_named(tmp_path, version):
     train(tmp_path, make_run())
     file = tmp_path / "model.json"
@@ -345,12 +353,12 @@ def test_another_format_is_named(tmp_path, version):
     manifest["format"] = version
     manifest["versions"]["d2l_autorec"] = "0.0.7"
     file.write_text(json.dumps(manifest))
-    said = f"is in format {version!r}, written by d2l_autorec 0.0.7; .* reads format 1"
+    said = f"is in format {version!r}, written by d2l_autorec 0.0.7; .* reads format 2"
     with pytest.raises(ModelError, match=said):
         Checkpoint.open(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", "{}", "[" * 100_000, '{"format": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "3", "{}", "[" * 100_000, '{"format": 2}'])
 def test_a_manifest_that_is_none(tmp_path, text):
     (tmp_path / "model.json").write_text(text)
     with pytest.raises(ModelError, match="model.json: is damaged"):

@@ -5,17 +5,16 @@ Folders are forged and then signed anew, so that no checksum gives them away.
 
 import copy
 import dataclasses
-import io
 import os
 import random
 import re
-import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
 from forging import (
+    LARGE,
     Forgery,
     calls,
     forge,
@@ -86,21 +85,21 @@ def manifest(*path, value):
     return change
 
 
+def setting(name, value):
+    return manifest("recipes", 0, name, value=value)
+
+
+def blended(recipes, weights):
+    return lambda f: f.manifest.update(recipes=recipes, weights=weights)
+
+
 def ids(key, value):
     return lambda forgery: forgery.put("ids", {**forgery.ids(), key: value})
 
 
 def array(kind, name, change):
-    def forged(forgery):
-        arrays = forgery.arrays(kind)
-        arrays[name] = change(arrays[name])
-        forgery.put(kind, arrays)
-
-    return forged
-
-
-def blended(recipes, weights):
-    return manifest("recipe", value={"recipes": recipes, "weights": weights})
+    """Change an array by a function, in a file that is whole."""
+    return lambda f: f.put_array(kind, name, change(f.array(kind, name)))
 
 
 def element(kind, name, value, dtype=None):
@@ -112,111 +111,157 @@ def element(kind, name, value, dtype=None):
     return array(kind, name, change)
 
 
-def parameters(place, value):
+def header(kind, name, **fields):
+    """Change what a file's header says of an array, and leave the data."""
+
     def change(forgery):
-        raw = bytearray(forgery.raw["best"])
-        raw[place : place + len(value)] = value
-        forgery.put("best", raw)
+        found, data = forgery.arrays(kind)
+        found[name].update(fields)
+        forgery.put_header(kind, found, data)
 
     return change
 
 
-def packed(forgery):
-    """Ratings that unpack to a thousand times what they are."""
-    with zipfile.ZipFile(found := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as bomb:
-        bomb.writestr("train_mat.data.npy", bytes(10**7))
-    forgery.put("ratings", found.getvalue())
+def raw(kind, change):
+    return lambda forgery: forgery.put(kind, change(forgery.raw[kind]))
 
 
+INDICES, DATA = "train_mat.indices", "train_mat.data"
 FORGED = {
     # name: what is forged, and what the message has to say
-    "index above": (element("ratings", "train_mat.indices", 10**6), "train_mat"),
+    "index above": (element("ratings", INDICES, 10**6), "train_mat"),
     "index far above": (element("ratings", "test_mat.indices", 10**9), "test_mat"),
-    "index below": (element("ratings", "train_mat.indices", -5), "train_mat"),
+    "index below": (element("ratings", INDICES, -5), "train_mat"),
     "index far below": (element("ratings", "valid_mat.indices", -(10**9)), "valid_mat"),
-    "large index": (
-        element("ratings", "train_mat.indices", 2**40, np.int64),
-        "train_mat",
-    ),
+    "large index": (element("ratings", INDICES, 2**40, np.int64), "train_mat"),
     "indptr": (element("ratings", "train_mat.indptr", 10**9), "train_mat"),
     "falling indptr": (element("ratings", "train_mat.indptr", 0), "train_mat"),
     "not sorted": (
-        array("ratings", "train_mat.indices", lambda a: a[::-1].copy()),
+        array("ratings", INDICES, lambda a: a[::-1].copy()),
         "train_mat: a cell is stored more than once",
     ),
-    "NaN": (element("ratings", "train_mat.data", np.nan), "train_mat.data"),
-    "rating of 0": (
-        element("ratings", "train_mat.data", 0),
-        "train_mat: its ratings are not",
-    ),
+    "NaN": (element("ratings", DATA, np.nan), "train_mat.data: a number is not finite"),
+    "rating of 0": (element("ratings", DATA, 0), "train_mat: its ratings are not"),
     "tiny rating": (
-        element("ratings", "train_mat.data", 1e-45),
+        element("ratings", DATA, 1e-45),
         "train_mat: ratings from 1.4013e-45 to 5 are not positive",
     ),
     "float64": (
-        array("ratings", "train_mat.data", lambda a: a.astype(np.float64)),
-        "train_mat: its ratings are not sorted float32",
+        array("ratings", DATA, lambda a: a.astype(np.float64)),
+        "train_mat.data is of F64",
     ),
-    "objects": (
-        array("ratings", "train_mat.data", lambda a: a.astype(object)),
-        "train_mat.data: is no array of numbers",
+    "whole numbers": (
+        array("ratings", DATA, lambda a: a.astype(np.int32)),
+        "are not matrices in CSR format",
     ),
-    "bomb": (packed, "ratings-.*unpacks to more than it is"),
-    "no units": (manifest("recipe", "num_hidden", value=[]), r"num_hidden=\(\)"),
-    "text for units": (manifest("recipe", "num_hidden", value="x"), "num_hidden='x'"),
-    "many units": (manifest("recipe", "num_hidden", value=10**9), "encoder.weight"),
-    "all units": (manifest("recipe", "num_hidden", value=2**63), "num_hidden"),
+    "two axes": (
+        array("ratings", DATA, lambda a: a.reshape(2, -1)),
+        "are not matrices in CSR format",
+    ),
+    "no matrix": (
+        lambda f: f.put_array("ratings", INDICES, None),
+        "are not matrices in CSR format",
+    ),
+    "another matrix": (
+        lambda f: f.put_array("ratings", "x.data", np.ones(3, np.float32)),
+        "are not matrices in CSR format",
+    ),
+    "no units": (setting("num_hidden", []), r"num_hidden=\(\)"),
+    "text for units": (setting("num_hidden", "x"), "num_hidden='x'"),
+    "many units": (setting("num_hidden", 10**9), "encoder.weight is .*by the recipe"),
+    "all units": (setting("num_hidden", 2**63), "num_hidden"),
+    "optimizer": (setting("optimizer", "x"), "optimizer='x'"),
+    "new setting": (setting("new", 1), "'new'"),
     "more networks": (
-        lambda forgery: forgery.manifest.update(
-            recipe={"recipes": [forgery.manifest["recipe"]] * 2, "weights": [0.5, 0.5]}
+        lambda f: f.manifest.update(
+            recipes=f.manifest["recipes"] * 2, weights=[0.5, 0.5]
         ),
         "0.encoder.weight",
     ),
     "no networks": (blended([], []), "have as many epochs"),
-    "text for networks": (blended("x", [1.0]), "no list of recipes"),
-    "number for a network": (blended([7], [1]), "is no list of settings"),
-    "no weights": (blended([{}], None), "with a list of weights"),
+    "text for networks": (blended("x", [1.0]), "recipes"),
+    "number for a network": (blended([7], [1]), "recipes"),
+    "two without weights": (blended([{}, {}], None), "too many values"),
     "many weights": (blended([{}], [1.0, 2.0]), "not as many as the recipes"),
-    "text for a weight": (blended([{}], ["x"]), "'x' is not a number from 0 to 100"),
-    "weight below 0": (blended([{}], [-1]), "-1 is not a number from 0 to 100"),
-    "optimizer": (manifest("recipe", "optimizer", value="x"), "optimizer='x'"),
-    "new setting": (manifest("recipe", "new", value=1), "'new'"),
-    "no recipe": (manifest("recipe", value=None), "recipe"),
-    "text for a seed": (manifest("seed", value="x"), "seed='x'"),
-    "seed below 0": (manifest("seed", value=-1), "seed=-1"),
-    "no split": (manifest("split", value=None), "split=None"),
-    "offset": (manifest("rating_offset", value=1e400), "rating_offset=inf"),
-    "name": (manifest("name", value="\ud800"), "name"),
-    "patience": (manifest("patience", value=0), "patience=0"),
-    "another field": (manifest("more", value=1), "'more'"),
+    "text for a weight": (blended([{}], ["x"]), "weights"),
+    "weight below 0": (blended([{}], [-1]), "-1.0 is not a number from 0 to 100"),
+    "no recipe": (manifest("recipes", value=None), "recipes"),
+    "task": (manifest("task", value="lists"), "'lists'"),
+    "text for a seed": (manifest("seed", value="x"), "seed"),
+    "seed below 0": (manifest("seed", value=-1), "seed"),
+    "large seed": (manifest("seed", value=2**31), "seed"),
+    "no split": (manifest("split", value=None), "split"),
+    "offset": (manifest("rating_offset", value=1e39), "rating_offset"),
+    "infinite offset": (manifest("rating_offset", value=1e400), "model.json"),
+    "name": (manifest("name", value="\ud800"), "model.json"),
+    "patience": (manifest("patience", value=0), "patience"),
+    "another field": (manifest("more", value=1), "`more`"),
     "no history": (manifest("history", value=[]), "history"),
-    "loss": (manifest("history", 0, "train_loss", value=float("nan")), "train_loss"),
-    "epochs": (manifest("history", 1, "epoch", value=7), "epoch 2 is called 7"),
-    "RMSE": (manifest("history", 0, "valid_rmse", value=None), "valid_rmse"),
+    "loss": (manifest("history", 0, 1, value=-1), "history: epoch 1 is"),
+    "no seconds": (manifest("history", 0, 4, value=0), "history: epoch 1 is"),
+    "epochs": (manifest("history", 1, 0, value=7), "history: epoch 2 is"),
+    "RMSE": (manifest("history", 0, 3, value=None), "history: epoch 1 is"),
     "long history": (
-        lambda f: f.manifest["history"].append(f.manifest["history"][1] | {"epoch": 3}),
+        lambda f: f.manifest["history"].append([3, *f.manifest["history"][1][1:]]),
         "more epochs",
     ),
-    "checksum": (manifest("files", "ids", value="../../etc"), "ids has no SHA-256"),
-    "users": (ids("users", [1, 2]), "ratings-.*_mat: not a matrix"),
-    "user twice": (ids("users", ["a"] * 12), "users: an id occurs twice"),
+    "checksum": (manifest("files", "ids", value="../../etc"), "files"),
+    "one file less": (lambda f: f.manifest["files"].pop("ids"), "'ids' is missing"),
+    "users": (ids("users", ["a", "b"]), "train_mat: not a matrix"),
+    "user twice": (ids("users", ["a"] * 12), "user_ids: an id occurs twice"),
     "nested ids": (ids("users", [["a"]] * 12), "users"),
+    "mixed ids": (ids("users", [1, *map(str, range(11))]), "user_ids: '0' of type str"),
     "large ids": (ids("items", [2**70] * 9), "ids-"),
-    "half a character": (ids("users", [f"{n}\ud800" for n in range(12)]), "users"),
+    "half a character": (ids("users", [f"{n}\ud800" for n in range(12)]), "ids-"),
     "titles": (ids("titles", []), "titles"),
     "deep ids": (lambda f: f.put("ids", b"[" * 99999), "ids-"),
-    # MXNet's own reader ends the process over some of these.
-    "no parameters": (lambda f: f.put("best", b""), "parameters-"),
-    "other magic": (parameters(0, b"\0"), "no file of MXNet's"),
-    "count": (parameters(16, b"\xff" * 8), "parameters-"),
-    "storage type": (parameters(28, b"\x01"), "array 0 is no dense"),
-    "axes": (parameters(32, b"\xff\xff\xff\x7f"), "array 0 is no dense"),
-    "shape": (parameters(36, b"\xff" * 7 + b"\x7f"), "array 0 has a shape"),
-    "negative shape": (parameters(36, b"\xff" * 8), "array 0 has a shape"),
-    "device": (parameters(52, b"\x02"), "array 0 is not in float32, on a CPU"),
-    "dtype": (parameters(60, b"\x07"), "array 0 is not in float32, on a CPU"),
-    "NaN parameter": (parameters(64, b"\0\0\xc0\x7f"), "encoder.weight: .* not finite"),
-    "cut short": (lambda f: f.put("best", f.raw["best"][:-3]), "parameters-"),
+    "no parameters": (lambda f: f.put("best", b""), "weights-.*header too small"),
+    "no header": (raw("best", lambda r: r[:8]), "weights-.*invalid header"),
+    "long header": (raw("best", lambda r: b"\xff" * 8 + r[8:]), "its header has"),
+    "cut short": (raw("best", lambda r: r[:-3]), "weights-.*not fully covered"),
+    "more bytes": (raw("best", lambda r: r + b"abcd"), "weights-.*not fully covered"),
+    "many bytes": (raw("best", lambda r: r + bytes(3 * 2**20)), "and may have"),
+    "dtype": (header("best", "encoder.bias", dtype="I32"), "encoder.bias is of int32"),
+    "other dtype": (header("best", "encoder.bias", dtype="x"), "weights-"),
+    "shape": (header("best", "encoder.weight", shape=[12, 3]), "encoder.weight"),
+    "negative shape": (header("best", "encoder.bias", shape=[-3]), "weights-"),
+    "large shape": (header("best", "encoder.bias", shape=[2**62, 8]), "weights-"),
+    "offsets": (header("best", "encoder.bias", data_offsets=[0, 12]), "weights-"),
+    "far offsets": (
+        header("best", "encoder.bias", data_offsets=[2**62, 2**62 + 12]),
+        "weights-",
+    ),
+    "no numbers": (
+        array("best", "encoder.bias", lambda a: a[:0]),
+        r"encoder.bias is of F32 and of shape \(0,\)",
+    ),
+    "one parameter more": (
+        lambda f: f.put_array("best", "x", np.ones(3, np.float32)),
+        "x is of float32 and shape",
+    ),
+    "NaN parameter": (
+        element("best", "encoder.weight", np.nan),
+        "encoder.weight: a number is not finite",
+    ),
+    "state of float64": (
+        array("optimizer", "decoder.bias.var", lambda a: a.astype(np.float64)),
+        "decoder.bias.var is of F64",
+    ),
+    "whole state": (
+        array("optimizer", "decoder.bias.var", lambda a: a.astype(np.int64)),
+        "decoder.bias.var is not of this training",
+    ),
+    "updates": (array("optimizer", "num_updates", lambda a: a + 10**9), "num_updates"),
+    "negative updates": (array("optimizer", "num_updates", lambda a: -a), "num_upd"),
+    "two updates": (
+        array("optimizer", "num_updates", lambda a: np.array([1, 2])),
+        "num_updates",
+    ),
+    "state not finite": (
+        element("optimizer", "decoder.weight.mean", np.inf),
+        "decoder.weight.mean: a number is not finite",
+    ),
+    **LARGE,
 }
 
 
@@ -231,22 +276,13 @@ def test_what_is_forged_is_named(tmp_path, honest, change, said):
 
 
 STATES = {
-    "another optimizer": (
-        manifest("recipe", "optimizer", value="sgd"),
-        "missing, or not of SGD",
-    ),
-    "updates": (array("optimizer", "num_updates", lambda a: a + 10**9), "num_updates"),
-    "no updates": (
-        array("optimizer", "num_updates", lambda a: np.array([1, 2])),
-        "num_updates",
-    ),
-    "not finite": (element("optimizer", "decoder.weight.mean", np.inf), "decoder"),
+    "another optimizer": (setting("optimizer", "sgd"), "missing, or not of SGD"),
     "shape": (
         array("optimizer", "decoder.bias.var", lambda a: a[:1]),
         "decoder.bias.var",
     ),
     "one more": (
-        lambda f: f.put("optimizer", {**f.arrays("optimizer"), "deeper.mean": 3.0}),
+        lambda f: f.put_array("optimizer", "deeper.mean", np.ones(1, np.float32)),
         "deeper.mean",
     ),
 }
@@ -261,7 +297,7 @@ def test_a_state_of_another_optimizer_is_not_restored(tmp_path, honest, change, 
         command.main(["--resume", str(tmp_path / "m"), "-e", "3", "--quiet"])
 
 
-@pytest.mark.parametrize("name", ["model.json", "ids", "parameters"])
+@pytest.mark.parametrize("name", ["model.json", "ids", "weights"])
 def test_a_pipe_is_not_waited_for(tmp_path, honest, name):
     directory = honest.write(tmp_path / "m")
     file = next(directory.glob(f"{name}*"))

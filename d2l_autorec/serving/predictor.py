@@ -81,19 +81,17 @@ def load_model(directory: str | Path) -> "Predictor":
         If there is no model, a file of it is damaged or missing, or it has another
         version's format.
     """
-    attempts = range(_ATTEMPTS)
-    for attempt in attempts:
-        files = saved_files(Path(directory))
+    directory = Path(directory)
+    for _ in range(_ATTEMPTS):
+        files = saved_files(directory)
         try:
             checkpoint = Checkpoint.open(directory)
-            net = checkpoint.network(try_all_gpus()[:1])
-            break
+            return Predictor(checkpoint.network(try_all_gpus()[:1]), checkpoint.run)
         except ModelError as error:
             missing = isinstance(error.__cause__, FileNotFoundError)
-            replaced = missing and saved_files(Path(directory)) != files
-            if attempt == attempts[-1] or not replaced:
+            if not missing or saved_files(directory) == files:
                 raise
-    return Predictor(net, checkpoint.run)
+    raise ModelError(f"{directory}: is replaced all the time")
 
 
 def _finitely(function: _Function) -> _Function:

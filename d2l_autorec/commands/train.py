@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -88,19 +88,16 @@ class _Job:
 
     def choose(self, run: Run) -> Run:
         """Choose epochs, or weights, on the validation part; return what to train."""
-        from ..training import Training, until
+        from ..training import Training
 
         training = Training.of(run, self.devices, team=self.team)
         self._pretrain(training)
         epochs = training.epochs()
         if not self.args.quiet:
             epochs = _estimated(epochs, run.recipe.num_epochs)
-        history = []
+        history: list[Epoch] = []
         try:
-            with self._progress(run) as progress:
-                for epoch in until(_stopping(run, training), epochs):
-                    history.append(epoch)
-                    progress and progress.show(epoch)
+            self._go_through(epochs, run, training, history)
             best, recipe = training.choose(history)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(
@@ -118,35 +115,53 @@ class _Job:
         self, run: Run, checkpoint: Checkpoint | None
     ) -> tuple[Training, list[Epoch]]:
         """Train, or go on; return the training at its best epoch, and all epochs."""
-        from ..training import BestEpoch, Training, until
+        from ..training import BestEpoch, Training
 
-        past = list(checkpoint.history) if checkpoint else []
-        training = Training.of(run, self.devices, len(past), self.team)
-        if past and self.first:
-            assert checkpoint
+        history = list(checkpoint.history) if checkpoint else []
+        training = Training.of(run, self.devices, len(history), self.team)
+        if checkpoint and history and self.first:
             checkpoint.restore(training)
-        elif past:
+        elif history:
             training.load({}, {})  # what the first one has
         self._pretrain(training)
         kept: _Folder | BestEpoch = BestEpoch(training)
         if self.args.save or self.args.resume:
             kept = _Folder(training, checkpoint if self.first else None, self.team)
-        history = list(past)
-        baseline = run.parts.baseline and run.parts.baseline.models["biases"].rmse
         try:
-            with self._progress(run, baseline) as progress:
-                for epoch in past:
-                    progress and progress.show(epoch)
-                stopping = _stopping(run, training)
-                for epoch in until(stopping, training.epochs(), past):
-                    kept.keep(epoch)
-                    history.append(epoch)
-                    progress and progress.show(epoch)
+            self._go_through(training.epochs(), run, training, history, kept.keep)
         except KeyboardInterrupt as interrupt:
             left = _left(checkpoint, len(history), run.recipe.num_epochs)
             raise KeyboardInterrupt(f"{_how(interrupt)}{left}") from None
         training.load(kept.parameters())
         return training, history
+
+    def _go_through(
+        self,
+        epochs: Iterator[Epoch],
+        run: Run,
+        training: Training,
+        history: list[Epoch],
+        keep: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> None:
+        """Train until patience ends; keep, list and show each epoch."""
+        from ..curve import Progress
+        from ..training import until
+
+        past = list(history)
+        stopping = training.patience(run.patience) if run.patience else None
+        with ExitStack() as stack:
+            progress = None
+            if not self.args.quiet:
+                simple = run.parts.baseline
+                baseline = simple and simple.models["biases"].rmse
+                progress = Progress(run.recipe.num_epochs, baseline)
+                stack.enter_context(progress)
+            for epoch in chain(past, until(stopping, epochs, past)):
+                if epoch.epoch > len(past):
+                    keep(epoch)
+                    history.append(epoch)
+                if progress:
+                    progress.show(epoch)
 
     def _pretrain(self, training: Training) -> None:
         """Find the weights to start from, where the recipe asks for it."""
@@ -160,14 +175,6 @@ class _Job:
             disable=self.args.quiet or not num_epochs or bool(training.trained),
         ):
             pass
-
-    def _progress(self, run: Run, baseline: float | None = None) -> Any:
-        """Make what shows epochs as they pass by: nothing, if it is to be quiet."""
-        from ..curve import Progress
-
-        if self.args.quiet:
-            return nullcontext()
-        return Progress(run.recipe.num_epochs, baseline)
 
 
 class _Folder:
@@ -189,10 +196,6 @@ class _Folder:
     def parameters(self) -> dict[str, Any]:
         """Return those of the best epoch, be it of the past, where they are read."""
         return self.checkpoint.parameters() if self.checkpoint else {}
-
-
-def _stopping(run: Run, training: Training) -> Any:
-    return training.patience(run.patience) if run.patience else None
 
 
 def _left(checkpoint: Checkpoint | None, trained: int, num_epochs: int) -> str:

@@ -61,8 +61,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
 
-    def add_flags(self, title: str, flags: type, group: Any = None) -> None:
-        """Add the flags of a class, in a group with a title or in another group."""
+    def add_flags(
+        self, title: str, flags: type, group: Any = None, **words: str
+    ) -> None:
+        """Add the flags of a class; `words` are filled into what they are for."""
         group = group or self.add_argument_group(title)
         pieces = re.split(r"\n    (\w+) : (.*)\n", flags.__doc__ or "")[1:]
         texts = dict(zip(pieces[::3], zip(pieces[1::3], pieces[2::3])))
@@ -76,7 +78,8 @@ class Parser(argparse.ArgumentParser):
             elif flag.parse is not bool:
                 options = {"type": flag.parse, "default": flag.default}
                 options["metavar"] = metavar
-            group.add_argument(written(name), help=" ".join(text.split()), **options)
+            text = " ".join(text.split()).format(**words)
+            group.add_argument(written(name), help=text, **options)
 
     def parse_flags(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse a command's flags, which have to go together.

@@ -263,7 +263,7 @@ class _ComparisonFlags:
     """What is compared.
 
     models : LIST
-        some of MODELS; with settings as in book:num_hidden=200:lr=0.001; of several
+        some of {known}; with settings as in book:num_hidden=200:lr=0.001; of several
         values, as in book:wd=1e-5/1e-4, a tenth of the training ratings chooses
     splits : SPLITS
         what is held out: a random tenth, anew for each seed (random); each user's
@@ -281,11 +281,6 @@ class _ComparisonFlags:
     models = Flag(_models, ",".join(QUICK_MODELS))
     splits = Flag(_splits, "random")
     test_ratings, ranking, seeds = Flag(), Flag(bool), Flag(cli.seeds)
-
-
-_ComparisonFlags.__doc__ = (_ComparisonFlags.__doc__ or "").replace(
-    "MODELS", ", ".join([*MODELS, *ALIASES])
-)
 
 
 class _OutputFlags:
@@ -316,7 +311,8 @@ def _parser() -> cli.Parser:
     )
     parser.add_flags("data", cli.DataFlags)
     cli.add_ratings_flags(parser)
-    parser.add_flags("comparison", _ComparisonFlags)
+    known = ", ".join([*MODELS, *ALIASES])
+    parser.add_flags("comparison", _ComparisonFlags, known=known)
     output = parser.add_argument_group("output")
     parser.add_flags("", cli.QuietFlag, output)
     parser.add_flags("", _OutputFlags, output)

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         If the port cannot be had; and as `load_model` does.
     """
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_flags(argv)
     if not find_spec("flask"):
         parser.error(
             "the page needs Flask: python -m pip install --constraint constraints.txt "

@@ -7,6 +7,7 @@ from datetime import date
 
 from ..study import NAMES, Row, Study, experiments, provenance, report
 from . import cli
+from .cli import Flag
 from .process import show_notes
 
 
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv : sequence of str, optional
         By default the process's own arguments.
     """
-    args = _parser().parse_args(argv)
+    args = _parser().parse_flags(argv)
     show_notes(args.quiet)
     cli.check_drawing(".png")
 
@@ -78,17 +79,36 @@ def _provenance(args: argparse.Namespace, dataset: str, num_splits: int) -> str:
     return f"{provenance('paper', flags, seeds)}, {date.today()}."
 
 
+@cli.parsed_by
 def _names(text: str) -> list[str]:
     names = text.split(",")
     if unknown := [name for name in names if name not in NAMES]:
-        raise argparse.ArgumentTypeError(
-            f"{unknown[0]!r} is not one of {', '.join(NAMES)}"
-        )
+        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(NAMES)}")
     return names
 
 
 def _cold(text: str) -> float | str:
     return text if text == "mean" else cli.finite_float(text)
+
+
+class _StudyFlags:
+    """What is trained, and where the results go.
+
+    quick : bool
+        a tour in less than 5 minutes: few epochs, one split, nothing tuned
+    only : LIST
+        some of {known} (default: all)
+    splits : N
+        random splits, with the seeds 0, 1, ... (default: 5, and with --quick 1)
+    cold : X
+        prediction for a user or an item without a training rating: a number, or 'mean'
+        for that of the training ratings
+    out : DIR
+        folder for the table (.md), every training (.json) and the plot (.png)
+    """
+
+    quick, only, splits = Flag(bool), Flag(_names), Flag(cli.positive_int)
+    cold, out = Flag(_cold, 3.0), Flag(cli.output_folder, "paper-results")
 
 
 def _parser() -> cli.Parser:
@@ -99,39 +119,6 @@ def _parser() -> cli.Parser:
         "the same command goes on where it was interrupted.",
     )
     parser.add_flags("data", cli.DataFlags)
-    study = parser.add_argument_group("study")
-    study.add_argument(
-        "--quick",
-        action="store_true",
-        help="a tour in less than 5 minutes: few epochs, one split, nothing tuned",
-    )
-    study.add_argument(
-        "--only",
-        type=_names,
-        metavar="LIST",
-        help=f"some of {', '.join(NAMES)} (default: all)",
-    )
-    study.add_argument(
-        "--splits",
-        type=cli.positive_int,
-        metavar="N",
-        help="random splits, with the seeds 0, 1, ... (default: 5, and with --quick 1)",
-    )
-    study.add_argument(
-        "--cold",
-        type=_cold,
-        default=3.0,
-        metavar="X",
-        help="prediction for a user or an item without a training rating: a number, or "
-        "'mean' for that of the training ratings",
-    )
-    output = parser.add_argument_group("output")
-    parser.add_flags("", cli.QuietFlag, output)
-    output.add_argument(
-        "--out",
-        type=cli.output_folder,
-        default="paper-results",
-        metavar="DIR",
-        help="folder for the table (.md), every training (.json) and the plot (.png)",
-    )
+    parser.add_flags("study", _StudyFlags, known=", ".join(NAMES))
+    parser.add_flags("output", cli.QuietFlag)
     return parser

@@ -285,48 +285,6 @@ class DataFlags:
     dataset, data_dir = Flag(), Flag()
 
 
-def add_ratings_flags(parser: Parser) -> None:
-    """Add the flags that say how to read a ratings file of one's own."""
-    group = parser.add_argument_group("your own ratings")
-    group.add_argument(
-        "--ratings",
-        metavar="FILE",
-        help="a file, a folder, or a pattern in quotes: one rating a line, fields "
-        "separated by tab, '::', comma, semicolon, '|' or spaces, with or without a "
-        "header; JSON; or Parquet; a text may be packed (.gz, .zst, .zip)",
-    )
-    group.add_argument(
-        "--columns",
-        type=column_names,
-        metavar="U,I,R[,T]",
-        help="names or positions (from 1) of the columns of user, item, rating and, if "
-        "there is one, timestamp (default: a guess)",
-    )
-    parser.add_flags("", EncodingFlag, group)
-    group.add_argument(
-        "--duplicates",
-        choices=("error", "last", "mean", "sum", "max"),
-        default="error",
-        help="what to do when a user rated an item more than once",
-    )
-    group.add_argument(
-        "--missing",
-        type=finite_float,
-        metavar="X",
-        help="leave out the rows with this value, which stands for no rating",
-    )
-    group.add_argument(
-        "--transform",
-        choices=("log",),
-        help="train on the logarithm of 1 plus the value, for counts and times",
-    )
-    group.add_argument(
-        "--skip-bad-lines",
-        action="store_true",
-        help="go on without lines that cannot be read, and say how many they are",
-    )
-
-
 class EncodingFlag:
     """How the files that are read are encoded.
 
@@ -335,6 +293,32 @@ class EncodingFlag:
     """
 
     encoding = Flag(default="utf-8")
+
+
+class RatingsFlags:
+    """How a ratings file of one's own is read.
+
+    ratings : FILE
+        a file, a folder, or a pattern in quotes: one rating a line, fields separated by
+        tab, '::', comma, semicolon, '|' or spaces, with or without a header; JSON; or
+        Parquet; a text may be packed (.gz, .zst, .zip)
+    columns : U,I,R[,T]
+        names or positions (from 1) of the columns of user, item, rating and, if there
+        is one, timestamp (default: a guess)
+    duplicates : str
+        what to do when a user rated an item more than once
+    missing : X
+        leave out the rows with this value, which stands for no rating
+    transform : str
+        train on the logarithm of 1 plus the value, for counts and times
+    skip_bad_lines : bool
+        go on without lines that cannot be read, and say how many they are
+    """
+
+    ratings, columns = Flag(), Flag(column_names)
+    duplicates = Flag(str, "error", ("error", "last", "mean", "sum", "max"))
+    missing = Flag(finite_float)
+    transform, skip_bad_lines = Flag(choices=("log",)), Flag(bool)
 
 
 class TitleFlags:

@@ -310,7 +310,9 @@ def _parser() -> cli.Parser:
         "flags: five random splits of MovieLens 100K, about three minutes on 2 cores.",
     )
     parser.add_flags("data", cli.DataFlags)
-    cli.add_ratings_flags(parser)
+    own = parser.add_argument_group("your own ratings")
+    parser.add_flags("", cli.RatingsFlags, own)
+    parser.add_flags("", cli.EncodingFlag, own)
     known = ", ".join([*MODELS, *ALIASES])
     parser.add_flags("comparison", _ComparisonFlags, known=known)
     output = parser.add_argument_group("output")

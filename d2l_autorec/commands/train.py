@@ -400,7 +400,9 @@ def _parser() -> cli.Parser:
         "Without flags: the book's recipe on MovieLens 100K.",
     )
     parser.add_flags("data", cli.DataFlags)
-    cli.add_ratings_flags(parser)
+    own = parser.add_argument_group("your own ratings")
+    parser.add_flags("", cli.RatingsFlags, own)
+    parser.add_flags("", cli.EncodingFlag, own)
     parser.add_flags("split", parts.SplitFlags)
     recipe = parser.add_argument_group(
         "recipe", "A flag given beside --preset changes that setting of it."

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from datetime import date
 
-from ..study import NAMES, Row, Study, experiments, provenance, report
+from ..study import NAMES, provenance
 from . import cli
 from .cli import Flag
 from .process import show_notes
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from ..ratings import label, load_dataset
     from ..serving import save_figure, save_text
-    from ..study import study_chart
+    from ..study import Row, Study, experiments, report, study_chart
 
     dataset = args.dataset or ("ml-100k" if args.quick else "ml-1m")
     num_splits = args.splits or (1 if args.quick else 5)

@@ -1,5 +1,6 @@
 """Training and predicting on sparse rows, by compiled loops."""
 
+from .adam import Adam, SparseEncoder
 from .arrays import on_device, release, view
 from .factors import Factors
 from .network import SparseNetwork, Workers, is_known, known, predict_cells
@@ -8,8 +9,10 @@ from .step import FastStep
 
 __all__ = [
     "COLUMN_COST",
+    "Adam",
     "FastStep",
     "Factors",
+    "SparseEncoder",
     "SparseNetwork",
     "Workers",
     "is_known",

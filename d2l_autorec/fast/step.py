@@ -253,9 +253,7 @@ class FastStep(Step):
     ) -> None:
         """Update the encoder by the gradient of its sums."""
         (weight, bias), (rates, bias_rates) = self._layer("encoder")
-        check_fit(inputs, len(d_sums), len(weight.value))
-        arrays = inputs, d_sums, d_own, weight, rates
-        in_shares(_train_encoder, inputs.num_shares, *arrays)
+        train_columns(inputs, d_sums, weight, rates, d_own)
         call(_update, bias, d_sums.sum(axis=0), bias_rates)
 
     def _train_deeper(self) -> None:
@@ -300,6 +298,19 @@ class FastStep(Step):
 
 
 _NONE = np.empty((0, 0), np.float32)
+
+
+def train_columns(
+    inputs: Cells,
+    d_sums: np.ndarray,
+    weight: Weights,
+    rates: Rates,
+    d_own: np.ndarray = _NONE,
+) -> None:
+    """Update an encoder's weight by the gradient of its sums, column by column."""
+    check_fit(inputs, len(d_sums), len(weight.value))
+    arrays = inputs, d_sums, d_own, weight, rates
+    in_shares(_train_encoder, inputs.num_shares, *arrays)
 
 
 @inlined

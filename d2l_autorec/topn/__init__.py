@@ -1,0 +1,5 @@
+"""Top-N: what users choose next, from pairs of user and item alone."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

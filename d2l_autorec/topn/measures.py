@@ -1,0 +1,191 @@
+r"""How good lists are: measures by the full ranking of all unseen items.
+
+For each user, all items that are not among the given ones are ranked; none is sampled.
+Of equal scores, the lower item index comes first, everywhere.
+
+With :math:`y_n` 1 if the n-th item of a user's list is one of the T held-out ones and
+else 0:
+
+.. math:: \mathrm{ndcg@k} = \frac{\sum_{n \le k} y_n / \log_2(n + 1)}
+                                 {\sum_{n \le \min(k, T)} 1 / \log_2(n + 1)}, \quad
+          \mathrm{recall@k} = \frac{1}{T} \sum_{n \le k} y_n, \quad
+          \mathrm{precision@k} = \frac{1}{k} \sum_{n \le k} y_n
+
+map@k is :math:`\frac{1}{T} \sum_{n \le k} y_n\, \mathrm{precision@n}`, mrr@k one over
+the place of the first hit, or 0, and hit_rate@k whether there is one. coverage@k is the
+share of all items that are in anybody's list. All but the last are means over the users
+with a held-out item.
+
+References
+----------
+W. Krichene, S. Rendle, "On Sampled Metrics for Item Recommendation", KDD 2020. C. D.
+Manning, P. Raghavan, H. Schütze, *Introduction to Information Retrieval*, 2008.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from ..data import checked
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from .model import TopN
+
+AT = (10, 20, 50)
+_CELLS = 2**22  # scores that are computed at once
+
+
+class Evaluation(NamedTuple):
+    """How good a model's lists are.
+
+    Attributes
+    ----------
+    mean : dict of str to float
+        ``'ndcg@10'`` and so on, each from 0 to 1.
+    per_user : pandas.DataFrame
+        A column for each measure but coverage, and a row for each user with a held-out
+        item; the index is the column of the matrices.
+    """
+
+    mean: dict[str, float]
+    per_user: pd.DataFrame
+
+
+def top_k(scores: np.ndarray, seen: sp.csr_matrix, k: int) -> np.ndarray:
+    """Rank the unseen items of some users.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray of float, shape (num_rows, num_items)
+        Of equal ones, the lower index comes first.
+    seen : scipy.sparse.csr_matrix, shape (num_rows, num_items)
+        The stored items are not ranked; nor are those whose score is NaN or -inf.
+    k : int
+        Length of a list.
+
+    Returns
+    -------
+    numpy.ndarray of int, shape (num_rows, k)
+        Item indices, best first; -1 where there are no more items.
+    """
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    scores[
+        np.repeat(np.arange(len(scores)), np.diff(seen.indptr)), seen.indices
+    ] = -np.inf
+    lists = np.full((len(scores), k), -1)
+    last = min(k, scores.shape[1])
+    least = np.partition(scores, -last, axis=1)[:, -last, None]
+    row, item = np.nonzero((scores >= least) & (scores > -np.inf))
+    # Several may have the least score: they are sorted, too, and some cut off.
+    order = np.lexsort((item, -scores[row, item], row))
+    row, item = row[order], item[order]
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = place < k
+    lists[row[kept], place[kept]] = item[kept]
+    return lists
+
+
+def evaluate(
+    model: TopN,
+    given_mat: sp.csr_matrix,
+    test_mat: sp.csr_matrix,
+    at: Sequence[int] = AT,
+    known: bool = True,
+    items: np.ndarray | None = None,
+) -> Evaluation:
+    """Rank all unseen items of users, and look for their held-out items.
+
+    Parameters
+    ----------
+    model : TopN
+        Fitted.
+    given_mat, test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        What the model is given of each user, and what it is to find.
+    at : sequence of int
+        Lengths of lists.
+    known : bool
+        Whether the users are those that the model was fitted to, in the same order
+        (weak generalisation); else they are new ones (strong generalisation).
+    items : numpy.ndarray of int, optional
+        Rank these items alone, such as those that nobody has taken yet.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    DataError
+        If no pair is held out, or the shapes differ.
+    """
+    if checked(given_mat).shape != checked(test_mat).shape:
+        raise DataError(f"given {given_mat.shape}, held out {test_mat.shape}")
+    given, test = given_mat.T.tocsr(), test_mat.T.tocsr()
+    users = np.flatnonzero(np.diff(test.indptr))
+    if not len(users):
+        raise DataError("no pair is held out: there is nothing to measure")
+    size = max(1, _CELLS // test.shape[1])
+    lists = []
+    for start in range(0, len(users), size):
+        batch = users[start : start + size]
+        scores = model.scores(given[batch], batch if known else None)
+        if items is not None:
+            others = np.setdiff1d(np.arange(test.shape[1]), items)
+            scores[:, others] = -np.inf
+        lists.append(top_k(scores, given[batch], max(at)))
+    return measure(np.concatenate(lists), test[users], at, users)
+
+
+def measure(
+    lists: np.ndarray,
+    test: sp.csr_matrix,
+    at: Sequence[int] = AT,
+    users: np.ndarray | None = None,
+) -> Evaluation:
+    """Measure lists.
+
+    Parameters
+    ----------
+    lists : numpy.ndarray of int, shape (num_users, max(at))
+        As from `top_k`.
+    test : scipy.sparse.csr_matrix, shape (num_users, num_items)
+        The held-out items, at least one a row.
+    at : sequence of int
+        Lengths of lists.
+    users : numpy.ndarray of int, optional
+        What to call the users.
+
+    Returns
+    -------
+    Evaluation
+    """
+    row = np.repeat(np.arange(len(lists)), np.diff(test.indptr))
+    num_items = test.shape[1]
+    held_out = row * num_items + test.indices
+    listed = np.arange(len(lists))[:, None] * num_items + lists
+    hits = np.isin(listed, held_out) & (lists >= 0)  # (num_users, max(at))
+    relevant = np.diff(test.indptr)
+    places = np.arange(1, max(at) + 1)
+    gains = np.cumsum(hits / np.log2(places + 1), axis=1)
+    ideal = np.cumsum(1 / np.log2(places + 1))
+    found = np.cumsum(hits, axis=1)
+    precisions = np.cumsum(hits * found / places, axis=1)
+    first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, np.inf)
+    columns, coverage = {}, {}
+    for k in at:
+        columns[f"ndcg@{k}"] = gains[:, k - 1] / ideal[np.minimum(k, relevant) - 1]
+        columns[f"recall@{k}"] = found[:, k - 1] / relevant
+        columns[f"precision@{k}"] = found[:, k - 1] / k
+        columns[f"map@{k}"] = precisions[:, k - 1] / relevant
+        columns[f"mrr@{k}"] = np.where(first <= k, 1 / first, 0)
+        columns[f"hit_rate@{k}"] = (first <= k).astype(float)
+        covered = np.unique(lists[:, :k])
+        coverage[f"coverage@{k}"] = float((covered >= 0).sum() / num_items)
+    per_user = pd.DataFrame(columns, index=users)
+    return Evaluation({**per_user.mean().to_dict(), **coverage}, per_user)

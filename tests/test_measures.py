@@ -77,7 +77,8 @@ def test_measures_beside_ir_measures():
         "hit_rate": ir_measures.Success,
     }
     qrels = [
-        ir_measures.Qrel(str(row), str(item), 1) for row, item in zip(*held_out.nonzero())
+        ir_measures.Qrel(str(row), str(item), 1)
+        for row, item in zip(*held_out.nonzero())
     ]
     run = [
         ir_measures.ScoredDoc(str(row), str(item), scores[row, item])

@@ -14,6 +14,7 @@ from d2l_autorec.topn import (
     MultVAE,
     Popularity,
     UserEASE,
+    bag_of_words,
     choose,
     evaluate,
     make,
@@ -286,3 +287,8 @@ def test_users_are_split(inter_mat):
 def test_a_part_is_not_empty(split, inter_mat):
     with pytest.raises(DataError, match="too few"):
         split(inter_mat, 0.0, 0)
+
+
+def test_words_of_items():
+    found = bag_of_words(["Toy Story (1995) Comedy", "comedy", "Heat (1995)"])
+    assert found.toarray().tolist() == [[1, 1], [0, 1], [1, 0]]  # 1995, comedy

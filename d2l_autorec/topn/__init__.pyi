@@ -5,6 +5,7 @@ from .best import choose as choose
 from .best import make as make
 from .cdae import CDAE as CDAE
 from .cvae import CVAE as CVAE
+from .cvae import bag_of_words as bag_of_words
 from .ease import EASE as EASE
 from .ease import UserEASE as UserEASE
 from .measures import Evaluation as Evaluation

@@ -46,16 +46,13 @@ MODELS: dict[str, type[TopN]] = {
     for model in (Popularity, EASE, UserEASE, CDAE, MultDAE, MultVAE, CVAE, Mixture)
 }
 # The models to choose from, for each member.
-CANDIDATES: list[list[TopN]] = [
-    [
-        EASE(l2, dropout, power)
-        for l2 in (100, 250, 500)
-        for dropout, power in ((0.0, 0.0), (0.0, 0.5), (0.33, 0.5))
-    ],
-    [UserEASE(l2) for l2 in (500, 1000, 2000, 4000)],
+CANDIDATES: Sequence[Sequence[TopN]] = [
+    [EASE(l2) for l2 in (250, 500, 1000)]
+    + [EASE(l2, dropout=0.33, power=0.5) for l2 in (125, 250, 500)],
+    [UserEASE(l2) for l2 in (1000, 2000, 4000)],
     [MultVAE(num_epochs=60)],
     [MultDAE(num_epochs=60)],
-    [CDAE(num_epochs=60)],
+    [CDAE(num_epochs=60), CDAE(num_epochs=60, objective="squared")],
 ]
 
 

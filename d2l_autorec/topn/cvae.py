@@ -24,6 +24,9 @@ Datasets", ICDM 2008, on the weights.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -161,3 +164,31 @@ def least_squares(
         right = own.sum(axis=0) + (0 if means is None else l2 * means[number])
         found[number] = np.linalg.solve(common + (1 - other) * own.T @ own, right)
     return found
+
+
+def bag_of_words(texts: Sequence[str], min_items: int = 2) -> sp.csr_matrix:
+    """Find the words in items' texts, for `CVAE.with_features`.
+
+    Parameters
+    ----------
+    texts : sequence of str, length num_items
+        A word is a run of letters and digits; upper and lower case are one.
+    min_items : int
+        Words in fewer texts are left out: nothing can be learned from them.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix of float32, shape (num_items, num_words)
+        1 where a word is in a text, the words being in alphabetical order.
+    """
+    found = [set(re.findall(r"\w+", text.casefold())) for text in texts]
+    counts = Counter(word for words in found for word in words)
+    kept = sorted(word for word, count in counts.items() if count >= min_items)
+    column = {word: number for number, word in enumerate(kept)}
+    cells = [
+        (row, column[w]) for row, ws in enumerate(found) for w in ws & column.keys()
+    ]
+    row, col = np.array(cells, int).reshape(-1, 2).T
+    return sp.csr_matrix(
+        (np.ones(len(row), np.float32), (row, col)), (len(texts), len(kept))
+    )

@@ -231,10 +231,12 @@ def test_a_batch_larger_than_the_data_is_all_of_it():
     [
         (lambda: row_batches(sp.csr_matrix((0, 3)), 2), "has no rows"),
         (lambda: rating_batches([], [], [], 2), "no ratings to batch"),
+        (lambda: rating_batches([0, -1], [0, 1], [3, 4], 2), "index is -1; it has"),
+        (lambda: rating_batches([0, 1], [-2, 1], [3, 4], 2), "index is -2; it has"),
         (lambda: row_batches(sp.csr_matrix(onp.eye(3)), 0), "batch_size is .* not 0"),
     ],
 )
-def test_what_gives_no_batch_is_refused(batch, said):
+def test_what_cannot_be_batched_is_refused(batch, said):
     with pytest.raises(ValueError, match=said):
         batch()
 

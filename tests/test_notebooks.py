@@ -6,11 +6,13 @@ import re
 from functools import cache
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
-from d2l_autorec.notebook import WORDS
+from d2l_autorec.notebook import WORDS, Lists, read_data
 from d2l_autorec.study import Records, experiments
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -236,6 +238,56 @@ def test_well_known_films_are_found_and_listed_in_the_language(language):
     for cell in ("list", "play"):
         assert WORDS[language]["title"] in shown(notebook, cell)
         assert WORDS[language]["popular"] in shown(notebook, cell)
+
+
+@pytest.fixture
+def lists():
+    """Lists of a model that recommends item 7; items 5, 6, 7 have 3, 2, 1 ratings."""
+    train_mat = sp.csr_matrix([[5, 4, 3], [0, 2, 1], [0, 0, 5]], dtype=np.float32)
+    parts = SimpleNamespace(
+        train_mat=train_mat,
+        item_ids=np.array([5, 6, 7]),
+        user_ids=np.array([1, 2, 3]),
+        titles={5: "Toy Story (1995)"},
+        rating_offset=0.0,
+    )
+    best = [SimpleNamespace(item_id=7, rating=4.567)]
+    predictor = SimpleNamespace(
+        run=SimpleNamespace(parts=parts),
+        recommend=lambda *args, **kwargs: best,
+        recommend_new=lambda *args, **kwargs: best,
+    )
+    return Lists(predictor, "pt")
+
+
+@pytest.mark.parametrize(
+    ("table", "popular"),
+    [
+        (lambda lists: lists.of(1), ["item 6", "item 7"]),
+        (lambda lists: lists.of_new({6: 5}), ["Toy Story (1995)", "item 7"]),
+    ],
+    ids=["of a user", "of new ratings"],
+)
+def test_the_most_rated_items_beside_a_list_are_unrated_ones(lists, table, popular):
+    found = table(lists)
+    assert found["mais avaliados"].tolist() == popular
+    assert found.iloc[0, :2].tolist() == ["item 7", 4.57]
+
+
+def test_sliders_begin_with_well_known_films_and_offer_the_ratings_of_the_data(lists):
+    sliders = lists.sliders()
+    assert [s.description for s in sliders.values()][0] == "Toy Story (1995)"
+    assert list(sliders) == [5, 6, 7]
+    labels = [label for label, _ in sliders[6].options]
+    assert labels == ["sem nota", "1 ★", "2 ★", "3 ★", "4 ★", "5 ★"]
+
+
+def test_any_data_set_is_read_with_ids_from_1(offline, capsys):
+    data, num_users, num_items = read_data("ml-latest-small", "ko")
+    assert data.attrs["name"] == "synthetic-100k"
+    assert WORDS["ko"]["synthetic"] in capsys.readouterr().out
+    assert sorted(data["user_id"].unique()) == list(range(1, num_users + 1))
+    assert sorted(data["item_id"].unique()) == list(range(1, num_items + 1))
 
 
 def test_what_the_study_reached_follows_from_its_results(ran):

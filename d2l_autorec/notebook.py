@@ -18,55 +18,29 @@ if TYPE_CHECKING:
 
     from .serving import Predictor
 
+_TRANSLATED = {
+    "item": ("item", "아이템", "item"),
+    "title": ("recommended", "추천", "recomendados"),
+    "rating": ("predicted rating", "예측 평점", "avaliação prevista"),
+    "popular": ("most rated", "평점이 가장 많은 것", "mais avaliados"),
+    "count": ("ratings", "평점 수", "avaliações"),
+    "none": ("not rated", "평점 없음", "sem nota"),
+    "validation": ("validation", "검증", "validação"),
+    "test": ("test", "테스트", "teste"),
+    "epochs": ("epochs", "에포크", "épocas"),
+    "hidden units": ("hidden units", "은닉 유닛", "unidades ocultas"),
+    "hidden layers": ("hidden layers", "은닉층", "camadas ocultas"),
+    "activations": ("activations", "활성화 함수", "funções de ativação"),
+    "chosen": ("chosen on validation", "검증 데이터로 고름", "escolha na validação"),
+    "synthetic": (
+        "SYNTHETIC RATINGS: not comparable with the book",
+        "생성한 평점: 책과 비교할 수 없음",
+        "AVALIAÇÕES GERADAS: não comparáveis com o livro",
+    ),
+}
 WORDS = {
-    "en": {
-        "item": "item",
-        "title": "recommended",
-        "rating": "predicted rating",
-        "popular": "most rated",
-        "count": "ratings",
-        "none": "not rated",
-        "synthetic": "SYNTHETIC RATINGS: not comparable with the book",
-        "validation": "validation",
-        "test": "test",
-        "epochs": "epochs",
-        "hidden units": "hidden units",
-        "hidden layers": "hidden layers",
-        "activations": "activations",
-        "chosen": "chosen on validation",
-    },
-    "ko": {
-        "item": "아이템",
-        "title": "추천",
-        "rating": "예측 평점",
-        "popular": "평점이 가장 많은 것",
-        "count": "평점 수",
-        "none": "평점 없음",
-        "synthetic": "생성한 평점: 책과 비교할 수 없음",
-        "validation": "검증",
-        "test": "테스트",
-        "epochs": "에포크",
-        "hidden units": "은닉 유닛",
-        "hidden layers": "은닉층",
-        "activations": "활성화 함수",
-        "chosen": "검증 데이터로 고름",
-    },
-    "pt": {
-        "item": "item",
-        "title": "recomendados",
-        "rating": "avaliação prevista",
-        "popular": "mais avaliados",
-        "count": "avaliações",
-        "none": "sem nota",
-        "synthetic": "AVALIAÇÕES GERADAS: não comparáveis com o livro",
-        "validation": "validação",
-        "test": "teste",
-        "epochs": "épocas",
-        "hidden units": "unidades ocultas",
-        "hidden layers": "camadas ocultas",
-        "activations": "funções de ativação",
-        "chosen": "escolha na validação",
-    },
+    language: {name: words[index] for name, words in _TRANSLATED.items()}
+    for index, language in enumerate(("en", "ko", "pt"))
 }
 MIN_RATINGS = 20  # training ratings of an item in a list
 # Well-known films to rate, and where their sliders stand at first; 0 is "not rated".

@@ -67,7 +67,7 @@ def _parser() -> cli.Parser:
         prog="python -m d2l_autorec.demo",
         description="Show a page on which one rates items and sees one's "
         "recommendations change, with a model that `python -m d2l_autorec.train "
-        "--save DIR` has kept. It answers this machine alone.",
+        "--save DIR` has kept. It listens on localhost only.",
     )
     cli.add_model_flag(parser)
     parser.add_argument(

@@ -265,7 +265,8 @@ def test_what_the_best_epoch_learned_is_kept(scores, kept):
 
 def test_without_a_test_part_there_is_no_number():
     epoch = Epoch(1, 0.1, None, 0.9, 1.0, 100)
-    lines = closing_lines([epoch, epoch._replace(epoch=2, valid_rmse=0.8)], [])
+    worse = epoch._replace(epoch=2, train_loss=0.05, valid_rmse=0.95)
+    lines = closing_lines([epoch, worse], [])  # of the best epoch, the first
     assert lines.startswith("train loss 0.100, test RMSE -\n")
     axes = learning_curve([epoch], baseline=0.7).axes
     assert [ax.get_title() for ax in axes][1] == "validation RMSE"

@@ -255,6 +255,12 @@ def test_choose_gives_a_useless_member_no_weight(inter_mat):
     assert choose(inter_mat, 0, [[EASE(5.0)], [Backwards(5.0)]]).weights == [1, 0]
 
 
+def test_what_is_chosen_has_learned_nothing_yet(inter_mat):
+    options = [[EASE(5.0)], [MultVAE(**NETWORK, num_factors=4)]]
+    mixture = choose(inter_mat, 0, options)
+    assert not any(member.arrays for member in mixture.members)
+
+
 def test_choose_does_not_change_what_it_is_given(inter_mat):
     options = [[EASE(5.0)], [MultVAE(**NETWORK, num_factors=4)]]
     choose(inter_mat, 0, options)

@@ -51,9 +51,9 @@ class Autoencoder(TopN):
 
     num_hidden: int = 600
     dropout: float = 0.5
-    lr: float = 0.003
+    lr: float = 0.001
     wd: float = 0.0
-    num_epochs: int = 20
+    num_epochs: int = 40
     batch_size: int = 256
 
     @abc.abstractmethod

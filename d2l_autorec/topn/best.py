@@ -37,7 +37,7 @@ from .splits import split_pairs
 _log = logging.getLogger(__name__)
 VALID_RATIO, K = 0.1, 10
 MAX_CELLS = 2**25  # scores of a model that validation holds; then some users will do
-EVERY, PATIENCE = 5, 2  # epochs between two looks, and looks without a rise
+EVERY, PATIENCE = 5, 4  # epochs between two looks, and looks without a rise
 DEPTH = 100  # places of each member's list that a mixture's list is made of
 ROUNDS = 40  # of adding a member
 
@@ -50,9 +50,9 @@ CANDIDATES: Sequence[Sequence[TopN]] = [
     [EASE(l2) for l2 in (250, 500, 1000)]
     + [EASE(l2, dropout=0.33, power=0.5) for l2 in (125, 250, 500)],
     [UserEASE(l2) for l2 in (1000, 2000, 4000)],
-    [MultVAE(num_epochs=60)],
-    [MultDAE(num_epochs=60)],
-    [CDAE(num_epochs=60), CDAE(num_epochs=60, objective="squared")],
+    [MultVAE(num_epochs=80)],
+    [MultDAE(num_epochs=80)],
+    [CDAE(num_epochs=80)],
 ]
 
 
@@ -138,11 +138,13 @@ class Validation:
             return epoch >= found[1] + EVERY * PATIENCE
 
         model.fit(self.train_mat, self.seed, lambda n: n % EVERY == 0 and look(n))
+        epochs: dict[str, Any] = {}
         if isinstance(model, Autoencoder) and found[1]:
-            model = replace(model, num_epochs=found[1])
+            epochs = {"num_epochs": found[1]}
         else:
             look(0)
-        return found[0], model, found[2]
+        # A model of the same settings, which has not learned from a part alone.
+        return found[0], replace(model, **epochs), found[2]
 
     def weigh(self, scores: Sequence[np.ndarray]) -> np.ndarray:
         """Choose the weights of members by their standardized scores: they add to 1."""

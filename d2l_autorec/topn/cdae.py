@@ -52,6 +52,7 @@ class CDAE(Autoencoder):
 
     name: ClassVar[str] = "cdae"
     num_hidden: int = 200
+    lr: float = 0.003
     objective: str = "logistic"
 
     def body(self, num_items: int) -> gluon.Block:

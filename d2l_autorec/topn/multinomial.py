@@ -96,7 +96,7 @@ class MultVAE(MultDAE):
 
     name: ClassVar[str] = "mult-vae"
     beta: float = 0.2
-    num_annealing: int = 600
+    num_annealing: int = 1500
 
     def body(self, num_items: int) -> gluon.Block:
         """Make the layers."""

@@ -40,7 +40,6 @@ from .folder import (
 from .storage import LARGEST_HEADER, blaming, pieces, read_json
 
 _Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | str
-_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 _Number = Annotated[float, msgspec.Meta(ge=-1e38, le=1e38)]
 _Setting = bool | int | float | str | None | list[int]
 _MATRICES = ("train_mat", "test_mat", "valid_mat")
@@ -54,8 +53,8 @@ class RatingsManifest(Manifest, kw_only=True, tag="ratings"):
     name: str
     rating_offset: _Number
     split: dict[str, bool | int | _Number | str | None]
-    seed: _Count
-    patience: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] | None
+    seed: int
+    patience: int | None
     recipes: Annotated[
         list[dict[str, _Setting]], msgspec.Meta(max_length=MOST_NETWORKS)
     ]
@@ -348,7 +347,7 @@ class Checkpoint(Folder):
             arrays = self.read_arrays("ratings")
             matrices = _matrices(arrays, (len(ids.items), len(ids.users)))
         with blaming(self.directory):
-            parts = Parts(
+            return Parts(
                 **matrices,
                 name=manifest.name,
                 user_ids=_id_array(ids.users),
@@ -357,10 +356,6 @@ class Checkpoint(Folder):
                 rating_offset=manifest.rating_offset,
                 split=manifest.split,
             )
-            for name, matrix in matrices.items():
-                if getattr(parts, name) is not matrix:
-                    raise ValueError(f"{name}: its ratings are not sorted, or 0")
-        return parts
 
     def _read_weights(self, kind: str) -> dict[str, np.ndarray]:
         """Map parameters whose names and shapes are those of the recipe."""

@@ -24,7 +24,7 @@ import numpy as np
 from .. import __version__
 from .._mxnet import mx
 from ..errors import ModelError
-from .storage import blaming, opened, read_arrays, write_arrays
+from .storage import blaming, decode, opened, read_arrays, write_arrays
 
 FORMAT = 2
 MANIFEST = "model.json"
@@ -62,12 +62,7 @@ _Manifest = TypeVar("_Manifest", bound=Manifest)
 
 @functools.cache
 def versions() -> Mapping[str, str]:
-    """List the versions of Python, of this package and of what it computes with.
-
-    Returns
-    -------
-    mapping of str to str
-    """
+    """List the versions of Python, of this package and of what it computes with."""
     return {
         "d2l_autorec": __version__,
         "python": platform.python_version(),
@@ -77,28 +72,15 @@ def versions() -> Mapping[str, str]:
 
 
 def make_folder(directory: str | Path, overwrite: bool = False) -> None:
-    """Make the folder of a new model, or check that one may be used.
-
-    Parameters
-    ----------
-    directory : path
-        It may hold what an interrupted save left.
-    overwrite : bool
-        Whether it may hold a model.
-
-    Raises
-    ------
-    ModelError
-        If it holds a model that is not to be replaced, or other files and no model.
-    """
+    """Make the folder of a new model, or check that one may be used or overwritten."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / MANIFEST).exists():
-        for entry in directory.iterdir():
-            if not _OURS.fullmatch(entry.name):
+        for name in sorted(os.listdir(directory)):
+            if not _OURS.fullmatch(name):
                 raise ModelError(
-                    f"{directory}: holds {entry.name} and no model; name a new or an "
-                    "empty folder"
+                    f"{directory}: holds {name} and no model; name a new or an empty "
+                    "folder"
                 )
         return
     try:
@@ -119,23 +101,9 @@ def make_folder(directory: str | Path, overwrite: bool = False) -> None:
 def lock(directory: str | Path) -> Iterator[int]:
     """Keep other trainings from saving to a model folder.
 
-    The lock of a process that was killed is gone. At the end, files that the model does
-    not need are removed.
-
-    Parameters
-    ----------
-    directory : path
-        What is read from it to train on has to be read under the lock.
-
-    Yields
-    ------
-    int
-        A handle of the folder, which stays its own wherever the folder is moved to.
-
-    Raises
-    ------
-    ModelError
-        If there is no such folder, or another training is saving to it.
+    A training reads the folder under the lock. It yields a handle, which follows the
+    folder if it is moved. A killed process leaves no lock. At the end, files that the
+    model does not need are removed.
     """
     directory = Path(directory)
     try:
@@ -184,7 +152,7 @@ class Folder:
         if content != _signed(fields):
             raise ModelError(f"{self.directory / MANIFEST}: is damaged: its SHA-256")
         with blaming(self.directory / MANIFEST):
-            manifest = msgspec.json.decode(fields + b"}", type=kind)
+            manifest: _Manifest = decode(fields + b"}", kind)
             if different := manifest.files.keys() ^ KINDS.keys():
                 raise ValueError(f"files: {min(different)!r} is missing, or unknown")
         self.files = manifest.files
@@ -222,13 +190,7 @@ class Folder:
         _remove_old(self.directory)
 
     def check_place(self) -> None:
-        """Check that the path still leads to the folder that is locked.
-
-        Raises
-        ------
-        ModelError
-            If it does not, with the place where the folder is now, if that is known.
-        """
+        """Check that the path still leads to the folder that is locked."""
         if self.locked is None or _leads_to(self.directory, self.locked):
             return
         what = "was moved or removed during the training, with what is saved in it"
@@ -284,7 +246,7 @@ def _read_header(directory: Path) -> tuple[bytes, Header]:
     with blaming(file), opened(file, LARGEST_MANIFEST) as raw:
         content = raw.read()
     try:
-        header = msgspec.json.decode(content, type=Header)
+        header: Header = decode(content, Header)
         if not re.fullmatch(r"[\w.+]+", header.versions["d2l_autorec"]):
             raise ValueError("versions")
     except (ValueError, KeyError, RecursionError) as error:

@@ -7,9 +7,11 @@ is used before it is checked, and no more memory is taken than the file's size e
 import hashlib
 import math
 import os
+import re
+import reprlib
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ..fast import release
 
 # What 64 networks of 16 layers need is below 1 MiB.
 LARGEST_HEADER = 2**21
+_SHORT = 2**16  # bytes of JSON that are read again to name a value
 _PIECE = 2**22  # bytes that are read or written at once
 _TYPES = {"F32": "<f4", "I32": "<i4", "I64": "<i8"}
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}
@@ -68,7 +71,21 @@ def read_json(file: Path, digest: str, kind: Any) -> Any:
     """Read JSON with a checksum, as an object of a kind."""
     with opened(file) as raw:
         _check_digest(file, raw, digest)
-        return msgspec.json.decode(raw.read(), type=kind)
+        return decode(raw.read(), kind)
+
+
+def decode(content: bytes, kind: Any) -> Any:
+    """Read an object of a kind; an error names the value, of a file that is short."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        if len(content) > _SHORT:
+            raise
+        value = msgspec.json.decode(content)
+        with suppress(ValueError):  # within [...], which may be any of a dict's values
+            for name, index in re.findall(r"\.(\w+)|\[(.+?)\]", str(error)):
+                value = value[name or int(index)]
+        raise ValueError(f"{error}: {reprlib.repr(value)}") from error
 
 
 def read_arrays(

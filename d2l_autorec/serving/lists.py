@@ -5,9 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
-
-from ..training import Run
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -38,19 +35,6 @@ def best_items(
     return best
 
 
-def item_counts(run: Run) -> np.ndarray:
-    """Count the training ratings of each item: shape (num_items,)."""
-    counts: np.ndarray = np.diff(run.parts.train_mat.indptr)
-    return counts
-
-
-def rated_by_users(run: Run) -> sp.csc_matrix:
-    """Add up the parts, so that a column is what a user has rated in any of them."""
-    parts = run.parts.matrices
-    rated: sp.csc_matrix = sum(parts[1:], parts[0]).tocsc()
-    return rated
-
-
 def recommend_all(
     model: "Predictor",
     user_ids: Sequence[Any] | None = None,
@@ -64,7 +48,7 @@ def recommend_all(
     Parameters
     ----------
     model : Predictor
-        Or another object with its `run`, `scores` and `predict`.
+        What `load_model` returns.
     user_ids : sequence, optional
         Raw ids; by default all users with a training rating, and with
         ``unknown='item-mean'`` those without one, too.
@@ -89,18 +73,11 @@ def recommend_all(
         user_ids = (
             run.parts.user_ids if unknown != "error" else run.parts.user_ids[trained]
         ).tolist()
-    counts, rated = item_counts(run), rated_by_users(run)
-    index, all_ids = pd.Index(run.parts.user_ids), pd.Index(user_ids)
+    all_ids = pd.Index(user_ids)
     size = max(1, _CELLS // len(run.parts.item_ids))
     for start in range(0, len(all_ids), size):
         ids = all_ids[start : start + size]
-        scores = model.scores(ids, unknown)  # (num_users, num_items)
-        best = []
-        for row, user in zip(scores, index.get_indexer(ids)):
-            excluded: Any = ()
-            if user >= 0 and not include_rated:
-                excluded = rated.indices[slice(*rated.indptr[user : user + 2])]
-            best.append(best_items(row, counts, n, min_ratings, excluded))
+        best = model.best_items(ids, n, include_rated, unknown, min_ratings)
         yield _table(model, ids, best, unknown)
 
 

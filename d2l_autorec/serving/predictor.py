@@ -1,7 +1,6 @@
 """Predictions and recommendations from a trained model, by raw ids."""
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -16,27 +15,18 @@ from ..loop import try_all_gpus
 from ..training import Run
 from .checkpoint import Checkpoint
 from .folder import saved_files
-from .lists import best_items, item_counts, rated_by_users
+from .lists import best_items
 from .reconstruction import Reconstruction
 
 # Of a training with short epochs, files may be replaced while they are read.
 _ATTEMPTS = 20
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 _Listed = TypeVar("_Listed", "Recommendation", "Similar")
+# A number that gets too large is an error of the model, and no warning beside it.
+_QUIETLY: Any = {"over": "ignore", "invalid": "ignore"}
 
 
 class Recommendation(NamedTuple):
-    """An item for a user.
-
-    Attributes
-    ----------
-    item_id
-        Raw id.
-    rating : float
-        Predicted, in the unit of the ratings file.
-    title : str or None
-        Where the data set has one.
-    """
+    """An item, and how a user is predicted to rate it, in the unit of the file."""
 
     item_id: Any
     rating: float
@@ -44,17 +34,7 @@ class Recommendation(NamedTuple):
 
 
 class Similar(NamedTuple):
-    """An item that is like another one.
-
-    Attributes
-    ----------
-    item_id
-        Raw id.
-    similarity : float
-        From -1 to 1.
-    title : str or None
-        Where the data set has one.
-    """
+    """An item that is like another one, with a similarity from -1 to 1."""
 
     item_id: Any
     similarity: float
@@ -94,20 +74,6 @@ def load_model(directory: str | Path) -> "Predictor":
     raise ModelError(f"{directory}: is replaced all the time")
 
 
-def _finitely(function: _Function) -> _Function:
-    """Let a prediction be an error where numbers get too large, and no warning."""
-
-    @functools.wraps(function)
-    def predict(*args: Any, **kwargs: Any) -> Any:
-        with np.errstate(over="ignore", invalid="ignore"):
-            try:
-                return function(*args, **kwargs)
-            except np.linalg.LinAlgError as error:
-                raise ModelError("the model predicts no finite numbers") from error
-
-    return predict  # type: ignore[return-value]
-
-
 class Predictor:
     """Predicts ratings with a trained AutoRec.
 
@@ -127,7 +93,7 @@ class Predictor:
         self.net, self.run = net, run
         self._model = Reconstruction(net, run.recipe, run.parts.train_mat)
 
-    @_finitely
+    @np.errstate(**_QUIETLY)
     def recommend(
         self,
         user_id: Any,
@@ -162,19 +128,31 @@ class Predictor:
         DataError
             If the user has no training rating.
         """
-        user = self._known([user_id], "user", unknown)[0]
-        place = self._index["user"].get_indexer([user_id])[0]
-        rated = []
-        if place >= 0 and not include_rated:  # in whichever part
-            rated = self._rated[:, place].indices
-        if user < 0:
-            means = self._item_means
-            best = best_items(means, self._item_counts, n, min_ratings, rated)
-            return self._recommended(best, means[best])
-        found = self._model.of_users(np.array([user]))[0]
-        return self._best(found, rated, n, min_ratings)
+        users = self._known([user_id], "user", unknown)
+        how = n, include_rated, unknown, min_ratings
+        (items,) = self.best_items([user_id], *how)
+        ratings = self._ratings(users.repeat(len(items)), items)
+        return self._listed(Recommendation, items, ratings)
 
-    @_finitely
+    def best_items(
+        self,
+        user_ids: Sequence[Any],
+        n: int,
+        include_rated: bool,
+        unknown: str,
+        min_ratings: int,
+    ) -> list[np.ndarray]:
+        """Return for each user the best items' indices, at most n, best first."""
+        scores = self.scores(user_ids, unknown)
+        best = []
+        for row, user in zip(scores, self._index["user"].get_indexer(user_ids)):
+            rated: Any = ()
+            if user >= 0 and not include_rated:
+                rated = self._rated[:, user].indices
+            best.append(best_items(row, self._counts["item"], n, min_ratings, rated))
+        return best
+
+    @np.errstate(**_QUIETLY)
     def scores(self, user_ids: Sequence[Any], unknown: str = "error") -> np.ndarray:
         """Predict what users would rate all items, before any clipping.
 
@@ -200,7 +178,7 @@ class Predictor:
         found[users < 0] = self._item_means
         return found - np.float32(self.run.parts.rating_offset)
 
-    @_finitely
+    @np.errstate(**_QUIETLY)
     def similar(self, item_id: Any, n: int = 10, min_ratings: int = 1) -> list[Similar]:
         """List the items that the model takes for the most like one of them.
 
@@ -229,17 +207,17 @@ class Predictor:
         weights of the item take their place. Several networks' lie side by side.
         """
         item = self._known([item_id], "item", "error")[0]
-        trained = self._item_counts > 0
+        trained = self._counts["item"] > 0
         vectors = self._model.item_vectors
         vectors = vectors - vectors[trained].mean(axis=0)
         lengths = np.linalg.norm(vectors, axis=1)
         # An item that is the mean of all is like none of them.
         tiny = np.finfo(np.float32).tiny
         cosines = vectors @ vectors[item] / np.maximum(lengths * lengths[item], tiny)
-        best = best_items(cosines, self._item_counts, n, min_ratings, [item])
+        best = best_items(cosines, self._counts["item"], n, min_ratings, [item])
         return self._listed(Similar, best, cosines[best].clip(-1, 1))
 
-    @_finitely
+    @np.errstate(**_QUIETLY)
     def recommend_new(
         self,
         ratings: Mapping[Any, float] | Iterable[tuple[Any, float]],
@@ -277,7 +255,10 @@ class Predictor:
         pairs = list(ratings.items() if isinstance(ratings, Mapping) else ratings)
         rated, given = self._new_row(pairs)
         found = self._model.of_new_user(rated, given)
-        return self._best(found, [] if include_rated else rated, n, min_ratings)
+        left_out = rated[:0] if include_rated else rated
+        best = best_items(found, self._counts["item"], n, min_ratings, left_out)
+        ratings = self._model.clip(found[best]) - self.run.parts.rating_offset
+        return self._listed(Recommendation, best, ratings)
 
     def _new_row(
         self, pairs: Sequence[tuple[Any, float]]
@@ -300,7 +281,7 @@ class Predictor:
                 raise DataError(f"item {item_id!r} is rated more than once")
         return rated, given
 
-    @_finitely
+    @np.errstate(**_QUIETLY)
     def predict(self, pairs: Any, unknown: str = "error") -> np.ndarray:
         """Predict single ratings.
 
@@ -326,6 +307,10 @@ class Predictor:
             pairs = pd.DataFrame(list(pairs), columns=["user_id", "item_id"])
         users = self._known(pairs["user_id"], "user", unknown)
         items = self._known(pairs["item_id"], "item", unknown)
+        return self._ratings(users, items)
+
+    def _ratings(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Predict cells (num_cells,) by indices; -1 is an unknown user or item."""
         mean = self.run.parts.train_mat.data.mean()
         predictions: np.ndarray = np.where(items < 0, mean, self._item_means[items])
         known = (users >= 0) & (items >= 0)
@@ -333,30 +318,30 @@ class Predictor:
         return predictions - self.run.parts.rating_offset
 
     @cached_property
-    def _user_counts(self) -> np.ndarray:
-        return np.bincount(
-            self.run.parts.train_mat.indices, minlength=len(self.run.parts.user_ids)
-        )
-
-    @cached_property
-    def _item_counts(self) -> np.ndarray:
-        return item_counts(self.run)
+    def _counts(self) -> dict[str, np.ndarray]:
+        """Count the training ratings of each user and of each item."""
+        train_mat = self.run.parts.train_mat
+        users = np.bincount(train_mat.indices, minlength=train_mat.shape[1])
+        return {"user": users, "item": np.diff(train_mat.indptr)}
 
     @cached_property
     def _item_means(self) -> np.ndarray:
         sums = self.run.parts.train_mat.sum(axis=1, dtype=np.float64).A1
-        means: np.ndarray = sums / np.maximum(self._item_counts, 1)
+        means: np.ndarray = sums / np.maximum(self._counts["item"], 1)
         return means
 
     @cached_property
     def _rated(self) -> sp.csc_matrix:
-        return rated_by_users(self.run)
+        """Add up the parts: a column is what a user has rated in any of them."""
+        parts = self.run.parts.matrices
+        rated: sp.csc_matrix = sum(parts[1:], parts[0]).tocsc()
+        return rated
 
     def _known(self, ids: Sequence[Any], noun: str, unknown: str) -> np.ndarray:
         """Translate raw ids to indices; -1 where there is no training rating."""
         if unknown not in ("error", "item-mean"):
             raise ValueError(f"unknown is 'error' or 'item-mean', not {unknown!r}")
-        index, counts = self._index[noun], getattr(self, f"_{noun}_counts")
+        index, counts = self._index[noun], self._counts[noun]
         found = index.get_indexer(pd.Index(ids))
         trained = (found >= 0) & (counts[found] > 0)
         if unknown == "error" and not trained.all():
@@ -386,23 +371,6 @@ class Predictor:
             # threads might do so at once, which spoils them.
             index.is_unique  # noqa: B018
         return indices
-
-    def _best(
-        self,
-        found: np.ndarray,
-        excluded: Sequence[int] | np.ndarray,
-        n: int,
-        min_ratings: int,
-    ) -> list[Recommendation]:
-        """Pick the best before any clipping."""
-        best = best_items(found, self._item_counts, n, min_ratings, excluded)
-        return self._recommended(best, self._model.clip(found[best]))
-
-    def _recommended(
-        self, items: np.ndarray, found: np.ndarray
-    ) -> list[Recommendation]:
-        """Name items with ratings that are shifted as those of the training."""
-        return self._listed(Recommendation, items, found - self.run.parts.rating_offset)
 
     def _listed(self, kind: type[_Listed], items: Any, values: Any) -> list[_Listed]:
         """Name items by their raw ids and titles, each with its value between them."""

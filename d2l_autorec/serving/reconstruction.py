@@ -221,7 +221,10 @@ class _Network:
         hidden = self._codes[rated]
         found = hidden @ spread.T  # (num_rated, num_users)
         gram = found @ found.T + self._noise * np.eye(len(rated))
-        share = np.linalg.solve(gram, given - hidden @ mean) @ found
+        try:
+            share = np.linalg.solve(gram, given - hidden @ mean) @ found
+        except np.linalg.LinAlgError as error:
+            raise ModelError("the model predicts no finite numbers") from error
         return np.asarray(mean + share.astype(np.float32) @ spread)
 
     @cached_property

@@ -26,21 +26,9 @@ NO_PYARROW = "Parquet needs pyarrow: python -m pip install pyarrow"
 def replacing(file: str | Path) -> Iterator[Path]:
     """Give a temporary path whose content goes to a file once it is written.
 
-    Parameters
-    ----------
-    file : path
-        What to write; its folder has to exist. A regular file is replaced, and keeps
-        its mode; a link is followed; a pipe or a device is written to.
-
-    Yields
-    ------
-    pathlib.Path
-        With the ending of `file`. It is removed if the block fails.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written, or the disk is full: with the name of `file`.
+    A regular file is replaced, and keeps its mode; a link is followed; a pipe or a
+    device is written to. If the block fails, nothing of the file changes; an `OSError`
+    names it.
     """
     target = Path(os.path.realpath(file))
     mode = _mode(Path(file))
@@ -75,21 +63,9 @@ def save_text(text: str, file: str | Path) -> None:
 
 
 def save_tables(tables: Iterable[pd.DataFrame], file: str | Path) -> None:
-    """Write tables one below the other, as each of them comes.
+    """Write tables of the same columns one below the other, as each of them comes.
 
-    Parameters
-    ----------
-    tables : iterable of pandas.DataFrame
-        With the same columns.
-    file : path
-        Parquet if it ends in ``.parquet``, else CSV; packed if it ends in ``.gz``.
-
-    Raises
-    ------
-    DataError
-        For Parquet without pyarrow.
-    OSError
-        As for `replacing`.
+    The file's ending decides: Parquet for ``.parquet``, packed CSV for ``.gz``, or CSV.
     """
     with replacing(file) as temporary:
         if temporary.suffix == ".parquet":

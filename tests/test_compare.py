@@ -258,8 +258,7 @@ def test_cold_users_and_items_are_named_and_their_ratings_counted():
     both = pd.concat([TOY.data, table(*tested)])
     rows = np.split(np.arange(7), [3])
     run = study.Split("r", 0, ratings_from_frame(both), *rows)
-    assert run.cold() == {"users": ["c"], "items": ["z"]}
-    assert run.num_cold_ratings() == 3
+    assert run.cold() == {"users": ["c"], "items": ["z"], "ratings": 3}
 
 
 def test_another_seed_is_another_split(ratings):

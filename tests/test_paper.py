@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from d2l_autorec import __version__, ratings_from_frame
+from d2l_autorec import study as study_room
 from d2l_autorec.commands import paper as command
 from d2l_autorec.errors import DataError
 from d2l_autorec.study import (
@@ -205,7 +206,7 @@ def tiny_study(monkeypatch):
         "mf": Experiment("BiasedMF", "c", 0.845, mf, (0.1,)),
         "hidden-10": Experiment("10 hidden units", "figure", None, two, (1.0,), 1),
     }
-    monkeypatch.setattr(command, "experiments", lambda quick, cold: listed)
+    monkeypatch.setattr(study_room, "experiments", lambda quick, cold: listed)
 
 
 def test_the_command_writes_table_records_and_plot(tiny_study, tmp_path, capsys):

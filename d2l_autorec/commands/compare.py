@@ -120,7 +120,7 @@ class Comparison:
         with tqdm(total=total, unit="model", disable=self.args.quiet) as bar:
             for run in self.splits:
                 self.runs.append(run.name)
-                self.cold.append({**run.cold(), "ratings": run.num_cold_ratings()})
+                self.cold.append(run.cold())
                 self._run(run, bar)
             if mf:
                 bar.set_postfix_str("the book's own protocol for its MF")

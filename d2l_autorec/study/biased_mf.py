@@ -21,29 +21,15 @@ from .estimators import Estimator
 class BiasedMF(Estimator):
     r"""The mean, biases and factors of users and items, by stochastic gradient descent.
 
-    Parameters
-    ----------
-    ratings, devices
-        As for `Estimator`; it is trained on the CPU.
-    num_factors : int
-        Rank.
-    wd : float
-        Penalty of a user's or an item's bias and factors, which is divided by the root
-        of the number of its ratings: :math:`\lambda` in `Factors.step` is the quotient.
-    lr : float
-        Learning rate, which falls to 0 along half a cosine.
-    num_epochs : int
-        Passes over the training ratings.
-
-    Notes
-    -----
-    Ratings are counted from their mean, in units of their standard deviation, so that
-    the settings do not depend on the scale.
+    The penalty of a user's or an item's bias and factors, :math:`\lambda` in
+    `Factors.step`, is `wd` divided by the root of the number of its ratings. Ratings
+    are counted from their mean, in units of their standard deviation, so that the
+    settings do not depend on the scale. It is trained on the CPU.
     """
 
     num_factors: int = 100
     wd: float = 1.0
-    lr: float = 0.02
+    lr: float = 0.02  # falls to 0 along half a cosine
     num_epochs: int = 40
 
     title = "BiasedMF"
@@ -69,6 +55,7 @@ class BiasedMF(Estimator):
         self.mean, self.unit = rating.mean(), rating.std() or 1.0
         rating = (rating - self.mean) / self.unit
         self.factors = Factors(self.num_factors, *weights, rng)
+        self.num_parameters = self.factors.num_parameters
         counts = (
             np.bincount(users, minlength=self.ratings.num_users),
             np.bincount(items, minlength=self.ratings.num_items),
@@ -92,7 +79,3 @@ class BiasedMF(Estimator):
     def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
         found = self.factors.predict(*self.ratings.indices(rows))
         return np.asarray(self.mean + self.unit * found)
-
-    @property
-    def num_parameters(self) -> int:  # noqa: D102
-        return self.factors.num_parameters

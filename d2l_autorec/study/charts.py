@@ -20,20 +20,11 @@ _COLORS = ("0.7", "0.45", "#E69F00", "#0072B2", "#CC79A7")
 def comparison_chart(
     rmse: Mapping[str, Sequence[float]], curves: Mapping[str, Sequence[Sequence[float]]]
 ) -> Figure:
-    """Draw the errors of several models as bars, and how they learned.
+    """Draw the RMSE of several models as bars, and after each epoch as lines.
 
-    Parameters
-    ----------
-    rmse : mapping
-        From a model's title to its RMSE in each run.
-    curves : mapping
-        From the title to each run's RMSE after each epoch; without epochs, it is empty.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Left a bar a model, whose axis does not start at 0; right a thin line a run and
-        a thick one for their mean, as far as all of them go, and a dot at each end.
+    By a model's title there is the RMSE of each run, and each run's RMSE after each
+    epoch; a model without epochs has a dashed line. A thin line is a run, a thick one
+    the mean of the runs, as far as all of them go.
     """
     colors = dict(zip(rmse, cycle(_COLORS)))
     figure, lines, bounds = _figure_with_bars(rmse, colors)
@@ -61,29 +52,17 @@ def comparison_chart(
 
 
 def study_chart(rows: Mapping[str, Row], dataset: str) -> Figure:
-    """Draw errors beside published ones, and the error over the hidden units.
+    """Draw the RMSE of the experiments as bars, and over the hidden units as a line.
 
-    Parameters
-    ----------
-    rows, dataset
-        As for `report`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Left a bar a model, with a diamond for the published figure beside ML-1M's;
-        right the curve over the hidden units.
+    Beside ML-1M's bars, a diamond is the published figure.
     """
     models = [row for name, row in rows.items() if not name.startswith("hidden-")]
     curve = {n: rows[f"hidden-{n}"] for n in HIDDEN_UNITS if f"hidden-{n}" in rows}
     rmse = {row.experiment.title: row.rmse for row in models}
-    figure, units, _ = _figure_with_bars(rmse, dict.fromkeys(rmse, "#8ab8e0"))
-    if models and dataset == "ml-1m":
-        bars: Any = figure.axes[0]
-        published = [row.experiment.published for row in models]
-        places = range(len(models))
-        bars.plot(published, places, "D", mfc="none", color="k", label="published")
-        bars.legend()
+    published = {row.experiment.title: row.experiment.published for row in models}
+    shown = published if dataset == "ml-1m" else {}
+    colors = dict.fromkeys(rmse, "#8ab8e0")
+    figure, units, _ = _figure_with_bars(rmse, colors, shown)
     units.plot(list(curve), [row.rmse[0] for row in curve.values()], marker="o")
     units.set(title="I-AutoRec", xlabel="hidden units", ylabel="RMSE")
     figure.suptitle(f"AutoRec's experiments on {dataset}")
@@ -91,7 +70,9 @@ def study_chart(rows: Mapping[str, Row], dataset: str) -> Figure:
 
 
 def _figure_with_bars(
-    rmse: Mapping[str, Sequence[float]], colors: Mapping[str, str]
+    rmse: Mapping[str, Sequence[float]],
+    colors: Mapping[str, str],
+    published: Mapping[str, float | None] = {},
 ) -> tuple[Figure, Any, tuple[float, float]]:
     """Draw a bar a model; return the axes beside it, and bounds of errors for them."""
     from matplotlib.figure import Figure
@@ -102,16 +83,22 @@ def _figure_with_bars(
     low, high = min(means.values(), default=0.0), max(means.values(), default=0.0)
     # Models differ by hundredths: from 0 on, all bars would look alike.
     start = np.floor((low - 0.25 * (high - low) - 0.01) * 50) / 50
+    ends = [high]
     for row, (title, values) in enumerate(rmse.items()):
         error = np.std(values, ddof=1) if len(values) > 1 else 0.0
         style = {"color": colors[title], "error_kw": {"capsize": 4}}
         bars.barh(row, means[title] - start, left=start, xerr=error, **style)
         label = f"{means[title]:.3f}" + (f" ± {error:.3f}" if error else "")
-        place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
-        bars.annotate(label, (means[title] + error, row), **place)
+        ends.append(max(means[title] + error, published.get(title) or 0.0))
+        place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+        bars.annotate(label, (ends[-1], row), **place)
+    if published:
+        diamonds = {"mfc": "none", "color": "k", "label": "published"}
+        bars.plot([*published.values()], range(len(published)), "D", **diamonds)
+        bars.legend(loc="lower right")
     bars.set_yticks(range(len(rmse)), rmse)
     bars.invert_yaxis()
-    bars.set_xlim(start, high + 0.5 * (high - start))  # room for the labels
+    bars.set_xlim(start, max(ends) + 0.5 * (max(ends) - start))  # room for the labels
     bars.set(
         title="RMSE on held-out ratings: lower is better",
         xlabel=f"RMSE (the axis starts at {start:g})",

@@ -45,18 +45,15 @@ class Split(NamedTuple):
         users, items = (~np.isin(*parts) for parts in zip(test, train))
         return {"users": users, "items": items}
 
-    def cold(self) -> dict[str, list[Any]]:
-        """List the test part's users and items that have no training rating."""
-        ids = self.ratings.user_ids, self.ratings.item_ids
-        columns = zip(ids, self.ratings.indices(self.test_rows))
+    def cold(self) -> dict[str, Any]:
+        """List these users and items, and count their test ratings."""
+        rows, table = self.cold_rows(), self.ratings
+        users, items = table.indices(self.test_rows)
         return {
-            noun: ids_of[np.unique(index[rows])].tolist()
-            for (noun, rows), (ids_of, index) in zip(self.cold_rows().items(), columns)
+            "users": table.user_ids[np.unique(users[rows["users"]])].tolist(),
+            "items": table.item_ids[np.unique(items[rows["items"]])].tolist(),
+            "ratings": int((rows["users"] | rows["items"]).sum()),
         }
-
-    def num_cold_ratings(self) -> int:
-        """Count the test ratings of such users and items."""
-        return int(np.logical_or(*self.cold_rows().values()).sum())
 
 
 class Score(NamedTuple):
@@ -65,19 +62,14 @@ class Score(NamedTuple):
     Attributes
     ----------
     measures : dict of str to float
-        By their names: ``'rmse'`` and ``'mae'``, pooled over the test ratings, in the
-        unit of the ratings; and those of `ranking`, if they were asked for.
+        ``'rmse'`` and ``'mae'``, pooled over the test ratings, in the unit of the
+        ratings; and those of `ranking`, if they were asked for.
     curve : list of float
         The RMSE after each epoch, if it was asked for.
     seconds : float
         Spent on training, with the choice of settings, without scoring.
-    num_parameters : int
-        Numbers that the model learned.
-    chosen : str
-        Settings that a validation part has chosen.
-    weights : list of float
-        Of the networks of a blend, in the order of its recipes, if a validation part
-        has chosen them.
+    num_parameters, chosen, weights
+        As of `Estimator`.
     cold : mapping of str to list of float
         The lowest and the highest prediction for ``'users'``, and for ``'items'``, that
         have no training rating, where the test part has some; in the unit of the file.
@@ -224,20 +216,10 @@ def book_protocol(model: BookMF, ratings: Ratings, seed: int) -> dict[str, float
 def results_table(
     scores: Mapping[str, Sequence[Score]], titles: Mapping[str, str]
 ) -> str:
-    """Lay the scores out as a Markdown table that reads well as plain text too.
+    """Lay the scores by model, run by run, out as a Markdown table.
 
-    Parameters
-    ----------
-    scores : mapping
-        From a model's name to its scores, run by run.
-    titles : mapping
-        From its name to its title.
-
-    Returns
-    -------
-    str
-        A row a model. Each cell is mean ± sample standard deviation over the runs; a
-        model wins a run if its RMSE is below that of the book's matrix factorization.
+    Each cell is mean ± sample standard deviation over the runs. A model wins a run if
+    its RMSE is below that of the book's matrix factorization.
     """
     measures = [*next(iter(scores.values()))[0].measures]
     shown = [name.upper() if name in ("rmse", "mae") else name for name in measures]

@@ -44,32 +44,19 @@ _MEMBERS = POSITIVE_INT  # networks of each kind, to be averaged
 
 
 class Contender(NamedTuple):
-    """A model with its settings.
+    """A model with its settings; `parse` reads it.
 
-    Attributes
-    ----------
-    name : str
-        In this module's notation; other names of the same model have the same.
-    given : str
-        The settings that were given, in words.
-    candidates : dict of str to callable
-        From the settings of each candidate, in words, to the function that makes an
-        estimator of ratings and devices.
+    Each candidate has its settings, in words, and a function that makes an estimator of
+    ratings and devices.
     """
 
-    name: str
-    given: str
+    name: str  # in this module's notation; an alias has the name of its model
+    given: str  # the settings that were given, in words
     candidates: Mapping[str, Callable[[Ratings, list[mx.Context]], Estimator]]
 
     @classmethod
     def parse(cls, text: str) -> Contender:
-        """Read a model in this module's notation.
-
-        Raises
-        ------
-        ValueError
-            If there is no such model, or it has no such setting.
-        """
+        """Read a model; one that there is not, or a setting, is a ValueError."""
         name, *parts = text.split(":")
         name = ALIASES.get(name, name)
         if name not in MODELS and parts and "=" not in parts[0]:

@@ -46,6 +46,15 @@ class Estimator(ABC):
     devices : sequence of mxnet.Context
         To train on.
 
+    Attributes
+    ----------
+    num_parameters : int
+        How many numbers `fit` learned; 0 unless it says so.
+    clips : bool
+        Whether predictions are clipped to the range of the training ratings.
+    chosen : str
+        The settings that a validation part has chosen in `fit`, if it did.
+
     Notes
     -----
     The settings of a model are the other fields of its class, a dataclass, with their
@@ -54,6 +63,10 @@ class Estimator(ABC):
 
     ratings: Ratings
     devices: Sequence[mx.Context]
+
+    num_parameters = 0
+    clips = False
+    chosen = ""
 
     @abstractmethod
     def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:
@@ -93,21 +106,6 @@ class Estimator(ABC):
     def title(self) -> str:
         """The name in tables and pictures; by default the class's."""
         return type(self).__name__
-
-    @property
-    def num_parameters(self) -> int:
-        """How many numbers were learned; by default 0."""
-        return 0
-
-    @property
-    def clips(self) -> bool:
-        """Whether predictions are held to the range of the training ratings."""
-        return False
-
-    @property
-    def chosen(self) -> str:
-        """The settings that a validation part has chosen in `fit`, if it did."""
-        return ""
 
     @property
     def weights(self) -> list[float]:
@@ -153,39 +151,22 @@ class Biases(Estimator):
 
     def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
         self.found = FittedBiases(self.ratings.matrix(train_rows))
+        self.num_parameters = 1 + self.ratings.num_users + self.ratings.num_items
         return iter(())
 
     def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
         return self.found.at(*self.ratings.indices(rows))
 
-    @property
-    def num_parameters(self) -> int:  # noqa: D102
-        return 1 + self.found.user_bias.size + self.found.item_bias.size
-
 
 @dataclass(eq=False)
 class BookMF(Estimator):
-    """The book's matrix factorization, by default in its settings.
+    """The book's matrix factorization, by Adam; by default in the book's settings."""
 
-    Parameters
-    ----------
-    ratings, devices
-        As for `Estimator`.
-    num_factors : int
-        Length of the embeddings.
-    lr, wd : float
-        Learning rate and weight decay of Adam.
-    num_epochs : int
-        Passes over the training ratings.
-    batch_size : int
-        Ratings a mini-batch.
-    """
-
-    num_factors: int = 30
+    num_factors: int = 30  # length of the embeddings
     lr: float = 0.002
     wd: float = 1e-5
     num_epochs: int = 20
-    batch_size: int = 512
+    batch_size: int = 512  # ratings
 
     title = "MF (book)"
 
@@ -196,6 +177,7 @@ class BookMF(Estimator):
         loss = gluon.loss.L2Loss()
         for block in (self.net, loss):
             block.hybridize(static_alloc=True)
+        self.num_parameters = _num_parameters(self.net)
         settings = {"learning_rate": self.lr, "wd": self.wd}
         trainer = gluon.Trainer(self.net.collect_params(), "adam", settings)
         step = Step(self.net, loss, trainer, self.devices)
@@ -213,35 +195,21 @@ class BookMF(Estimator):
         index = (mx.np.array(i, np.float32, self.devices[0]) for i in columns)
         return np.asarray(self.net(*index).asnumpy())
 
-    @property
-    def num_parameters(self) -> int:  # noqa: D102
-        return _num_parameters(self.net)
-
 
 @dataclass(eq=False)
 class BookAutoRec(Estimator):
-    """AutoRec, by default the book's in its settings.
+    """AutoRec, by default the book's in its settings."""
 
-    Parameters
-    ----------
-    ratings, devices
-        As for `Estimator`.
-    recipe : Recipe or Blend
-        The settings.
-    name : str
-        What the title calls them.
-    """
+    recipe: Any = PRESETS["book"]  # a Recipe or a Blend
+    name: str = "book"  # of the recipe, in the title
 
-    recipe: Any = PRESETS["book"]
-    name: str = "book"
+    def __post_init__(self) -> None:
+        """Take from the recipe whether predictions are clipped."""
+        self.clips = all(recipe.clip for recipe in self.recipe.recipes)
 
     @property
     def title(self) -> str:  # noqa: D102
         return f"AutoRec ({self.name})"
-
-    @property
-    def clips(self) -> bool:  # noqa: D102
-        return all(recipe.clip for recipe in self.recipe.recipes)
 
     def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
         return self._train(self.recipe, train_rows, seed)
@@ -252,18 +220,14 @@ class BookAutoRec(Estimator):
         self.train_mat = self.ratings.matrix(train_rows)
         parts = Parts(self.train_mat)
         self.training = Training(recipe, parts, self.devices, seed)
-        self.net = self.training.net
         for _ in self.training.pretraining:
             yield 0
         for epoch in self.training.epochs():
             yield epoch.epoch
+        self.num_parameters = _num_parameters(self.training.net)
 
     def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
         return self.training.predict_pairs(*self.ratings.indices(rows))
-
-    @property
-    def num_parameters(self) -> int:  # noqa: D102
-        return _num_parameters(self.net)
 
 
 class ChosenAutoRec(BookAutoRec):

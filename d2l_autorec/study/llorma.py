@@ -17,17 +17,6 @@ from .biased_mf import BiasedMF
 class LLORMA(BiasedMF):
     r"""Low-rank models of neighborhoods, averaged by how near a pair is to each.
 
-    Parameters
-    ----------
-    ratings, devices, num_factors, wd, lr, num_epochs
-        As for `BiasedMF`, of the local models as of the one for all.
-    num_anchors : int
-        Neighborhoods.
-    width : float
-        Radius of a neighborhood :math:`h`, in radians.
-
-    Notes
-    -----
     A neighborhood is around an anchor :math:`(u', i')`, a training rating drawn at
     random. The distance of users is the angle between their factors in a `BiasedMF` of
     all ratings, :math:`d(u, u') = \arccos(p_u \cdot p_{u'} / \|p_u\| \|p_{u'}\|)`, and
@@ -36,15 +25,16 @@ class LLORMA(BiasedMF):
     Epanechnikov's kernel. The prediction is the mean of the local models by these
     weights (Nadaraya and Watson's); that of the one for all where all are 0.
 
-    In the paper, local models are without a mean and biases.
+    The local models have the settings of the one for all. In the paper, they are
+    without a mean and biases.
     """
 
     num_factors: int = 20
     wd: float = 0.25
     lr: float = 0.05
     num_epochs: int = 24
-    num_anchors: int = 50
-    width: float = 2.5
+    num_anchors: int = 50  # neighborhoods
+    width: float = 2.5  # their radius h, in radians
 
     title = "LLORMA"
 
@@ -59,16 +49,13 @@ class LLORMA(BiasedMF):
         near_items = angles(self.whole.item_factors[0], items)
         weights = kernel(near_users, self.width), kernel(near_items, self.width)
         yield from self.learn(train_rows, weights, rng)
+        self.num_parameters += self.whole.num_parameters
 
     def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
         index = self.ratings.indices(rows)
         local, whole = self.factors.predict(*index), self.whole.predict(*index)
         found = np.where(np.isnan(local), whole, local)
         return np.asarray(self.mean + self.unit * found)
-
-    @property
-    def num_parameters(self) -> int:  # noqa: D102
-        return self.whole.num_parameters + self.factors.num_parameters
 
 
 def angles(factors: np.ndarray, anchors: np.ndarray) -> np.ndarray:

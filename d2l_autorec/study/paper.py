@@ -38,33 +38,15 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Experiment:
-    """A model of the study.
-
-    Parameters
-    ----------
-    title : str
-        Its name in the tables.
-    table : str
-        Where in the paper it is, or the work that published the figure.
-    published : float or None
-        Its RMSE on ML-1M there.
-    model : str
-        The model and its settings, in the notation of `Contender`.
-    wds : tuple of float or None
-        The weight decays to choose from; None is that of the model.
-    num_splits : int, optional
-        If fewer splits than the study's are enough.
-    cold : float or 'mean'
-        The prediction where the user or the item has no training rating.
-    """
+    """A model of the study."""
 
     title: str
-    table: str
-    published: float | None
-    model: str
-    wds: tuple[float | None, ...]
-    num_splits: int | None = None
-    cold: float | str = 3.0
+    table: str  # where in the paper it is, or the work that published the figure
+    published: float | None  # its RMSE on ML-1M there
+    model: str  # with its settings, in the notation of `Contender`
+    wds: tuple[float | None, ...]  # to choose from; None is the model's own
+    num_splits: int | None = None  # if fewer splits than the study's are enough
+    cold: float | str = 3.0  # the prediction for cold users and items; 'mean' is theirs
 
     def make(self, ratings: Any, devices: Any, wd: float | None) -> Estimator:
         """Make the model, with a weight decay, under the paper's protocol."""
@@ -122,31 +104,13 @@ EXPERIMENTS = {
     "best": Experiment("--preset best", "GLocal-K", 0.8227, "best", (None,)),
 }
 for _units in HIDDEN_UNITS:
-    EXPERIMENTS[f"hidden-{_units}"] = Experiment(
-        f"{_units} hidden units",
-        "figure",
-        None,
-        f"paper:num_hidden={_units}",
-        (200,),
-        1,
-    )
+    _about = f"{_units} hidden units", "figure", None, f"paper:num_hidden={_units}"
+    EXPERIMENTS[f"hidden-{_units}"] = Experiment(*_about, (200,), num_splits=1)
 NAMES = (*(name for name in EXPERIMENTS if not name.startswith("hidden-")), "hidden")
 
 
 def experiments(quick: bool = False, cold: float | str = 3.0) -> dict[str, Experiment]:
-    """List the experiments by name.
-
-    Parameters
-    ----------
-    quick : bool
-        Few epochs, and one weight decay.
-    cold : float or 'mean'
-        As for `Experiment`.
-
-    Returns
-    -------
-    dict of str to Experiment
-    """
+    """List the experiments by name; the quick ones have few epochs and one `wd`."""
     listed = {name: replace(e, cold=cold) for name, e in EXPERIMENTS.items()}
     if not quick:
         return listed
@@ -179,21 +143,7 @@ class Row(NamedTuple):
 
 
 def report(rows: Mapping[str, Row], dataset: str, command: str) -> str:
-    """Write the results down as Markdown.
-
-    Parameters
-    ----------
-    rows : mapping of str to Row
-        By the experiments' names.
-    dataset : str
-        Published figures are shown beside ML-1M's.
-    command : str
-        That prints them again.
-
-    Returns
-    -------
-    str
-    """
+    """Write the results down as Markdown; published figures stand beside ML-1M's."""
     cells = [("model", "table", "published", "RMSE here", "", "splits", "weight decay")]
     for experiment, wd, rmse in rows.values():
         published, verdict = "", ""

@@ -20,21 +20,10 @@ Tick = Callable[[int], None]
 
 @dataclass(eq=False)
 class PaperProtocol(Estimator):
-    """A model whose predictions are clipped, and replaced for cold users and items.
-
-    Parameters
-    ----------
-    ratings, devices
-        As for `Estimator`.
-    model : Estimator
-        Any.
-    cold : float or 'mean'
-        The prediction for users and items without a training rating; ``'mean'`` is that
-        of the training ratings, to whose range the others are clipped.
-    """
+    """A model whose predictions are clipped, and replaced for cold users and items."""
 
     model: Estimator
-    cold: float | str = 3.0
+    cold: float | str = 3.0  # or 'mean', that of the training ratings
 
     clips = True
 
@@ -56,21 +45,9 @@ class PaperProtocol(Estimator):
         """Those of the model, and the prediction for cold users and items."""
         return {**self.model.settings, "cold": self.cold}
 
-    @property
-    def num_parameters(self) -> int:  # noqa: D102
-        return self.model.num_parameters
-
 
 class Study(Records):
-    """The paper's experiments on a data set: trainings done, and doing the others.
-
-    Parameters
-    ----------
-    ratings : Ratings
-        All of them.
-    file : pathlib.Path
-        As for `Records`.
-    """
+    """The records of the paper's experiments on a data set, and doing the others."""
 
     def __init__(self, ratings: Ratings, file: Path) -> None:
         super().__init__(file, f"python -m d2l_autorec.paper --dataset {ratings.name}")
@@ -82,23 +59,9 @@ class Study(Records):
         num_splits: int,
         tick: Tick = lambda epoch: None,
     ) -> Iterator[tuple[float | None, dict[str, Any]]]:
-        """Do an experiment; of several weight decays, choose one on a validation part.
+        """Do an experiment; yield the weight decay and the record of each training.
 
-        Parameters
-        ----------
-        experiment : Experiment
-            Makes the models.
-        num_splits : int
-            Random splits, unless the experiment has fewer.
-        tick : callable, optional
-            As for `score`.
-
-        Yields
-        ------
-        wd : float or None
-            The weight decay.
-        record : dict
-            Of each training, as from `Records.score`; those that choose come first.
+        Of several weight decays, those that choose one on a validation part come first.
         """
         errors = {}
         for wd in experiment.wds if len(experiment.wds) > 1 else ():
@@ -117,10 +80,7 @@ class Study(Records):
         part: str,
         tick: Tick = lambda epoch: None,
     ) -> dict[str, Any]:
-        """Train a model and score it on the test or the validation part of a split.
-
-        For the latter, it is trained on the rest of the training part.
-        """
+        """Score a model on a split's test part, or on one of its training part."""
         split = next(make_splits(self.ratings, "random", [seed]))
         if part == "validation":
             parts = hold_out(split.train_rows, VALID_RATIO, seed)

@@ -27,37 +27,17 @@ MAX_LEVELS = 10  # softmax units a rating; of more levels, neighbors are joined
 class RBM(Estimator):
     r"""A restricted Boltzmann machine whose visible units are levels of ratings.
 
-    Parameters
-    ----------
-    ratings, devices
-        As for `Estimator`; it is trained on the CPU.
-    kind : {'item', 'user'}
-        Whether a visible vector is an item's ratings or a user's.
-    num_hidden : int
-        Binary hidden units.
-    num_factors : int
-        Rank of the weights.
-    num_epochs : int
-        Passes over the visible vectors.
-    batch_size : int
-        Visible vectors a mini-batch.
-    lr : float
-        Learning rate, which falls to 0 along half a cosine.
-    wd : float
-        Weight decay; see `Boltzmann.step`.
-
-    Notes
-    -----
-    A prediction is the expectation of the level, given the probabilities of the hidden
-    units with the training ratings.
+    A visible vector is an item's ratings, or with the `kind` ``'user'`` a user's. A
+    prediction is the expectation of the level, given the probabilities of the hidden
+    units with the training ratings. It is trained on the CPU.
     """
 
     kind: str = "item"
     num_hidden: int = 200
-    num_factors: int = 30
+    num_factors: int = 30  # rank of the weights
     num_epochs: int = 15
-    batch_size: int = 64
-    lr: float = 0.02
+    batch_size: int = 64  # visible vectors
+    lr: float = 0.02  # falls to 0 along half a cosine
     wd: float = 0.02
 
     @property
@@ -72,6 +52,7 @@ class RBM(Estimator):
         self.visible = self._cells(train_rows, codes)
         shares = level_shares(self.visible, len(self.levels))
         self.machine = Boltzmann(shares, self.num_hidden, self.num_factors, rng)
+        self.num_parameters = sum(array.size for array in self.machine.parameters)
         schedule = mx.lr_scheduler.CosineScheduler(self.num_epochs, self.lr)
         for epoch in range(self.num_epochs):
             for rows in self._batches(rng.permutation(self.visible.shape[0])):
@@ -86,10 +67,6 @@ class RBM(Estimator):
             chances = self.machine.chances(self.visible[batch], asked)
             predictions[asked.data] = chances @ self.levels
         return predictions
-
-    @property
-    def num_parameters(self) -> int:  # noqa: D102
-        return sum(parameter.size for parameter in self.machine.parameters)
 
     def _cells(self, rows: np.ndarray, values: np.ndarray) -> sp.csr_matrix:
         """Lay values of rows out as cells, a visible vector each."""

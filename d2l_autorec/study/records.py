@@ -23,29 +23,14 @@ REVISION = 2
 
 
 class Records:
-    """Trainings that have been done, in a file.
+    """Trainings that have been done, in a JSON file that `command` writes again.
 
-    Parameters
-    ----------
-    file : pathlib.Path
-        JSON, written anew after each training, so that an interrupted run goes on where
-        it was.
-    command : str
-        That prints them again.
-
-    Attributes
-    ----------
-    records : list of dict
-        Of each training ``dataset``, ``split``, ``part`` (``'validation'`` or
-        ``'test'``), ``settings`` and ``title``; the measures, such as ``rmse``,
-        ``seconds`` and the settings that were ``chosen``; the ``data``, ``revision``
-        and ``d2l_autorec`` that it was done with, which older records lack; and the
-        ``date``, at the latest.
-
-    Raises
-    ------
-    DataError
-        If the file is there and is something else.
+    The file is written after each training, so an interrupted run goes on where it was.
+    A record has the training's ``dataset``, ``split``, ``part`` (``'validation'`` or
+    ``'test'``), ``settings`` and ``title``; the measures, such as ``rmse``, ``seconds``
+    and the settings that were ``chosen``; and the ``data``, ``revision``,
+    ``d2l_autorec`` and ``date`` that it was done with. A file of something else is a
+    DataError.
     """
 
     def __init__(self, file: Path, command: str) -> None:
@@ -76,17 +61,8 @@ class Records:
     ) -> dict[str, Any]:
         """Train and score a model, unless this code has done that on these data.
 
-        Parameters
-        ----------
-        model, run, tick
-            As for `score`.
-        about : mapping of str to str
-            The ``title``, ``dataset``, ``data`` (its `fingerprint`) and ``part``.
-
-        Returns
-        -------
-        dict
-            The record, in place of older ones of the same training.
+        `about` has the record's ``title``, ``dataset``, ``data`` (its `fingerprint`)
+        and ``part``. The record replaces older ones of the same training.
         """
         training = {
             **{"dataset": about["dataset"], "split": run.name, "part": about["part"]},
@@ -125,10 +101,7 @@ class Records:
 
 
 def fingerprint(ratings: Ratings) -> str:
-    """Tell data sets apart by their numbers and a checksum of all ratings, in order.
-
-    The order counts, as the splits depend on it.
-    """
+    """Tell data sets apart by their numbers and a checksum of the rows in order."""
     digest = hashlib.sha256()
     for index in ratings.indices():
         digest.update(index.astype("<i8").tobytes())

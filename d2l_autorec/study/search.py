@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,32 +17,21 @@ from .estimators import Estimator
 class GridSearch(Estimator):
     """The best of several estimators on a random tenth of the training ratings.
 
-    Each is trained on the rest; the one with the lowest RMSE is then trained again on
-    all training ratings. One that diverged counts as the worst.
-
-    Parameters
-    ----------
-    ratings, devices
-        As for `Estimator`.
-    candidates : mapping of str to Estimator
-        By their settings, in words.
-
-    Attributes
-    ----------
-    errors : dict of str to float
-        The RMSE of each.
-    chosen : str
-        The settings of the one that predicts.
+    Each is trained on the rest; the one with the lowest RMSE, of those in `errors`, is
+    then trained again on all training ratings. One that diverged counts as the worst.
     """
 
-    candidates: Mapping[str, Estimator]
-    errors: dict[str, float] = field(default_factory=dict, init=False)
-    chosen: str = field(default="", init=False)
+    candidates: Mapping[str, Estimator]  # by their settings, in words
+
+    def __post_init__(self) -> None:
+        """Stand for the first candidate until one is chosen."""
+        self._best = next(iter(self.candidates.values()))
+        self.clips = any(candidate.clips for candidate in self.candidates.values())
 
     def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
         fit_rows, valid_rows = hold_out(train_rows, VALID_RATIO, seed)
         held_out = self.ratings.rating[valid_rows]
-        self.errors.clear()
+        self.errors = {}
         for name, candidate in self.candidates.items():
             try:
                 for _ in candidate.fit(fit_rows, seed):
@@ -52,7 +41,9 @@ class GridSearch(Estimator):
                 error = math.inf
             self.errors[name] = error
         self.chosen = min(self.errors, key=self.errors.__getitem__)
+        self._best = self.candidates[self.chosen]
         yield from self._best.fit(train_rows, seed)
+        self.num_parameters = self._best.num_parameters
 
     def predict(self, rows: np.ndarray) -> np.ndarray:  # noqa: D102
         return self._best.predict(rows)
@@ -67,16 +58,3 @@ class GridSearch(Estimator):
         """Those of each candidate."""
         found = {name: model.settings for name, model in self.candidates.items()}
         return {"model": type(self).__name__, "candidates": found}
-
-    @property
-    def num_parameters(self) -> int:  # noqa: D102
-        return self._best.num_parameters
-
-    @property
-    def clips(self) -> bool:  # noqa: D102
-        return any(candidate.clips for candidate in self.candidates.values())
-
-    @property
-    def _best(self) -> Estimator:
-        # Before there is a choice, what they have in common is that of the first.
-        return self.candidates[self.chosen or next(iter(self.candidates))]

@@ -85,7 +85,7 @@ def _figure_with_bars(
     start = np.floor((low - 0.25 * (high - low) - 0.01) * 50) / 50
     ends = [high]
     for row, (title, values) in enumerate(rmse.items()):
-        error = np.std(values, ddof=1) if len(values) > 1 else 0.0
+        error = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         style = {"color": colors[title], "error_kw": {"capsize": 4}}
         bars.barh(row, means[title] - start, left=start, xerr=error, **style)
         label = f"{means[title]:.3f}" + (f" ± {error:.3f}" if error else "")

@@ -189,7 +189,7 @@ def test_without_anything_to_train_on_it_says_so(batches, num_epochs, said):
 
 
 def test_a_training_that_is_pickled_says_what_to_keep_instead():
-    training = Training(Recipe(num_hidden=2), Parts(ratings()[0]), [mx.cpu()])
+    training = Training(Recipe(num_hidden=2), Parts(ratings()[0]), [mx.cpu()], 0)
     with pytest.raises(TypeError, match="cannot be pickled; keep .* Checkpoint"):
         pickle.dumps(training)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_training import BEST, CPU, SMALL, all_cells, fit, learned, make_parts
+from test_training import BEST, CPU, SMALL, all_cells, fit, make_parts
 
 from d2l_autorec import Recipe
 from d2l_autorec.training import Biases, Blend, Mixture, Training
@@ -46,9 +46,9 @@ def test_weights_are_those_of_least_squares_and_not_below_zero():
 def test_an_average_is_the_mean_of_members_that_learn_as_each_does_alone(settings):
     recipe = Recipe(**SMALL, **settings)
     together = Training(recipe.averaged(3), make_parts(), CPU, 0)
-    starts, predictions, losses = learned(together), [], []
+    starts, predictions, losses = together.parameters(), [], []
     history = list(together.epochs())
-    after = learned(together)
+    after = together.parameters()
     assert {name.partition(".")[0] for name in after} == {"0", "1", "2"}
     for number, member in enumerate(together.members):
         alone = Training(recipe, make_parts(), CPU, 0)
@@ -57,9 +57,9 @@ def test_an_average_is_the_mean_of_members_that_learn_as_each_does_alone(setting
         alone.load({name: starts[f"{number}.{name}"] for name in names})
         losses.append([epoch.train_loss for epoch in alone.epochs()])
         predictions.append(all_cells(alone))
-        for name in names:
+        for name, array in alone.parameters().items():
             found = after[f"{number}.{name}"]
-            np.testing.assert_allclose(alone.parameters()[name], found, atol=1e-6)
+            np.testing.assert_allclose(array, found, atol=1e-6)
             if name.endswith("weight"):
                 assert (found != after[f"{(number + 1) % 3}.{name}"]).any()
     mean = np.mean(losses, axis=0)

@@ -7,14 +7,10 @@ import scipy.sparse as sp
 from mxnet import autograd
 
 from d2l_autorec import AutoRec, DeepAutoRec, Recipe, seed_everything
-from d2l_autorec.training import (
-    ACTIVATIONS,
-    Output,
-    RowScaling,
-    network,
-    parameter_shapes,
-)
-from d2l_autorec.training.losses import MaskedRMSELoss
+from d2l_autorec.training import network, parameter_shapes
+from d2l_autorec.training.member import masked_rmse
+from d2l_autorec.training.networks import Output, RowScaling
+from d2l_autorec.training.settings import ACTIVATIONS
 
 ROWS = [[5, 0, 3, 0, 1, 0], [0, 2, 0, 0, 4, 4], [0, 0, 0, 0, 0, 2]]
 
@@ -136,7 +132,7 @@ def test_the_masked_rmse_by_hand(predictions, ratings, errors):
     predictions = mx.np.array(predictions)
     predictions.attach_grad()
     with autograd.record():
-        loss = MaskedRMSELoss()(predictions, mx.np.array(ratings))
+        loss = masked_rmse(predictions, mx.np.array(ratings))
     loss.backward()
     root = np.sqrt(np.mean(np.square(errors)))
     assert loss.asnumpy() == pytest.approx([len(errors) * root], abs=1e-5)

@@ -14,7 +14,8 @@ from d2l_autorec.commands.report import BOOK, beside_the_book
 from d2l_autorec.commands.train import main
 from d2l_autorec.fast import FastStep
 from d2l_autorec.ratings import datasets
-from d2l_autorec.training import ACTIVATIONS, PRESETS, Parts, Recipe, Run
+from d2l_autorec.training import PRESETS, Parts, Recipe, Run
+from d2l_autorec.training.settings import ACTIVATIONS
 
 SMALL = ["--num-hidden", "8", "--num-epochs", "3", "--batch-size", "16"]
 

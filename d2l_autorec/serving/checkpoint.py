@@ -192,7 +192,7 @@ class Checkpoint(Folder):
             `check_place` does.
         """
         arrays, nets = self.parameters(), []
-        for prefix, recipe in _numbered(self.run.recipe):
+        for prefix, recipe in self.run.recipe.by_prefix.items():
             net = network(recipe, self.run.parts.train_mat)
             net.initialize(mx.init.Zero(), list(devices))
             draw_weights(net, len(arrays[prefix + "decoder.bias"]), devices)
@@ -390,16 +390,9 @@ class Checkpoint(Folder):
         shape = self.run.parts.train_mat.shape
         return {
             prefix + name: size
-            for prefix, recipe in _numbered(self.run.recipe)
+            for prefix, recipe in self.run.recipe.by_prefix.items()
             for name, size in parameter_shapes(recipe, shape)
         }
-
-
-def _numbered(recipe: Recipe | Blend) -> list[tuple[str, Recipe]]:
-    """Return the recipes, and what the names of each one's parameters begin with."""
-    if isinstance(recipe, Recipe):
-        return [("", recipe)]
-    return [(f"{number}.", one) for number, one in enumerate(recipe.recipes)]
 
 
 def _largest(shapes: Mapping[str, tuple[int, ...]], times: int = 1) -> int:

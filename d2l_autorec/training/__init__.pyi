@@ -3,15 +3,11 @@ from .biases import baselines as baselines
 from .biases import normalizer_of as normalizer_of
 from .biases import range_of as range_of
 from .networks import DeepAutoRec as DeepAutoRec
-from .networks import Output as Output
-from .networks import RowScaling as RowScaling
 from .networks import draw_weights as draw_weights
 from .networks import network as network
 from .networks import parameter_shapes as parameter_shapes
-from .run import Baseline as Baseline
 from .run import Parts as Parts
 from .run import Run as Run
-from .settings import ACTIVATIONS as ACTIVATIONS
 from .settings import FINITE as FINITE
 from .settings import MOST_NETWORKS as MOST_NETWORKS
 from .settings import NON_NEGATIVE_INT as NON_NEGATIVE_INT

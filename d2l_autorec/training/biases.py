@@ -64,14 +64,9 @@ class Standardizer(Normalizer):
 class Biases(Normalizer):
     r"""The mean of the ratings, and a bias of each user and item, shrunk towards 0.
 
-    Parameters
-    ----------
-    train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
-        Ratings to learn from. A user or an item without one has a bias of 0; `scale` is
-        the standard deviation of what is left, or 1 if that is nothing.
+    A user or an item without a rating in `train_mat`, (num_items, num_users), has a
+    bias of 0; `scale` is the standard deviation of what is left, or 1 if that is 0.
 
-    Notes
-    -----
     :math:`\hat r_{ui} = \mu + b_u + b_i`, by alternating least squares as in Koren
     (2010). Ten sweeps and the regularisation of 10 (items) and 15 (users) are the
     defaults of Surprise's ``BaselineOnly``; nothing was tuned here. Ratings that are

@@ -1,4 +1,10 @@
-"""One network at work: what a recipe sets up on a matrix of ratings."""
+"""One network at work: what a recipe sets up on a matrix of ratings.
+
+References
+----------
+O. Kuchaiev, B. Ginsburg, "Training Deep AutoEncoders for Collaborative Filtering",
+2017, arXiv:1708.01715, which masks the squared error.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,11 +21,20 @@ from ..fast import FastStep, SparseNetwork, is_known, predict_cells
 from ..loop import Step, train_epochs
 from .batches import SeededBatches
 from .biases import Biases, normalizer_of, range_of
-from .losses import MaskedRMSELoss
 from .networks import draw_weights, network
 from .optimizers import gluon_state, set_gluon_state
 from .pretraining import pretrain
 from .settings import Recipe
+
+
+def masked_rmse(predictions: mx.np.ndarray, ratings: mx.np.ndarray) -> mx.np.ndarray:
+    """Compute the RMSE over observed cells, (1,), times their number: losses add up.
+
+    The gradient is as long as at an error of 1, however small the errors are.
+    """
+    mean = mx.np.mean(mx.np.square(predictions - ratings), keepdims=True)
+    # At an error of 0 the root has no derivative.
+    return mx.np.sqrt(mean + 1e-12) * len(ratings)
 
 
 class Member:
@@ -73,13 +88,12 @@ class Member:
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return the parameters, as `Training.parameters` does."""
-        return self._gathered(self._parameters())
+        own = self._parameters()
+        return self.shard.gather(own) if self.shard else own
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the optimizer's state, as `Training.state` does."""
-        return self._gathered(self._state())
-
-    def _gathered(self, own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        own = self._state()
         return self.shard.gather(own) if self.shard else own
 
     def _parameters(self) -> dict[str, np.ndarray]:
@@ -113,10 +127,8 @@ class Member:
     def predict(self, cells: sp.csr_matrix) -> np.ndarray:
         """Predict the ratings of cells, as `Training.predict` does."""
         # Each holds its place in the answer: a user-based network has another order.
-        places = sp.csr_matrix(
-            (np.arange(cells.nnz), cells.indices, cells.indptr), cells.shape
-        )
-        asked = self.recipe.rows(places)
+        numbers = np.arange(cells.nnz), cells.indices, cells.indptr
+        asked = self.recipe.rows(sp.csr_matrix(numbers, cells.shape))
         first = self.shard.start if self.shard else 0
         outputs = np.empty(cells.nnz, np.float32)
         outputs[asked.data] = predict_cells(
@@ -148,8 +160,7 @@ class Member:
     @cached_property
     def _cold(self) -> tuple[np.ndarray, np.ndarray]:
         """Mark the items, and the users, that have no training rating."""
-        items, users = (self.train_mat.getnnz(axis) for axis in (1, 0))
-        return items == 0, users == 0
+        return self.train_mat.getnnz(1) == 0, self.train_mat.getnnz(0) == 0
 
     @cached_property
     def biases(self) -> Biases:
@@ -158,7 +169,7 @@ class Member:
         return own if isinstance(own, Biases) else Biases(self.train_mat)
 
     @property
-    def _predictor(self) -> Any:
+    def _predictor(self) -> SparseNetwork | gluon.Block:
         if isinstance(self.step, FastStep):
             return self.step.sparse
         on_cpu = self.devices[0].device_type == "cpu"
@@ -200,7 +211,7 @@ class Member:
     def _step(self, ratings_per_row: float) -> Step:
         """Make the fast step where it fits, else the book's."""
         recipe = self.recipe
-        loss = MaskedRMSELoss() if recipe.loss == "rmse" else gluon.loss.L2Loss()
+        loss = masked_rmse if recipe.loss == "rmse" else gluon.loss.L2Loss()
         mean_over = self.num_columns if recipe.loss == "book" else ratings_per_row
         args = self.net, loss, self.trainer, self.devices, mean_over
         if self.is_fast:

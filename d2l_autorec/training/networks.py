@@ -40,19 +40,10 @@ class RowScaling(NamedTuple):
 class Output(gluon.nn.HybridBlock):
     """From a decoder's outputs to ratings.
 
-    Parameters
-    ----------
-    activation : str
-        One of `settings.ACTIVATIONS`.
-    rating_range : (float, float), optional
-        The lowest and the highest rating, to which predictions are then held. An output
-        that is bounded by itself, sigmoid or tanh, needs it and is stretched over it;
-        any other is clipped, but not in training.
-
-    Raises
-    ------
-    ValueError
-        If a bounded output has no range to be stretched over.
+    The activation is one of `settings.ACTIVATIONS`. Predictions are held to a range of
+    ratings, (lowest, highest), if there is one. An output that is bounded by itself,
+    sigmoid or tanh, needs it and is stretched over it; any other is clipped, but not in
+    training.
     """
 
     def __init__(
@@ -198,7 +189,7 @@ def parameter_shapes(
 
 
 def draw_weights(net: AutoRec, length: int, devices: Sequence[mx.Context]) -> None:
-    """Draw a network's weights, whose shapes a row of zeros of a length tells."""
+    """Draw a network's weights: a row of zeros of a length tells their shapes."""
     for device in devices:
         net(mx.np.zeros((1, length), ctx=device)).wait_to_read()
 

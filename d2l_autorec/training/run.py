@@ -1,6 +1,5 @@
 """What a training starts from: ratings cut into parts, a recipe and a seed."""
 
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,9 +11,9 @@ import scipy.sparse as sp
 from ..curve import Epoch
 from ..data import check_ratings
 from ..evaluators import Accuracy
-from ..ratings import Ratings, check_ids, is_text
+from ..ratings import Ratings, check_ids
 from .biases import baselines, range_of
-from .settings import FINITE, NON_NEGATIVE_INT, POSITIVE_INT, Blend, Recipe
+from .settings import NON_NEGATIVE_INT, POSITIVE_INT, Blend, Recipe
 
 
 class Baseline(NamedTuple):
@@ -48,8 +47,8 @@ class Parts:
 
     Raises
     ------
-    ValueError
-        If one of them is not so, by its name; a `DataError` for the ids and matrices.
+    DataError
+        If ids or a matrix are not so, by their name.
     """
 
     train_mat: sp.csr_matrix
@@ -63,14 +62,7 @@ class Parts:
     split: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check each field: they may come from a file that somebody forged."""
-        for name, fits, wanted in (
-            ("name", is_text(self.name), "a text"),
-            ("titles", _are_titles(self.titles), "a text for an item"),
-            ("rating_offset", FINITE.allow(self.rating_offset), FINITE.wanted),
-            ("split", _is_report(self.split), "words and numbers by name"),
-        ):
-            _check(self, name, fits, wanted)
+        """Check ids and matrices; number users and items that have no ids."""
         shape = getattr(self.train_mat, "shape", (0, 0))
         for name, size in zip(("item_ids", "user_ids"), shape):
             if getattr(self, name) is None:
@@ -92,21 +84,15 @@ class Parts:
         split: Mapping[str, Any] | None = None,
     ) -> "Parts":
         """Lay the parts of a table out as matrices; each is an array of its rows."""
-        test_mat, valid_mat = (
-            None if part is None else ratings.matrix(part)
-            for part in (test_rows, valid_rows)
-        )
-        return cls(
-            ratings.matrix(train_rows),
-            test_mat,
-            valid_mat,
-            name=ratings.name,
-            user_ids=ratings.user_ids,
-            item_ids=ratings.item_ids,
-            titles=ratings.titles,
-            rating_offset=ratings.rating_offset,
-            split=split or {},
-        )
+        rows = {"train": train_rows, "test": test_rows, "valid": valid_rows}
+        fields: dict[str, Any] = {
+            f"{part}_mat": ratings.matrix(some)
+            for part, some in rows.items()
+            if some is not None
+        }
+        for name in ("name", "user_ids", "item_ids", "titles", "rating_offset"):
+            fields[name] = getattr(ratings, name)
+        return cls(**fields, split=split or {})
 
     @property
     def matrices(self) -> list[sp.csr_matrix]:
@@ -182,21 +168,3 @@ class Run:
             split={**parts.split, **choice},
         )
         return replace(self, parts=parts, recipe=recipe, patience=None)
-
-
-def _check(owner: Any, name: str, fits: bool, wanted: str) -> None:
-    if not fits:
-        value = reprlib.repr(getattr(owner, name))
-        raise ValueError(f"{name}={value} is not {wanted}")
-
-
-def _are_titles(titles: Any) -> bool:
-    return isinstance(titles, Mapping) and all(map(is_text, titles.values()))
-
-
-def _is_report(split: Any) -> bool:
-    return isinstance(split, Mapping) and all(
-        is_text(name)
-        and (value in (None, True, False) or is_text(value) or FINITE.allow(value))
-        for name, value in split.items()
-    )

@@ -263,6 +263,11 @@ class Recipe:
         return inter_mat.T.tocsr() if self.kind == "user" else inter_mat
 
     @property
+    def by_prefix(self) -> "dict[str, Recipe]":
+        """Itself, as a `Blend` has its own."""
+        return {"": self}
+
+    @property
     def recipes(self) -> "tuple[Recipe, ...]":
         """Itself, as a `Blend` has its own."""
         return (self,)
@@ -312,20 +317,11 @@ WEIGHT = Setting(float, lambda n: 0 <= n <= LARGEST_WEIGHT, "a number from 0 to 
 
 @dataclass(frozen=True)
 class Blend:
-    """Several recipes, which are trained side by side and whose predictions are mixed.
+    """Recipes that are trained side by side, whose predictions are mixed.
 
-    Parameters
-    ----------
-    recipes : tuple of Recipe
-        For as many epochs each.
-    weights : tuple of float, optional
-        Of each one's difference from what `Biases` predict, which is added to that. By
-        default a validation part chooses them; without one, all are alike.
-
-    Raises
-    ------
-    ValueError
-        If there is no recipe, they differ in their epochs, or weights do not fit them.
+    Each weight is of a network's difference from what `Biases` predict, which is added
+    to that. By default a validation part chooses them; without one, all are alike. What
+    does not go together is a ValueError.
     """
 
     recipes: tuple[Recipe, ...]
@@ -337,8 +333,6 @@ class Blend:
             raise ValueError(
                 f"{len(self.recipes):,} networks are more than {MOST_NETWORKS}"
             )
-        if not all(isinstance(recipe, Recipe) for recipe in self.recipes):
-            raise ValueError("a blend is of recipes")
         if len({recipe.num_epochs for recipe in self.recipes}) != 1:
             raise ValueError("the recipes of a blend have as many epochs each")
         if self.weights is None:
@@ -347,6 +341,11 @@ class Blend:
             raise ValueError(f"weights={self.weights!r} are not as many as the recipes")
         if not all(map(WEIGHT.allow, self.weights)):
             raise ValueError(f"weights={self.weights!r}: one is not {WEIGHT.wanted}")
+
+    @property
+    def by_prefix(self) -> dict[str, Recipe]:
+        """The recipes by what the names of their networks' parameters begin with."""
+        return {f"{number}.": recipe for number, recipe in enumerate(self.recipes)}
 
     @property
     def num_epochs(self) -> int:

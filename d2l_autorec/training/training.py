@@ -9,7 +9,7 @@ Prize", 2009, for mixtures of different models of ratings.
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -33,13 +33,15 @@ STEPS_BEFORE_PATIENCE = 500
 class Mixture:
     """Sum of how networks' predictions differ from the biases', by weights.
 
-    Arrays are of shape (...) and, of the networks, (num_networks, ...).
+    Levels, the biases' predictions, are (...), and those found by the networks
+    (num_networks, ...).
     """
 
     def __init__(self, recipe: Blend, train_mat: sp.csr_matrix) -> None:
         self.biases = Biases(train_mat)
         size = len(recipe.recipes)
         self.weights = np.array(recipe.weights or [1 / size] * size)
+        self.is_chosen = not recipe.weights  # on the validation part
         clip = all(one.clip for one in recipe.recipes)
         self._range = range_of(train_mat) if clip else None
 
@@ -73,9 +75,9 @@ class Training:
         The ratings.
     devices : sequence of mxnet.Context
         To train on.
-    seed : int, optional
-        Of the initial weights, the order of the rows and the dropout masks; by default
-        NumPy's generator draws one. MXNet's generator is seeded with it.
+    seed : int
+        Of the initial weights, the order of the rows and the dropout masks. MXNet's
+        generator is seeded with it.
     trained : int
         Epochs that lie behind it.
     team : cluster.Team, optional
@@ -91,8 +93,6 @@ class Training:
         Of a blend's predictions.
     pretraining : iterator of Epoch
         What comes before, with one hidden layer.
-    steps_per_epoch : float
-        In the mean.
     """
 
     def __init__(
@@ -100,12 +100,10 @@ class Training:
         recipe: Recipe | Blend,
         parts: Parts,
         devices: Sequence[mx.Context],
-        seed: int | None = None,
+        seed: int,
         trained: int = 0,
         team: Any = None,
     ) -> None:
-        if seed is None:
-            seed = int(np.random.randint(2**31 - 1))
         mx.random.seed(seed)
         self.recipe, self.parts, self.devices = recipe, parts, list(devices)
         self.trained = trained
@@ -120,7 +118,6 @@ class Training:
             self.net.add(*(member.net for member in self.members))
             self.mixture = Mixture(recipe, parts.train_mat)
         self.pretraining = chain.from_iterable(m.pretraining for m in self.members)
-        self.steps_per_epoch = min(member.steps_per_epoch for member in self.members)
 
     @classmethod
     def of(
@@ -139,11 +136,7 @@ class Training:
     def epochs(self) -> Iterator[Epoch]:
         """Train, what is left of the pretraining first.
 
-        Yields
-        ------
-        Epoch
-            Its RMSE on the test and on the validation part are None without such a
-            part.
+        An epoch's RMSE on the test and on the validation part is None without it.
         """
         for _ in self.pretraining:
             pass
@@ -176,28 +169,20 @@ class Training:
         """
         assert self.parts.valid_mat is not None
         biases = baselines(self.parts.train_mat, self.parts.valid_mat)["biases"].rmse
-        latest = math.ceil(STEPS_BEFORE_PATIENCE / self.steps_per_epoch)
+        steps_per_epoch = min(member.steps_per_epoch for member in self.members)
+        latest = math.ceil(STEPS_BEFORE_PATIENCE / steps_per_epoch)
         return EarlyStopping(patience, biases, latest)
 
     def choose(self, history: Sequence[Epoch]) -> tuple[Epoch, Recipe | Blend]:
         """Choose, on the validation part, what to train again on all ratings.
 
-        Parameters
-        ----------
-        history : sequence of Epoch
-            Of this training.
-
-        Returns
-        -------
-        epoch : Epoch
-            The best one. Of a blend without weights it is the last one: an earlier one
-            would do well with the weights that were chosen on the same ratings, where
-            these are few, and not with others.
-        recipe : Recipe or Blend
-            That ends with it; a blend is of the recipes that have a weight then.
+        That is the best epoch and a recipe that ends with it. Of a blend without
+        weights it is the last epoch, as an earlier one would do well with the weights
+        that were chosen on the same ratings, where these are few, and not with others;
+        the recipe is then a blend of those that have a weight.
         """
         recipe, mixture = self.recipe, self.mixture
-        if not mixture or not isinstance(recipe, Blend) or recipe.weights:
+        if not (mixture and mixture.is_chosen):
             best = best_epoch(history)
             return best, recipe.changed(num_epochs=best.epoch)
         weights = mixture.weights
@@ -215,15 +200,8 @@ class Training:
     def predict(self, cells: sp.csr_matrix) -> np.ndarray:
         """Predict the ratings of cells, by the recipe's rule for cold ones.
 
-        Parameters
-        ----------
-        cells : scipy.sparse.csr_matrix, shape (num_items, num_users)
-            Stores a value in each cell that is asked for.
-
-        Returns
-        -------
-        numpy.ndarray of float, shape (num_cells,)
-            In the order in which the cells are stored.
+        The matrix, (num_items, num_users), stores a value in each cell that is asked
+        for. The ratings, (num_cells,), are in the order in which it stores them.
         """
         if self.mixture:
             return self.mixture.mixed(*self._predictions(cells))
@@ -237,20 +215,17 @@ class Training:
         return self.predict(cells)[np.argsort(cells.data)]
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Return a copy of the networks' parameters.
+        """Return a copy of the networks' parameters by Gluon's names, in its shapes.
 
-        Returns
-        -------
-        dict of str to numpy.ndarray
-            By Gluon's names and in its shapes; of a blend, each name has its network's
-            number before it. Of several workers, who all have to call this, the first
-            one gets what all of them have, and the others nothing.
+        Of a blend, each name has its network's number before it. Of several workers,
+        who all have to call this, the first one gets what all of them have, and the
+        others nothing.
         """
-        return self._numbered([member.parameters() for member in self.members])
+        return self._named(member.parameters() for member in self.members)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the optimizers' state by name, as `parameters` does."""
-        return self._numbered([member.state() for member in self.members])
+        return self._named(member.state() for member in self.members)
 
     def load(
         self,
@@ -259,21 +234,16 @@ class Training:
     ) -> None:
         """Go on from parameters and a state, as the two methods return them.
 
-        Raises
-        ------
-        ValueError
-            If the state is not of these networks and optimizers.
+        A state of other networks or optimizers is a ValueError.
         """
-        for number, member in enumerate(self.members):
-            prefix = f"{number}." if self.mixture else ""
-            member.load(_without(prefix, parameters), _without(prefix, state))
+        for prefix, member in zip(self.recipe.by_prefix, self.members):
+            own = None if state is None else _beginning_with(prefix, state)
+            member.load(_beginning_with(prefix, parameters), own)
 
-    def _numbered(
-        self, each: Sequence[Mapping[str, np.ndarray]]
-    ) -> dict[str, np.ndarray]:
+    def _named(self, each: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return {
-            f"{number}.{name}" if self.mixture else name: array
-            for number, arrays in enumerate(each)
+            prefix + name: array
+            for prefix, arrays in zip(self.recipe.by_prefix, each)
             for name, array in arrays.items()
         }
 
@@ -289,7 +259,7 @@ class Training:
         valid_mat = self.parts.valid_mat
         if valid_mat is None:
             return None
-        if self.mixture and not getattr(self.recipe, "weights", None):
+        if self.mixture and self.mixture.is_chosen:
             levels, found = self._predictions(valid_mat)
             if not np.isfinite(found).all():
                 return math.inf
@@ -297,11 +267,9 @@ class Training:
         return self.rmse(valid_mat)
 
 
-def _without(prefix: str, arrays: Mapping[str, np.ndarray] | None) -> Any:
-    if arrays is None:
-        return None
+def _beginning_with(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {
-        name[len(prefix) :]: array
+        name.removeprefix(prefix): array
         for name, array in arrays.items()
         if name.startswith(prefix)
     }

@@ -41,10 +41,7 @@ class Reconstruction:
             _Network(net, one, train_mat, biases)
             for net, one in zip(nets, recipe.recipes)
         ]
-        self._bounds = self._networks[0].bounds
-        if self._mixture:
-            clip = all(one.clip for one in recipe.recipes)
-            self._bounds = range_of(train_mat) if clip else None
+        self._bounds = (self._mixture or self._networks[0]).bounds
 
     def of_users(self, users: np.ndarray) -> np.ndarray:
         """Predict what users (num_users,) would rate all items: (num_users, ...)."""

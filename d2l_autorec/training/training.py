@@ -43,7 +43,7 @@ class Mixture:
         self.weights = np.array(recipe.weights or [1 / size] * size)
         self.is_chosen = not recipe.weights  # on the validation part
         clip = all(one.clip for one in recipe.recipes)
-        self._range = range_of(train_mat) if clip else None
+        self.bounds = range_of(train_mat) if clip else None
 
     def choose(self, levels: np.ndarray, found: np.ndarray, rating: np.ndarray) -> None:
         """Choose the weights by least squares, none of them below 0."""
@@ -58,8 +58,8 @@ class Mixture:
         """Mix predictions; clip them, if all recipes say so."""
         rest = 1 - self.weights.sum()
         predictions = rest * levels + np.tensordot(self.weights, found, 1)
-        if clip and self._range:
-            predictions = predictions.clip(*self._range)
+        if clip and self.bounds:
+            predictions = predictions.clip(*self.bounds)
         return np.asarray(predictions)
 
 

@@ -189,7 +189,7 @@ class Checkpoint(Folder):
         ------
         ModelError
             If the parameters do not have the shapes that the recipe asks for; and as
-            `check_place` does.
+            ``check_place`` does.
         """
         arrays, nets = self.parameters(), []
         for prefix, recipe in self.run.recipe.by_prefix.items():

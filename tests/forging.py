@@ -132,7 +132,8 @@ def forge(forgery, draw):
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
         kind = draw.choice(("manifest", "manifest", *KINDS))
         change = draw.random()
-        with contextlib.suppress(ValueError, LookupError, TypeError):  # spoilt before
+        # A change before may have spoilt it.
+        with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
             if kind == "manifest":
                 _forge_json(forgery.manifest, draw)
             elif change < 0.1:
@@ -433,7 +434,7 @@ def campaign(num_folders, size):
                         sys.exit(worker.stderr)
                     failures.append((*lines[-1], worker.returncode, worker.stderr))
                     shutil.rmtree(folders / lines[-1][0])
-            print(f"{whose} {numbers}", file=sys.stderr)
+            print(whose, numbers, len(failures), +counts, peaks, file=sys.stderr)
     for key, count in sorted((+counts).items()):
         print(*key, count)
     for failure in failures[:20]:

@@ -72,13 +72,11 @@ def test_what_is_saved_comes_back(tmp_path):
     history, net = train(tmp_path / "new" / "m", run)
     opened = Checkpoint.open(tmp_path / "new" / "m")
     assert opened.history == history
-    for name in ("train_mat", "test_mat", "valid_mat"):
-        found = getattr(opened.run.parts, name)
-        assert (found != getattr(run.parts, name)).nnz == 0
-        assert found.shape == (9, 12)
     parts = opened.run.parts
-    assert parts.user_ids.tolist() == run.parts.user_ids.tolist()
-    assert parts.item_ids.tolist() == run.parts.item_ids.tolist()
+    for name in ("train_mat", "test_mat", "valid_mat"):
+        assert (getattr(parts, name) != getattr(run.parts, name)).nnz == 0
+    for name in ("user_ids", "item_ids"):
+        assert getattr(parts, name).tolist() == getattr(run.parts, name).tolist()
     assert parts.titles == {100: "The Hundred", 101: "Zürich"}
     assert parts.rating_offset == 2.0
     assert (opened.run.recipe, opened.run.seed) == (run.recipe, 7)
@@ -91,12 +89,6 @@ def test_arrays_of_several_pieces_come_back_and_others_can_read_them(tmp_path):
     found = Checkpoint.open(tmp_path).parameters()
     assert found["deeper.0.weight"].nbytes > 2**22
     assert same(found, parameters(net)) and same(load_file(file), found)
-
-
-def test_without_a_validation_part_the_last_epoch_is_kept(tmp_path):
-    _, net = train(tmp_path, make_run())
-    restored = Checkpoint.open(tmp_path).network(CPU)
-    assert same(parameters(restored), parameters(net))
 
 
 def test_the_best_epoch_on_validation_is_kept(tmp_path):
@@ -115,18 +107,16 @@ def test_the_best_epoch_on_validation_is_kept(tmp_path):
     assert not same(kept, states[-1])
 
 
-def test_the_best_epoch_is_not_chosen_on_the_test_part():
-    history = [Epoch(1, 1.0, 0.1, 0.9, 1.0, 1), Epoch(2, 1.0, 0.5, 0.8, 1.0, 1)]
-    assert best_epoch(history).epoch == 2
-    history = [Epoch(1, 1.0, 0.1, None, 1.0, 1), Epoch(2, 1.0, 0.5, None, 1.0, 1)]
-    assert best_epoch(history).epoch == 2
-
-
-@pytest.mark.parametrize("place", range(3))
-def test_an_epoch_without_a_score_is_not_the_best(place):
-    history = [Epoch(n, 1.0, None, n / 9, 1.0, 1) for n in (1, 2)]
-    history.insert(place, Epoch(3, 1.0, None, None, 1.0, 1))
-    assert best_epoch(history).epoch == 1
+@pytest.mark.parametrize(
+    "valid, best",
+    [((0.9, 0.8), 2), ((None, None), 2), ((0.1, 0.2, None), 1), ((None, 0.2, 0.3), 2)],
+)
+def test_the_best_epoch_is_that_of_the_validation_part_or_the_last(valid, best):
+    history = [
+        Epoch(number, 1.0, number / 9, rmse, 1.0, 1)
+        for number, rmse in enumerate(valid, 1)
+    ]
+    assert best_epoch(history).epoch == best
 
 
 @pytest.mark.parametrize("ids", [["1", "01", "x"], [1, 2, 2**62], ["é", "\U0001f600"]])
@@ -277,24 +267,17 @@ def test_any_changed_byte_is_refused(tmp_path):
     train(tmp_path, make_run(num_epochs=1, valid=True))
     rng = np.random.default_rng(0)
     for name, raw in content(tmp_path).items():
-        file = tmp_path / name
-        # All of the description; of the files that it has checksums of, a sample.
-        every = name == "model.json"
-        size = len(raw) if every else min(len(raw), 60)
-        for place in rng.choice(len(raw), size, replace=False):
-            changed = bytearray(raw)
-            changed[place] ^= rng.integers(1, 256)
-            file.write_bytes(changed)
+        places = rng.choice(len(raw), 300 if name == "model.json" else 20, False)
+        flipped = (
+            raw[:place] + bytes([raw[place] ^ rng.integers(1, 256)]) + raw[place + 1 :]
+            for place in places
+        )
+        for changed in (raw[:-1], raw + b"\n", *flipped):
+            (tmp_path / name).write_bytes(changed)
             with pytest.raises(ModelError) as caught:
                 Checkpoint.open(tmp_path)
             assert "\n" not in str(caught.value)
-        file.write_bytes(raw[:-1])
-        with pytest.raises(ModelError, match="damaged"):
-            Checkpoint.open(tmp_path)
-        file.write_bytes(raw + b"\n")
-        with pytest.raises(ModelError, match="damaged"):
-            Checkpoint.open(tmp_path)
-        file.write_bytes(raw)
+        (tmp_path / name).write_bytes(raw)
     Checkpoint.open(tmp_path)
 
 
@@ -336,13 +319,11 @@ def test_what_is_no_file_is_named(tmp_path, monkeypatch, make):
 
 
 def test_no_folder_and_a_file_are_no_model(tmp_path):
-    for place in (tmp_path, tmp_path / "none"):
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path, tmp_path / "none", tmp_path / "file"):
         with pytest.raises(ModelError, match="holds no model"):
             Checkpoint.open(place)
     assert not (tmp_path / "none").exists()
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(ModelError, match="holds no model"):
-        Checkpoint.open(tmp_path / "file")
 
 
 @pytest.mark.parametrize("version", [1, 3, "x"])
@@ -397,17 +378,14 @@ def test_a_full_disk_leaves_the_old_model(tmp_path):
     training = Training.of(run, CPU)
     epoch = next(training.epochs())
     arrays = training.parameters(), training.state()
-    sizes = {
-        *(step for raw in before.values() for step in (len(raw) - 1, len(raw) // 2)),
-        *range(0, max(map(len, before.values())), 97),
-    }
-    for size in sorted(sizes):
-        if size >= max(map(len, before.values())) - 100:
-            continue
-        with room_for_files_of(size), pytest.raises(OSError, match=str(tmp_path)):
-            Checkpoint(tmp_path, run, overwrite=True).save(epoch, *arrays)
-        assert before.items() <= content(tmp_path).items()
-        assert not (tmp_path / ".saving").exists()
+    largest = max(map(len, before.values()))
+    sizes = {size for raw in before.values() for size in (len(raw) - 1, len(raw) // 2)}
+    for size in sorted({*sizes, *range(0, largest, 500)}):
+        if size < largest - 100:
+            with room_for_files_of(size), pytest.raises(OSError, match=str(tmp_path)):
+                Checkpoint(tmp_path, run, overwrite=True).save(epoch, *arrays)
+            assert before.items() <= content(tmp_path).items()
+            assert not (tmp_path / ".saving").exists()
     assert Checkpoint.open(tmp_path).run.recipe.lr == 0.002
     Checkpoint(tmp_path, run, overwrite=True).save(epoch, *arrays)
     assert Checkpoint.open(tmp_path).run.recipe.lr == 0.1

@@ -299,16 +299,6 @@ def test_a_state_of_another_optimizer_is_not_restored(tmp_path, honest, change, 
         command.main(["--resume", str(tmp_path / "m"), "-e", "3", "--quiet"])
 
 
-@pytest.mark.parametrize("name", ["model.json", "ids", "weights"])
-def test_a_pipe_is_not_waited_for(tmp_path, honest, name):
-    directory = honest.write(tmp_path / "m")
-    file = next(directory.glob(f"{name}*"))
-    file.unlink()
-    os.mkfifo(file)
-    with pytest.raises(ModelError, match=f"{file.name}: is no regular file"):
-        load_model(directory)
-
-
 @pytest.mark.parametrize("name", ["model.json", "optimizer"])
 def test_a_folder_in_a_files_place_is_named_and_closed(tmp_path, honest, name):
     directory = honest.write(tmp_path / "m")
@@ -434,13 +424,6 @@ def test_predictions_that_are_not_finite_are_an_error(folder):
 # What Python is given.
 
 
-def outside(index=10**6):
-    """Ratings with an index outside their shape, which SciPy does not look for."""
-    matrix = make_run().parts.train_mat.copy()
-    matrix.indices[3] = index
-    return matrix
-
-
 def by_the_book(batch):
     """Train on a batch by the book's function."""
     net = network(Recipe(num_hidden=2), make_run().parts.train_mat)
@@ -460,6 +443,7 @@ ENTRANCES = {
     "train_recsys_rating": lambda run, bad: by_the_book(bad),
     "Parts": lambda run, bad: Parts(bad),
     "held out": lambda run, bad: Parts(run.parts.train_mat, bad),
+    "valid": lambda run, bad: dataclasses.replace(run.parts, valid_mat=bad),
     "network": lambda run, bad: network(Recipe(kind="user"), bad),
     "FastStep": lambda run, bad: member(run).step(bad),
     "Step": lambda run, bad: member(make_run(optimizer="sgd")).step(bad),
@@ -472,26 +456,23 @@ ENTRANCES = {
 }
 
 
-@pytest.mark.parametrize("enter", ENTRANCES.values(), ids=ENTRANCES)
-def test_no_matrix_comes_in_with_an_index_outside_it(enter):
-    for index in (12, 10**9, -1):
-        with pytest.raises(DataError, match=r"not a matrix of shape \(9, 12\)"):
-            enter(make_run(), outside(index))
-    falling = sp.csr_matrix((9, 12), dtype=np.float32)
-    falling.indptr[4] = 10**6
-    with pytest.raises(DataError, match="indptr"):
-        enter(make_run(), falling)
-    # Columns taken for rows would be walked beyond their end.
-    with pytest.raises(DataError, match="CSR format is needed"):
-        enter(make_run(), sp.csc_matrix(np.ones((9, 12))))
-    if enter not in map(ENTRANCES.get, ("evaluator", "train_recsys_rating", "Step")):
-        with pytest.raises(DataError, match="CSR"):  # these take dense ones, too
-            enter(make_run(), np.ones((9, 12)))
-        for end in (8, 11):  # of fewer rows, and of more, than the shape says
-            other = sp.csr_matrix((9, 12), dtype=np.float32)
-            other.indptr = np.zeros(end, np.int32)
-            with pytest.raises(DataError, match=r"not a matrix of shape \(9, 12\)"):
-                enter(make_run(), other)
+def outside(index):
+    """Change an index to one outside the shape, which SciPy does not look for."""
+
+    def change(matrix):
+        matrix.indices[3] = index
+        return matrix
+
+    return change
+
+
+def with_indptr(indptr):
+    def change(matrix):
+        empty = sp.csr_matrix(matrix.shape, dtype=np.float32)
+        empty.indptr = np.array(indptr, np.int32)
+        return empty
+
+    return change
 
 
 def twice(matrix):
@@ -502,41 +483,50 @@ def twice(matrix):
     )
 
 
-SPOILT = {
-    "twice": (twice, "a cell is stored more than once"),
-    "complex": (lambda m: m * (1 + 1j), "complex64 is no finite, real number"),
-    "infinite": (lambda m: m * np.float32(np.inf), "float32 is no finite, real"),
-    "no rows": (lambda m: m[:0], "no rows"),
-}
-# A FastStep takes batches of what has come in.
-OF_ANY_NUMBERS = {n: enter for n, enter in ENTRANCES.items() if n != "FastStep"}
-# Beside these, ratings are positive: what is learned of them need not be.
-NO_RATINGS = {
-    "all 0": (lambda m: m * 0, "holds no rating"),
-    "negative": (lambda m: -m, "ratings from -5 to -1 are not positive"),
-    "tiny": (lambda m: m * 1e-45, "are not positive float32 numbers"),
-    "large": (lambda m: m * 1e38, "to inf are not positive float32 numbers"),
-}
-OF_RATINGS = {
-    "valid": lambda run, bad: dataclasses.replace(run.parts, valid_mat=bad),
-    **{name: ENTRANCES[name] for name in ("Parts", "held out", "evaluator")},
+TAKE_DENSE = {"evaluator", "train_recsys_rating", "Step"}
+TAKE_RATINGS = {"Parts", "held out", "valid", "evaluator"}
+SPARSE = ENTRANCES.keys() - TAKE_DENSE
+ANY_NUMBERS = ENTRANCES.keys() - {"FastStep"}  # which takes batches of what came in
+NO_INDEX = r"not a matrix of shape \(9, 12\)"
+UNFIT = {
+    # name: what is changed, the message, and the entrances that refuse it
+    "index above": (outside(12), NO_INDEX, ENTRANCES),
+    "index far above": (outside(10**9), NO_INDEX, ENTRANCES),
+    "index below": (outside(-1), NO_INDEX, ENTRANCES),
+    "falling indptr": (with_indptr([*4 * [0], 10**6, *5 * [0]]), "indptr", ENTRANCES),
+    "fewer rows": (with_indptr(8 * [0]), NO_INDEX, SPARSE),
+    "more rows": (with_indptr(11 * [0]), NO_INDEX, SPARSE),
+    # Columns taken for rows would be walked beyond their end.
+    "columns": (sp.csr_matrix.tocsc, "CSR format is needed", ENTRANCES),
+    "dense": (sp.csr_matrix.toarray, "CSR", SPARSE),
+    "twice": (twice, "a cell is stored more than once", ANY_NUMBERS),
+    "complex": (lambda m: m * 1j, "complex64 is no finite, real number", ANY_NUMBERS),
+    "infinite": (lambda m: m * np.float32(np.inf), "float32 is no fin", ANY_NUMBERS),
+    "no rows": (lambda m: m[:0], "no rows", ANY_NUMBERS),
+    # Ratings are positive; other numbers that are learned need not be.
+    "all 0": (lambda m: m * 0, "holds no rating", TAKE_RATINGS),
+    "negative": (lambda m: -m, "ratings from -5 to -1 are not positive", TAKE_RATINGS),
+    "tiny": (
+        lambda m: m.astype(float) * 1e-45,
+        "are not positive float32 numbers",
+        TAKE_RATINGS,
+    ),
+    "large": (
+        lambda m: m.astype(float) * 1e38,
+        "to inf are not positive float32 numbers",
+        TAKE_RATINGS,
+    ),
 }
 
 
-@pytest.mark.parametrize("spoil, said", SPOILT.values(), ids=SPOILT)
-@pytest.mark.parametrize("enter", OF_ANY_NUMBERS.values(), ids=OF_ANY_NUMBERS)
-def test_no_matrix_comes_in_that_trains_to_something_else(enter, spoil, said):
-    run = make_run()
+@pytest.mark.parametrize(
+    "entrance, unfit",
+    [(one, name) for name, (*_, refuse) in UNFIT.items() for one in sorted(refuse)],
+)
+def test_a_matrix_that_is_unfit_does_not_come_in(entrance, unfit):
+    change, said, _ = UNFIT[unfit]
     with pytest.raises(DataError, match=said):
-        enter(run, spoil(run.parts.train_mat))
-
-
-@pytest.mark.parametrize("spoil, said", NO_RATINGS.values(), ids=NO_RATINGS)
-@pytest.mark.parametrize("enter", OF_RATINGS.values(), ids=OF_RATINGS)
-def test_ratings_that_are_none_do_not_come_in(enter, spoil, said):
-    run = make_run()
-    with pytest.raises(DataError, match=said):
-        enter(run, spoil(run.parts.train_mat.astype(np.float64)))
+        ENTRANCES[entrance](make_run(), change(make_run().parts.train_mat))
 
 
 def with_zeros(matrix):

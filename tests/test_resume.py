@@ -14,7 +14,6 @@ from test_checkpoint import CPU, make_run, parameters, same, train
 
 from d2l_autorec._mxnet import mx
 from d2l_autorec.commands import train as command
-from d2l_autorec.curve import Epoch
 from d2l_autorec.errors import ModelError
 from d2l_autorec.serving import Checkpoint
 from d2l_autorec.training import PRESETS, Training
@@ -31,8 +30,11 @@ def resume(directory, num_epochs, devices=CPU):
     return checkpoint.history, training.net
 
 
-def without_seconds(history):
-    return [epoch._replace(seconds=0) for epoch in history]
+def assert_same(one, other):
+    """Two trainings, each with its history and its network, are one."""
+    for history, others in zip(one[0], other[0], strict=True):
+        assert history._replace(seconds=0) == others._replace(seconds=0)
+    assert same(parameters(one[1]), parameters(other[1]))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -40,12 +42,11 @@ def test_parts_of_a_training_equal_the_whole(tmp_path, optimizer):
     # 9 items in batches of 4: every epoch leaves samples over for the next one.
     batch_size = None if optimizer == "rprop" else 4
     settings = {"optimizer": optimizer, "batch_size": batch_size}
-    whole, net = train(tmp_path / "a", make_run(6, True, **settings))
+    whole = train(tmp_path / "a", make_run(6, True, **settings))
     train(tmp_path / "b", make_run(1, True, **settings))
     resume(tmp_path / "b", 3)
-    parts, resumed = resume(tmp_path / "b", 6)
-    assert without_seconds(parts) == without_seconds(whole)
-    assert same(parameters(resumed), parameters(net))
+    assert_same(resume(tmp_path / "b", 6), whole)
+    assert Checkpoint.open(tmp_path / "b").run.recipe.num_epochs == 6
 
 
 SMALL = {"num_hidden": 3, "batch_size": 4, "num_epochs": 5}
@@ -77,27 +78,15 @@ def test_an_interrupted_training_goes_on_with_any_recipe(tmp_path, name):
     run = make_run(5, True, **RECIPES.get(name, {}))
     if name in SEVERAL:
         run = replace(run, recipe=SEVERAL[name]())
-    whole, net = train(tmp_path / "a", run)
+    whole = train(tmp_path / "a", run)
     training = Training.of(run, CPU)
     saving = Checkpoint(tmp_path / "b", run).saving(training, training.epochs())
     list(islice(saving, 2))
     saving.close()
-    parts, resumed = resume(tmp_path / "b", 5)
+    assert_same(resume(tmp_path / "b", 5), whole)
     assert Checkpoint.open(tmp_path / "b").run.recipe == run.recipe
-    assert without_seconds(parts) == without_seconds(whole)
-    assert same(parameters(resumed), parameters(net))
     if run.recipe.recipes[0].schedule == "cosine":
-        assert whole[3] != whole[4]
-
-
-def test_ten_and_fifteen_epochs_equal_twenty_five(tmp_path):
-    whole, net = train(tmp_path / "a", make_run(25, True))
-    train(tmp_path / "b", make_run(10, True))
-    parts, resumed = resume(tmp_path / "b", 25)
-    assert without_seconds(parts) == without_seconds(whole)
-    assert same(parameters(resumed), parameters(net))
-    manifest = json.loads((tmp_path / "b" / "model.json").read_text())
-    assert manifest["recipes"][0]["num_epochs"] == 25
+        assert whole[0][3] != whole[0][4]
 
 
 def test_two_devices_go_on_too(tmp_path):
@@ -120,14 +109,13 @@ def test_two_devices_go_on_too(tmp_path):
 
 def test_it_goes_on_after_any_number_of_other_networks(tmp_path):
     # MXNet counts layers through a process, and as names "dense10" is before "dense9".
-    whole, net = train(tmp_path / "a", make_run(4))
+    whole = train(tmp_path / "a", make_run(4))
     train(tmp_path / "b", make_run(2))
     with mx.name.NameManager() as names:
         names._counter["dense"] = 7
-        parts, resumed = resume(tmp_path / "b", 4)
-    assert (resumed.encoder.prefix, resumed.decoder.prefix) == ("dense0_", "dense1_")
-    assert without_seconds(parts) == without_seconds(whole)
-    assert same(parameters(resumed), parameters(net))
+        parts, net = resume(tmp_path / "b", 4)
+    assert (net.encoder.prefix, net.decoder.prefix) == ("dense0_", "dense1_")
+    assert_same((parts, net), whole)
 
 
 @pytest.fixture
@@ -204,6 +192,9 @@ def test_errors_of_a_resume_are_clear(tmp_path, ratings_file, capsys):
         command.main(["--resume", str(tmp_path / "a"), "-e", "1"])
     with pytest.raises(ModelError, match="no validation part"):
         command.main(["--resume", str(tmp_path / "a"), "--patience", "1"])
+    with pytest.raises(ModelError, match="holds no model"):
+        command.main(["--resume", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_folder_is_read_when_no_other_training_saves_to_it(
@@ -276,12 +267,6 @@ def test_a_second_training_of_a_folder_changes_nothing(
     resume(directory, len(checkpoint.history) + 1)
 
 
-def test_a_folder_that_is_not_there_is_no_model(tmp_path):
-    with pytest.raises(ModelError, match="holds no model"):
-        command.main(["--resume", str(tmp_path / "none")])
-    assert not (tmp_path / "none").exists()
-
-
 def test_a_cosine_schedule_ends_where_it_was_planned(tmp_path, ratings_file, capsys):
     directory = tmp_path / "a"
     command.main(flags(ratings_file, directory, "-e", "3", "--schedule", "cosine"))
@@ -329,51 +314,30 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, ratings_file, start_training):
     resume(directory, saved + 1)
 
 
-@pytest.fixture
-def kill_and_go_on(tmp_path, ratings_file, start_training):
-    """Kill a training again and again; return where it ends and where one go ends."""
-
-    def kill_and_go_on(kills):
-        rng = random.Random(0)
-        directory = tmp_path / "parts"
-        argv = flags(ratings_file, directory, *ENDLESS)
-        for kill in range(kills):
-            process = start_training(argv)
-            # Now and then before the first save, else somewhere in the coming epochs.
-            before = epochs_saved(directory)
-            if kill % 10 != 9:
-                wait_for_epochs(directory, before + 1, process)
-            time.sleep(rng.uniform(0, 0.03))
-            process.send_signal(signal.SIGKILL)
-            out, _ = process.communicate(timeout=60)
-            assert process.returncode == -signal.SIGKILL, out
-            after = epochs_saved(directory)
-            assert before <= after
-            if after:
-                Checkpoint.open(directory)
-                argv = ["--resume", str(directory), "--quiet", "--devices", "cpu"]
-        end = ("-e", str(after + 3))
-        command.main([*argv, *end])
-        command.main(flags(ratings_file, tmp_path / "whole", *end))
-        return [
-            json.loads((tmp_path / m / "model.json").read_text())
-            for m in ("parts", "whole")
-        ]
-
-    return kill_and_go_on
-
-
-def assert_equal_but_for_seconds(parts, whole):
-    assert parts["files"] == whole["files"]
-    for one, other in zip(parts["history"], whole["history"]):
-        assert Epoch(*one)._replace(seconds=0) == Epoch(*other)._replace(seconds=0)
-
-
-def test_killed_three_times_it_ends_the_same(kill_and_go_on):
-    assert_equal_but_for_seconds(*kill_and_go_on(3))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_killed_fifty_times_it_ends_the_same(kill_and_go_on):
-    assert_equal_but_for_seconds(*kill_and_go_on(50))
+def test_killed_fifty_times_it_ends_the_same(tmp_path, ratings_file, start_training):
+    rng = random.Random(0)
+    directory = tmp_path / "parts"
+    argv = flags(ratings_file, directory, *ENDLESS)
+    for kill in range(50):
+        process = start_training(argv)
+        # Now and then before the first save, else somewhere in the coming epochs.
+        before = epochs_saved(directory)
+        if kill % 10 != 9:
+            wait_for_epochs(directory, before + 1, process)
+        time.sleep(rng.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL, out
+        after = epochs_saved(directory)
+        assert before <= after
+        if after:
+            Checkpoint.open(directory)
+            argv = ["--resume", str(directory), "--quiet", "--devices", "cpu"]
+    end = ("-e", str(after + 3))
+    command.main([*argv, *end])
+    command.main(flags(ratings_file, tmp_path / "whole", *end))
+    parts, whole = (Checkpoint.open(tmp_path / name) for name in ("parts", "whole"))
+    assert_same(*((one.history, one.network(CPU)) for one in (parts, whole)))
+    assert parts.files == whole.files

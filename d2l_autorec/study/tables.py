@@ -42,6 +42,6 @@ def machine() -> str:
 def provenance(command: str, flags: Sequence[str], seeds: str = "") -> str:
     """Name the command that prints a report again, and the machine."""
     return (
-        f"`python -m d2l_autorec.{command} {shlex.join(flags)}`{seeds} on {machine()}, "
+        f"`d2l-autorec {command} {shlex.join(flags)}`{seeds} on {machine()}, "
         f"Python {platform.python_version()}"
     )

@@ -63,7 +63,7 @@ BAD_FLAGS = [
     ("paper", "--cold zero", "'zero' is not a number"),
     ("demo", "--model m --port 65536", "'65536' is not a port from 0 to 65535"),
     # Words.
-    ("train", "--preset mine", "invalid choice: 'mine'"),
+    ("train", "--preset mine", "'mine' is not one of book, paper, best, ease"),
     ("train", "--activation softmax", "invalid choice: 'softmax'"),
     ("train", "--split-mode time", "invalid choice: 'time'"),
     ("train", "--duplicates first", "invalid choice: 'first'"),
@@ -71,7 +71,7 @@ BAD_FLAGS = [
     ("train", "--devices cpu:\uff11", "' is not cpu, gpu, or a list"),
     ("train", f"--devices cpu:{DIGITS}", "' is not cpu, gpu, or a list"),
     ("train", "--devices cpu,cpu:1,cpu:00", "names a device twice"),
-    ("train", "--columns 1,2 --ratings f", "not three or four columns"),
+    ("train", "--columns 1 --ratings f", "not two to four columns"),
     ("train", "--epochs 3", "unrecognized arguments: --epochs"),
     ("compare", "--splits u1", "'u1' is not random, seq-aware, u1-u5, or such as"),
     ("compare", "--splits 1-fold", "'1-fold' is not random"),

@@ -313,7 +313,7 @@ REFUSED = {
     ),
     "no such encoding": (GOOD, {"encoding": "klingon"}, "unknown encoding 'klingon'"),
     "words": ("hello\nworld\n", {}, "f:1: 'hello' does not have the 3 columns"),
-    "two words": ("a b\n", {}, "f:1: 'a b' does not have the 3 columns user, item and"),
+    "two words": ("a b\n", {}, "f: holds 1 ratings and only 1 user"),
     "unknown header": ("a,b,c,d\n1,2,3,4\n", {}, "f:1: cannot tell which columns are"),
     "two users": (
         "user,userId,item,rating\n1,1,2,3\n",

@@ -8,7 +8,7 @@ import argparse
 import os
 from pathlib import Path
 
-from ..training import PRESETS, Blend
+from ..training import PRESETS, SETTINGS, Blend
 
 FOLDS = ("u1", "u2", "u3", "u4", "u5")
 # How a file of ratings is read.
@@ -43,6 +43,21 @@ _RESUMABLE = {
     *("resume", "num_epochs", "patience", "devices", "workers"),
     *("plot", "json", "quiet"),
 }
+# The models of lists, by the names that `topn` has for them.
+LIST_MODELS = (
+    "best",
+    "ease",
+    "user-ease",
+    "cdae",
+    "mult-dae",
+    "mult-vae",
+    "popularity",
+)
+# What models of ratings alone have.
+_OF_RATINGS = {
+    *("members", "patience", "valid_ratio", "workers", "devices", "plot", "resume"),
+    *("transform", "ranking", *SETTINGS),
+}
 _INPUTS = ("ratings", "test_ratings", "titles", *_FILES)
 
 
@@ -74,6 +89,8 @@ def check(args: argparse.Namespace) -> None:
         there = [name for name in others if name in args]  # of this command
         if flag in given and there and not given.intersection(there):
             raise ValueError(f"{written(flag)} needs {written(*there, last=' or ')}")
+    if "feedback" in args:
+        check_feedback(args)
     if "split_mode" in args:
         _check_split(args)
     if "refit" in args:
@@ -81,18 +98,41 @@ def check(args: argparse.Namespace) -> None:
     _check_places(args)
 
 
+def check_feedback(args: argparse.Namespace) -> None:
+    """Raise a ValueError for flags of models of lists, or of ratings, beside others."""
+    if args.feedback == "implicit":
+        if beside := args.given & _OF_RATINGS:
+            hint = ""
+            if settings := sorted(beside & SETTINGS.keys()):
+                hint = f"; a setting goes behind the name: mult-vae:{settings[0]}=..."
+            raise ValueError(
+                f"--feedback implicit and {written(*sorted(beside))} exclude each "
+                f"other{hint}"
+            )
+        return
+    if beside := args.given & {"min_rating", "at"}:
+        raise ValueError(f"{written(*sorted(beside))} needs --feedback implicit")
+    for flag, names in (("split_mode", {"users"}), ("splits", {"users"})):
+        if getattr(args, flag, None) in names:
+            raise ValueError(f"{written(flag)} users needs --feedback implicit")
+    if "preset" in args and args.preset not in PRESETS:
+        raise ValueError(f"--preset {args.preset} needs --feedback implicit")
+
+
 def _check_split(args: argparse.Namespace) -> None:
     if args.split_mode in FOLDS and (
         args.ratings or args.dataset not in (None, "ml-100k")
     ):
         raise ValueError(f"--split-mode {args.split_mode} is for --dataset ml-100k")
-    if args.split_mode != "random" and "test_ratio" in args.given:
+    if args.split_mode not in ("random", "users") and "test_ratio" in args.given:
         raise ValueError(f"--test-ratio is not for --split-mode {args.split_mode}")
 
 
 def _check_validation(args: argparse.Namespace) -> None:
     # A blend brings a validation part, and so may a model folder.
-    if args.valid_ratio or args.resume or isinstance(PRESETS[args.preset], Blend):
+    if args.valid_ratio or args.resume or args.feedback == "implicit":
+        return
+    if isinstance(PRESETS[args.preset], Blend):
         return
     for flag in ("patience", "refit"):
         if flag in args.given:

@@ -164,10 +164,10 @@ def names(text: str) -> list[str]:
 
 @parsed_by
 def column_names(text: str) -> list[str]:
-    """Parse the three or four columns of a ratings file."""
+    """Parse the two to four columns of a ratings file."""
     found = names(text)
-    if len(found) not in (3, 4):
-        raise ValueError(f"{text!r} is not three or four columns")
+    if len(found) not in (2, 3, 4):
+        raise ValueError(f"{text!r} is not two to four columns")
     return list(found)
 
 
@@ -302,9 +302,9 @@ class RatingsFlags:
         a file, a folder, or a pattern in quotes: one rating a line, fields separated by
         tab, '::', comma, semicolon, '|' or spaces, with or without a header; JSON; or
         Parquet; a text may be packed (.gz, .zst, .zip)
-    columns : U,I,R[,T]
-        names or positions (from 1) of the columns of user, item, rating and, if there
-        is one, timestamp (default: a guess)
+    columns : U,I[,R[,T]]
+        names or positions (from 1) of the columns of user, item and, if there are any,
+        rating and timestamp (default: a guess)
     duplicates : str
         what to do when a user rated an item more than once
     missing : X
@@ -319,6 +319,21 @@ class RatingsFlags:
     duplicates = Flag(str, "error", ("error", "last", "mean", "sum", "max"))
     missing = Flag(finite_float)
     transform, skip_bad_lines = Flag(choices=("log",)), Flag(bool)
+
+
+class FeedbackFlags:
+    """What the model is to predict.
+
+    feedback : str
+        explicit: what users would rate; implicit: what they choose next, in lists, from
+        pairs of user and item alone (docs/top-n.md). By default explicit, and implicit
+        for a file without ratings, or with equal ones
+    min_rating : X
+        with --feedback implicit: ratings from X on are pairs, and others are none
+    """
+
+    feedback = Flag(choices=("explicit", "implicit"))
+    min_rating = Flag(finite_float)
 
 
 class TitleFlags:

@@ -123,7 +123,7 @@ class _Catalogue:
                 "name": one.title or str(one.item_id),
                 "rating": one.rating,
             }
-            for one in held_to_scale(best, self.model.run)
+            for one in held_to_scale(best, self.model)
         ]
 
 

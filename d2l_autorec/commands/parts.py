@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DatasetUnavailable
+from ..errors import DataError, DatasetUnavailable
 from . import cli
-from .checks import FOLDS, LAYOUT, outputs
+from .checks import FOLDS, LAYOUT, check_feedback, outputs
 from .cli import Flag
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ class SplitFlags:
     """Which ratings are held out.
 
     split_mode : str
-        which ratings are held out: a random share; each user's newest one; or those of
-        a fold that ml-100k comes with
+        which ratings are held out: a random share; each user's newest one; those of a
+        fold that ml-100k comes with; or, of lists, a fifth of the pairs of a share of
+        the users, the rest of which the model is given and not trained on
     test_ratio : R
-        share of the ratings that the random split holds out; 0 trains on all
+        share that the random split holds out, or of users; 0 trains on all
     test_ratings : FILE
         hold out these, and train on all of --ratings; a user or an item of this file
         alone is cold
@@ -36,7 +38,9 @@ class SplitFlags:
         of the split, the initial weights, the order and the dropout
     """
 
-    split_mode = Flag(default="random", choices=("random", "seq-aware", *FOLDS))
+    split_mode = Flag(
+        default="random", choices=("random", "seq-aware", "users", *FOLDS)
+    )
     test_ratio = Flag(cli.share, 0.1)
     test_ratings = Flag()
     valid_ratio = Flag(cli.ratio)
@@ -50,6 +54,7 @@ def load(args: argparse.Namespace) -> tuple[Ratings, Any]:
     parts: Any = None
     fold = getattr(args, "split_mode", None)
     layout = {name: getattr(args, name) for name in LAYOUT}
+    layout["pairs"] = getattr(args, "feedback", None) == "implicit"
     if args.test_ratings:
         ratings, *parts = read_parts(args.ratings, args.test_ratings, **layout)
     elif args.ratings:
@@ -59,10 +64,65 @@ def load(args: argparse.Namespace) -> tuple[Ratings, Any]:
         parts = load_folds_ml100k(args.data_dir)[FOLDS.index(fold)]
     else:
         ratings = _load_dataset(args, args.dataset)
-    ratings.check_varied(parts[0] if parts else None)
+    feedback = _feedback(args, ratings, parts[0] if parts else slice(None))
+    if feedback == "explicit":
+        ratings.check_varied(parts[0] if parts else None)
+        summary = ratings.summary()
+    else:
+        ratings, parts, summary = _pairs(ratings, parts, args.min_rating)
     if not args.quiet:
-        print(ratings.summary())
+        print(summary)
     return ratings, parts
+
+
+def _feedback(args: argparse.Namespace, ratings: Ratings, train_rows: Any) -> str:
+    """Tell what the ratings are: as asked for, or pairs where all of them are equal."""
+    feedback: str = getattr(args, "feedback", "explicit") or "explicit"
+    if getattr(args, "feedback", "explicit") is None:
+        rating = ratings.rating[train_rows]
+        if len(rating) and rating.min() == rating.max():
+            args.feedback = feedback = "implicit"
+            try:
+                check_feedback(args)
+            except ValueError as error:
+                raise DataError(f"{ratings.name}: has no ratings: {error}") from None
+            if not args.quiet:
+                print(
+                    f"{ratings.name}: has no ratings, or only equal ones: what users "
+                    "choose next is learned, as with --feedback implicit"
+                )
+    return feedback
+
+
+def _pairs(
+    ratings: Ratings, parts: Any, min_rating: float | None
+) -> tuple[Ratings, Any, str]:
+    """Take ratings from a lowest one on for pairs of user and item, and say how many.
+
+    Users and items stay, even those without a pair.
+    """
+    import numpy as np
+
+    kept = np.ones(ratings.num_ratings, bool)
+    which = ""
+    if min_rating is not None:
+        kept = ratings.rating - ratings.rating_offset >= min_rating
+        which = f", the ratings from {min_rating:g} on of {ratings.num_ratings:,}"
+    if not kept.any():
+        raise DataError(f"{ratings.name}: no rating is {min_rating:g} or higher")
+    place = np.cumsum(kept) - 1
+    parts = parts and tuple(place[rows[kept[rows]]] for rows in parts)
+    time = ratings.timestamp
+    pairs = replace(
+        ratings,
+        user_index=ratings.user_index[kept],
+        item_index=ratings.item_index[kept],
+        rating=np.ones(kept.sum(), np.float32),
+        timestamp=None if time is None else time[kept],
+        rating_offset=0.0,
+    )
+    size = f"{pairs.num_users:,} users x {pairs.num_items:,} items"
+    return pairs, parts, f"{pairs.name}: {size}, {len(pairs.rating):,} pairs{which}"
 
 
 def _load_dataset(args: argparse.Namespace, name: str | None) -> Ratings:
@@ -107,11 +167,11 @@ def _framed(*texts: str) -> str:
 
 def described(args: argparse.Namespace) -> dict[str, Any]:
     """Say how the parts are cut, for reports."""
-    random = args.split_mode == "random" and not args.test_ratings
+    random = args.split_mode in ("random", "users") and not args.test_ratings
     return {
         "split_mode": "given" if args.test_ratings else args.split_mode,
         "test_ratio": args.test_ratio if random else None,
-        "valid_ratio": args.valid_ratio,
+        "valid_ratio": None if args.feedback == "implicit" else args.valid_ratio,
     }
 
 
@@ -127,10 +187,16 @@ def cut(
     train_rows, test_rows, valid_rows = np.arange(ratings.num_ratings), None, None
     if parts:
         train_rows, test_rows = parts
+    elif args.split_mode == "users" and args.test_ratio:
+        from ..study import cut_users
+
+        train_rows, test_rows = cut_users(
+            ratings.user_index, args.test_ratio, args.seed
+        )
     elif args.split_mode != "random" or args.test_ratio:
         train_rows, test_rows = split_rows(
             ratings.user_index, ratings.timestamp, args.split_mode, args.test_ratio
         )
-    if args.valid_ratio:
+    if args.valid_ratio and args.feedback != "implicit":
         train_rows, valid_rows = hold_out(train_rows, args.valid_ratio, args.seed)
     return train_rows, test_rows, valid_rows

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..serving import Predictor, Recommendation, Similar
-    from ..training import Run
 
 # The columns of the files that questions may be asked by.
 _COLUMNS = {
@@ -28,14 +27,23 @@ _COLUMNS = {
 }
 
 
+def columns_of(asked: str, model: Predictor) -> tuple[str, ...]:
+    """Name the columns of the file that a question is asked by, if it is."""
+    names = _COLUMNS.get(asked, ())
+    return names if is_rated(model) else tuple(n for n in names if n != "rating")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command, by default with the process's own arguments."""
     parser = _parser()
     args = parser.parse_flags(argv)
     (asked,) = args.given.intersection((*TABLES, *LISTS))
-    if args.columns and len(args.columns) != len(_COLUMNS[asked]):
-        wanted = ",".join(name[0].upper() for name in _COLUMNS[asked])
-        parser.error(f"--columns of {written(asked)} are {wanted}")
+    if args.columns:
+        names = _COLUMNS[asked]
+        # Of a model of lists, a new user has no ratings.
+        if not len(names) - (asked == "new_user") <= len(args.columns) <= len(names):
+            wanted = ",".join(name[0].upper() for name in names)
+            parser.error(f"--columns of {written(asked)} are {wanted}")
     show_notes(quiet=True)
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
@@ -74,7 +82,9 @@ def _list(
     args: argparse.Namespace, model: Predictor
 ) -> tuple[str, Sequence[Recommendation | Similar]]:
     """Answer a question whose answer is a list: what is above it, and its items."""
-    n, run, least = args.n, model.run, args.min_ratings or 1
+    n, least = args.n, args.min_ratings or 1
+    run: Any = model.run  # of ratings, or of lists
+    order = "predicted rating" if is_rated(model) else f"the {run.model.name} model"
     if args.like:
         item_id = _raw_ids([args.like], run.parts.item_ids)[0]
         named = run.parts.titles.get(item_id, f"item {args.like}")
@@ -83,28 +93,38 @@ def _list(
         return title, model.similar(item_id, n, least)
     if args.new_user:
         table = _read(args, model)
-        given = zip(table["item_id"], table["rating"])
+        given: Any = table["item_id"].tolist()
+        if is_rated(model):
+            given = zip(given, table["rating"])
         best = model.recommend_new(given, n, args.include_rated, least)
         whom = f"the new user of {args.new_user}"
     else:
         user_id = _raw_ids([args.user], run.parts.user_ids)[0]
         best = model.recommend(user_id, n, args.include_rated, _unknown(args), least)
         whom = f"user {args.user}"
-    title = f"items for {whom} ({run.parts.name}), by predicted rating"
-    return title, held_to_scale(best, run)
+    title = f"items for {whom} ({run.parts.name}), by {order}"
+    return title, held_to_scale(best, model)
 
 
-def held_to_scale(best: Iterable[Recommendation], run: Run) -> list[Recommendation]:
-    """Clip predictions to the scale of a run's ratings; the order is from before."""
-    low, high = run.parts.rating_range
+def is_rated(model: Predictor) -> bool:
+    """Tell whether a model's lists have predicted ratings, which have a scale."""
+    return "rating" in model.recommendation._fields
+
+
+def held_to_scale(best: Iterable[Any], model: Predictor) -> list[Any]:
+    """Clip predicted ratings to the scale of the data; the order is from before."""
+    if not is_rated(model):
+        return list(best)
+    low, high = model.run.parts.rating_range
     return [item._replace(rating=min(max(item.rating, low), high)) for item in best]
 
 
 def _pairs(args: argparse.Namespace, model: Predictor) -> Iterator[pd.DataFrame]:
     pairs = _read(args, model)
-    pairs["rating"] = model.predict(pairs, _unknown(args)).clip(
-        *model.run.parts.rating_range
-    )
+    found = model.predict(pairs, _unknown(args))
+    value = model.recommendation._fields[1]
+    rated = is_rated(model)
+    pairs[value] = found.clip(*model.run.parts.rating_range) if rated else found
     yield pairs
 
 
@@ -118,7 +138,8 @@ def _all(args: argparse.Namespace, model: Predictor) -> Iterator[pd.DataFrame]:
     total = len(model.run.parts.user_ids if users is None else users)
     with tqdm(total=total, unit="user") as bar:
         for table in recommend_all(model, users, *how):
-            table["rating"] = table["rating"].clip(*model.run.parts.rating_range)
+            if is_rated(model):
+                table["rating"] = table["rating"].clip(*model.run.parts.rating_range)
             yield table
             bar.update(table["user_id"].nunique())
         bar.update(total - bar.n)  # those for whom no item is left
@@ -133,7 +154,7 @@ def _read(args: argparse.Namespace, model: Predictor) -> pd.DataFrame:
     from ..ratings import read_table
 
     asked = next(name for name in _COLUMNS if getattr(args, name))
-    path, names = getattr(args, asked), _COLUMNS[asked]
+    path, names = getattr(args, asked), columns_of(asked, model)
     layout = {"columns": args.columns, "encoding": args.encoding}
     table = read_table(path, names, **layout)
     for column in table.columns.intersection(["user_id", "item_id"]):
@@ -166,12 +187,13 @@ class _Questions:
         the same for all users of the model
     new_user : FILE
         recommend to someone who was not in the training: a file of their ratings,
-        item,rating a line
+        item,rating a line; for a model of lists one of their items, an item a line
     like : ITEM
         list the items that are most like this one to the network, with the cosine of
         their hidden layers
     pairs : FILE
-        predict the ratings of pairs, user,item a line
+        predict the ratings of pairs, user,item a line (by a model of lists: scores,
+        which compare within a user)
     """
 
     user, users, all_users = Flag(), Flag(), Flag(bool)
@@ -187,7 +209,8 @@ class _ListFlags:
         recommend items too that the user has rated
     item_mean : bool
         for a user or an item without a training rating, take the item's mean rating
-        (the mean of all, if the item is unknown) instead of an error
+        (the mean of all, if the item is unknown) instead of an error; a model of lists
+        gives such a user the most popular items
     min_ratings : N
         leave out items with fewer training ratings (default: 1)
     columns : C,...

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..cluster import check_recipe, launched
 from ..training import PRESETS, SETTINGS, VALID_RATIO, Blend, Recipe
-from . import cli, parts, workers
+from . import cli, lists, parts, workers
+from .checks import LIST_MODELS
 from .cli import Flag
 from .process import show_notes
 from .report import report
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ..cluster import Team
     from ..curve import Epoch
     from ..serving import Checkpoint
-    from ..training import Run, Training
+    from ..training import Parts, Run, Training
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,15 +35,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if several:
         workers.enter()
     show_notes(args.quiet)
-    if isinstance(PRESETS[args.preset], Blend) and not args.resume:
+    implicit = args.feedback == "implicit"
+    if implicit:
+        lists.check_model(parser, args)
+    elif isinstance(PRESETS[args.preset], Blend) and not args.resume:
         args.refit, args.valid_ratio = True, args.valid_ratio or VALID_RATIO
-    recipe = _recipe(parser, args)
+    recipe = Recipe() if implicit else _recipe(parser, args)
     if args.workers or several:
         check_recipe(recipe)
     if args.workers and not several:
         workers.launch(args.workers, sys.argv[1:] if argv is None else argv)
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from ..serving import Checkpoint, lock, make_folder
+    from ..training import Run
 
     devices = cli.parse_devices(args.devices)
     team = workers.meet(args, devices) if several else None
@@ -58,7 +63,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 make_folder(args.save, args.overwrite)
             locked = stack.enter_context(lock(args.save or args.resume))
         checkpoint = _reopen(args) if args.resume else None
-        run = checkpoint.run if checkpoint else _new_run(args, recipe)
+        held = checkpoint.run.parts if checkpoint else _load(args)
+        if args.feedback == "implicit":  # as asked for, or as the ratings are
+            lists.train(args, held)
+            return
+        run = Run(held, recipe, args.seed, args.patience)
+        run = checkpoint.run if checkpoint else run
         if not args.quiet:
             print(_summary(run, checkpoint))
         if team:
@@ -262,11 +272,11 @@ def _recipe(parser: cli.Parser, args: argparse.Namespace) -> Recipe | Blend:
         parser.error(str(error))
 
 
-def _new_run(args: argparse.Namespace, recipe: Recipe | Blend) -> Run:
+def _load(args: argparse.Namespace) -> Parts:
     """Load and split the ratings that the flags ask for."""
     from ..loop import seed_everything
     from ..ratings import read_titles
-    from ..training import Parts, Run
+    from ..training import Parts
 
     ratings, pieces = parts.load(args)
     if args.titles:
@@ -275,15 +285,19 @@ def _new_run(args: argparse.Namespace, recipe: Recipe | Blend) -> Run:
         ratings = replace(ratings, titles={**ratings.titles, **titles})
     seed_everything(args.seed)
     cut = parts.cut(args, ratings, pieces)
-    held = Parts.of(ratings, *cut, split=parts.described(args))
-    return Run(held, recipe, args.seed, args.patience)
+    return Parts.of(ratings, *cut, split=parts.described(args))
 
 
 def _reopen(args: argparse.Namespace) -> Checkpoint:
     """Open a model folder, for more epochs or another patience if flags ask for it."""
     from ..errors import ModelError
-    from ..serving import Checkpoint
+    from ..serving import Checkpoint, holds_lists
 
+    if holds_lists(args.resume):
+        raise ModelError(
+            f"{args.resume}: holds a model of lists, which is saved once it is "
+            "trained: there is nothing to go on with (--save trains it anew)"
+        )
     checkpoint = Checkpoint.open(args.resume)
     run, trained = checkpoint.run, len(checkpoint.history)
     if "num_epochs" in args.given:
@@ -322,19 +336,29 @@ def _summary(run: Run, checkpoint: Checkpoint | None) -> str:
     return line
 
 
+@cli.parsed_by
+def _preset(text: str) -> str:
+    known = list(dict.fromkeys([*PRESETS, *LIST_MODELS]))
+    if text.partition(":")[0] not in known:
+        raise ValueError(f"{text!r} is not one of {', '.join(known)}")
+    return text
+
+
 class _RecipeFlags:
     """The settings as a whole.
 
     preset : str
         all of the settings below at once: the book's, which are the defaults; the
-        paper's model and objective; or a blend of five networks, item- and user-based,
-        with weights that --valid-ratio of the training ratings chooses (by default a
-        tenth) before all of them are trained on
+        paper's model and objective; or with best a blend of five networks, item- and
+        user-based, with weights that --valid-ratio of the training ratings chooses (by
+        default a tenth) before all of them are trained on. With --feedback implicit a
+        model of lists, by default ease: {models}; with settings as in mult-vae:lr=0.001
+        and, for a tenth of the training pairs to choose, values as in ease:l2=250/500
     members : N
         networks of each kind, to train side by side and to average
     """
 
-    preset = Flag(default="book", choices=("book", "paper", "best"))
+    preset = Flag(_preset, "book")
     members = Flag(cli.positive_int, 1)
 
 
@@ -346,7 +370,8 @@ class _EndFlags:
         network is better there than biases, or after 500 steps
     refit : bool
         once the best epoch on the validation part is found, train anew on that part as
-        well, to that epoch, where a cosine schedule then ends
+        well, to that epoch, where a cosine schedule then ends; a model of lists needs
+        no --valid-ratio, and takes a tenth
     """
 
     patience, refit = Flag(cli.positive_int), Flag(bool)
@@ -403,11 +428,12 @@ def _parser() -> cli.Parser:
     own = parser.add_argument_group("your own ratings")
     parser.add_flags("", cli.RatingsFlags, own)
     parser.add_flags("", cli.EncodingFlag, own)
+    parser.add_flags("task", cli.FeedbackFlags)
     parser.add_flags("split", parts.SplitFlags)
     recipe = parser.add_argument_group(
         "recipe", "A flag given beside --preset changes that setting of it."
     )
-    parser.add_flags("", _RecipeFlags, recipe)
+    parser.add_flags("", _RecipeFlags, recipe, models=", ".join(LIST_MODELS))
     cli.add_recipe_flags(recipe)
     parser.add_flags("", _EndFlags, recipe)
     parser.add_flags("machines", _MachineFlags)

@@ -8,9 +8,11 @@ import shlex
 from collections.abc import Sequence
 
 from ..errors import DataError
+from .table import COLUMNS
 
 _log = logging.getLogger(__name__)
 
+PAIR = COLUMNS[:2]
 # Names that ratings files give the columns, lower case, letters only.
 USUAL = {
     "user_id": {"user", "userid", "uid", "u", "customer", "customerid", "reviewerid"},
@@ -94,6 +96,22 @@ def _is_typed(name: str) -> bool:
     except ValueError:
         return name.isprintable() and bool(re.fullmatch(r"(?!-)[^,]{1,40}", name))
     return False
+
+
+def names_of(
+    fields: Sequence[str], columns: Sequence[str] | None, pairs: bool
+) -> tuple[str, ...]:
+    """Name the columns of a table of ratings, or of pairs that have no rating.
+
+    Two columns are pairs, and if `pairs` says so, a header that names no rating.
+    """
+    if len(columns or fields) == 2:
+        return PAIR
+    if pairs and not columns:
+        found = likely(fields, usual(fields, COLUMNS))
+        if found["user_id"] and found["item_id"] and not found["rating"]:
+            return (*PAIR, "timestamp") if found["timestamp"] else PAIR
+    return COLUMNS
 
 
 def place_columns(

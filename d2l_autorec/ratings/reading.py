@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ def read_ratings(path: Any, **options: Any) -> Ratings:
     """
     reading = Reading(**options)
     with _staged([path], reading) as staged:
+        reading = staged.settled(reading)
         return ratings_of(_name(path), staged.columns(reading), reading, staged.where)
 
 
@@ -86,6 +87,7 @@ def read_parts(
     """
     reading = Reading(**options)
     with _staged([path, test_path], reading) as staged:
+        reading = staged.settled(reading)
         columns = staged.columns(reading)
         ratings = ratings_of(_name(path), columns, reading, staged.where)
     train_rows, test_rows = (np.flatnonzero(columns.part == n) for n in (0, 1))
@@ -186,6 +188,14 @@ class _Staged:
         """The number of tables, part0 and so on."""
         return len(self.sources)
 
+    def settled(self, reading: Reading) -> Reading:
+        """Let a repeated pair count once where there are no ratings."""
+        if reading.duplicates == "error" and (
+            reading.pairs or "rating" not in self.names
+        ):
+            return replace(reading, duplicates="last")
+        return reading
+
     def add(self, source: Source, reading: Reading) -> None:
         """Parse the rows of files, and refuse or skip those that are wrong."""
         names = [name for name in COLUMNS if name in source.columns]
@@ -193,6 +203,8 @@ class _Staged:
         raw = ", ".join(f"raw_{name}" for name in names)
         part = f"part{self.parts}"
         kept = ", ".join(names)
+        if "rating" not in names:  # pairs, of which each counts once
+            kept += ", 1::FLOAT AS rating"
         table = f"CREATE OR REPLACE TABLE {part} AS SELECT {kept}, fault FROM "
         self.con.execute(table + source.rows(option="store_rejects"))
         fraction = f"SELECT 1 FROM {part} WHERE fault = 'timestamp' LIMIT 1"

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .columns import clipped, listed, place_columns, shown
+from .columns import PAIR, clipped, listed, names_of, place_columns, shown
+from .table import COLUMNS
 from .values import Reading
 
 # Tried in this order: a line of "1::2::3" holds no other mark. None is a run of spaces.
@@ -193,20 +194,21 @@ def open_source(
         For what has to be unpacked.
     """
     sources = []
-    columns, encoding = reading.columns, reading.encoding
     for file in find_files(path):
         with file.open("rb") as opened:
             mark = opened.read(8)
         if mark[:4] == b"PAR1":
-            sources.append(_of_table(con, file, str(file), "parquet", names, columns))
+            sources.append(_of_table(con, file, str(file), "parquet", names, reading))
             continue
         if mark[:6] == b"ARROW1":
             raise DataError(
                 f"{file}: Feather is not read; pandas.read_feather('{file.name}')"
                 ".to_parquet('ratings.parquet') converts it"
             )
-        text = _plain_text(con, file, mark, encoding, folder / f"{len(sources)}.txt")
-        sources.append(_of_text(con, text, str(file), names, columns))
+        text = _plain_text(
+            *(con, file, mark, reading.encoding, folder / f"{len(sources)}.txt")
+        )
+        sources.append(_of_text(con, text, str(file), names, reading))
     first, *others = sources
     for other in others:
         if (other.reader, other.columns) != (first.reader, first.columns):
@@ -307,7 +309,7 @@ def _of_text(
     file: Path,
     label: str,
     names: Sequence[str],
-    columns: Sequence[str] | None,
+    reading: Reading,
 ) -> Source:
     with file.open("rb") as opened:
         head = opened.read(_HEAD)
@@ -317,7 +319,7 @@ def _of_text(
     if not head.strip():
         raise DataError(f"{label}: is empty")
     if head.lstrip()[:1] in (b"{", b"["):
-        return _of_table(con, file, label, "json", names, columns)
+        return _of_table(con, file, label, "json", names, reading)
     try:
         whole_lines = head[: head.rfind(b"\n") + 1] or head
         lines = [x for x in whole_lines.decode().split("\n", 20) if x.strip()]
@@ -328,6 +330,9 @@ def _of_text(
         ) from None
     separator, fields = _cut(label, lines[0], names)
     below = _fields(lines[1], separator) if len(lines) > 1 else []
+    columns = reading.columns
+    if names == COLUMNS:
+        names = names_of(fields, columns, reading.pairs)
     positions, header = place_columns(label, fields, names, columns, below or [])
     chosen = dict(zip(names, positions))
     sample = (below if header else fields) or fields
@@ -355,7 +360,7 @@ def _of_table(
     label: str,
     kind: str,
     names: Sequence[str],
-    columns: Sequence[str] | None,
+    reading: Reading,
 ) -> Source:
     """Describe a Parquet or a JSON file, whose columns have names and types."""
     import duckdb
@@ -367,6 +372,9 @@ def _of_table(
     except duckdb.Error as error:
         raise DataError(f"{label}: {reason(error, str(file.parent))}") from None
     fields, types = [row[0] for row in rows], [row[1] for row in rows]
+    columns = reading.columns
+    if names == COLUMNS:
+        names = names_of(fields, columns, reading.pairs)
     positions, _ = place_columns(label, fields, names, columns, None)
     chosen = dict(zip(names, positions))
     found, whole, dates = {}, set(), False
@@ -400,8 +408,10 @@ def reason(error: Exception, folder: str) -> str:
 
 def _cut(label: str, first: str, names: Sequence[str]) -> tuple[str | None, list[str]]:
     """Find the separator in the first line; cut that into its fields."""
-    needed = [name for name in names if name != "timestamp"]
     found = [(s, _fields(first, s) or []) for s in _SEPARATORS]
+    if names == COLUMNS and max(len(fields) for _, fields in found) == 2:
+        names = PAIR
+    needed = [name for name in names if name != "timestamp"]
     if len(needed) == 1:  # one field is a whole line, or ends where a separator is
         found = found[:-1]
         found = [(s, fields) for s, fields in found if len(fields) > 1] or found[1:2]

@@ -175,8 +175,8 @@ class Ratings:
         if rating.size and rating.min() == rating.max():
             raise DataError(
                 f"{self.name}: all ratings are {rating[0] - self.rating_offset:g}, so "
-                "there is nothing to predict; purchases or views, which are implicit "
-                "feedback, cannot be learned from"
+                "there is nothing to predict; what users choose next can be learned "
+                "from purchases or views: --feedback implicit"
             )
 
     def summary(self) -> str:

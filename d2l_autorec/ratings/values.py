@@ -39,6 +39,9 @@ class Reading:
         it, for counts and times, of which few are very large.
     skip_bad_lines : bool
         Go on without lines that cannot be read, and say how many they are.
+    pairs : bool
+        The rating is of no interest: its column may be missing, and a repeated pair
+        counts once unless `duplicates` says something else.
     shard : (int, int), optional
         Of one of several workers, its number from 0 and how many they are: the ratings
         of its share of the users alone. Users and items are those of all.
@@ -55,6 +58,7 @@ class Reading:
     missing: float | None = None
     transform: str | None = None
     skip_bad_lines: bool = False
+    pairs: bool = False
     shard: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:

@@ -10,8 +10,15 @@ from .folder import MANIFEST as MANIFEST
 from .folder import lock as lock
 from .folder import make_folder as make_folder
 from .folder import versions as versions
+from .listing import ListFolder as ListFolder
+from .listing import ListPredictor as ListPredictor
+from .listing import ListRun as ListRun
+from .listing import Suggestion as Suggestion
+from .listing import fitted_users as fitted_users
+from .listing import pairs_to_fit as pairs_to_fit
 from .lists import recommend_all as recommend_all
+from .loading import holds_lists as holds_lists
+from .loading import load_model as load_model
 from .predictor import Predictor as Predictor
 from .predictor import Recommendation as Recommendation
 from .predictor import Similar as Similar
-from .predictor import load_model as load_model

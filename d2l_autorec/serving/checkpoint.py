@@ -47,13 +47,18 @@ _MATRICES = ("train_mat", "test_mat", "valid_mat")
 _CSR = {"data": "f", "indices": "i", "indptr": "i"}
 
 
-class RatingsManifest(Manifest, kw_only=True, tag="ratings"):
-    """``model.json`` of a model of ratings; `weights` are those of a blend."""
+class PartsManifest(Manifest, kw_only=True):
+    """What is said of the data, whatever the task."""
 
     name: str
     rating_offset: _Number
     split: dict[str, bool | int | _Number | str | None]
     seed: int
+
+
+class RatingsManifest(PartsManifest, kw_only=True, tag="ratings"):
+    """``model.json`` of a model of ratings; `weights` are those of a blend."""
+
     patience: int | None
     recipes: Annotated[
         list[dict[str, _Setting]], msgspec.Meta(max_length=MOST_NETWORKS)
@@ -98,7 +103,38 @@ class Ids(msgspec.Struct, forbid_unknown_fields=True):
     titles: list[str | None]
 
 
-class Checkpoint(Folder):
+class PartsFolder(Folder):
+    """A folder whose model was trained on parts of some data."""
+
+    def read_parts(self, manifest: PartsManifest) -> Parts:
+        """Read the ids and the ratings, which `Parts` checks."""
+        with blaming(self.path("ids")):
+            ids = read_json(self.path("ids"), self.files["ids"], Ids)
+            if len(ids.titles) != len(ids.items):
+                raise ValueError("titles: are not as many as the items")
+        with blaming(self.path("ratings")):
+            arrays = self.read_arrays("ratings")
+            matrices = _matrices(arrays, (len(ids.items), len(ids.users)))
+        with blaming(self.directory):
+            return Parts(
+                **matrices,
+                name=manifest.name,
+                user_ids=_id_array(ids.users),
+                item_ids=_id_array(ids.items),
+                titles={i: t for i, t in zip(ids.items, ids.titles) if t is not None},
+                rating_offset=manifest.rating_offset,
+                split=manifest.split,
+            )
+
+    def put_parts(self, parts: Parts) -> None:
+        """Write the ids and the ratings, unless an earlier save has done so."""
+        if not self.has("ids"):
+            self.put_json("ids", _ids(parts))
+        if not self.has("ratings"):
+            self.put_arrays("ratings", _rating_arrays(parts))
+
+
+class Checkpoint(PartsFolder):
     """A folder with a model of ratings.
 
     Parameters
@@ -161,7 +197,7 @@ class Checkpoint(Folder):
         checkpoint._last_saved = dict(manifest.files)
         with blaming(checkpoint.directory / MANIFEST):
             recipe = manifest.recipe()
-        parts = checkpoint._read_parts(manifest)
+        parts = checkpoint.read_parts(manifest)
         with blaming(checkpoint.directory / MANIFEST):
             checkpoint.run = Run(parts, recipe, manifest.seed, manifest.patience)
             manifest.check_history(checkpoint.run)
@@ -302,10 +338,7 @@ class Checkpoint(Folder):
         before = dict(self.files)
         self.history.append(epoch)
         try:
-            if not self.has("ids"):
-                self.put_json("ids", _ids(self.run.parts))
-            if not self.has("ratings"):
-                self.put_arrays("ratings", _rating_arrays(self.run.parts))
+            self.put_parts(self.run.parts)
             self.put_arrays("last", parameters)
             self.put_arrays("optimizer", state)
             if best_epoch(self.history) is epoch:
@@ -336,26 +369,6 @@ class Checkpoint(Folder):
             else None,
             history=self.history,
         )
-
-    def _read_parts(self, manifest: RatingsManifest) -> Parts:
-        """Read the ids and the ratings, which `Parts` checks."""
-        with blaming(self.path("ids")):
-            ids = read_json(self.path("ids"), self.files["ids"], Ids)
-            if len(ids.titles) != len(ids.items):
-                raise ValueError("titles: are not as many as the items")
-        with blaming(self.path("ratings")):
-            arrays = self.read_arrays("ratings")
-            matrices = _matrices(arrays, (len(ids.items), len(ids.users)))
-        with blaming(self.directory):
-            return Parts(
-                **matrices,
-                name=manifest.name,
-                user_ids=_id_array(ids.users),
-                item_ids=_id_array(ids.items),
-                titles={i: t for i, t in zip(ids.items, ids.titles) if t is not None},
-                rating_offset=manifest.rating_offset,
-                split=manifest.split,
-            )
 
     def _read_weights(self, kind: str) -> dict[str, np.ndarray]:
         """Map parameters whose names and shapes are those of the recipe."""

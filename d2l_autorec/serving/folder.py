@@ -12,11 +12,11 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 import numpy as np
@@ -55,6 +55,8 @@ class Header(msgspec.Struct, kw_only=True):
 
 class Manifest(Header, kw_only=True, forbid_unknown_fields=True, tag_field="task"):
     """``model.json``: a subclass adds the fields of a task, which is its tag."""
+
+    kinds: ClassVar[Set[str]] = KINDS.keys()  # of the files that the task has
 
 
 _Manifest = TypeVar("_Manifest", bound=Manifest)
@@ -153,7 +155,7 @@ class Folder:
             raise ModelError(f"{self.directory / MANIFEST}: is damaged: its SHA-256")
         with blaming(self.directory / MANIFEST):
             manifest: _Manifest = decode(fields + b"}", kind)
-            if different := manifest.files.keys() ^ KINDS.keys():
+            if different := manifest.files.keys() ^ manifest.kinds:
                 raise ValueError(f"files: {min(different)!r} is missing, or unknown")
         self.files = manifest.files
         return manifest

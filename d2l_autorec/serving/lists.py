@@ -59,8 +59,8 @@ def recommend_all(
     ------
     pandas.DataFrame
         For some users, in the order of `user_ids`, a row an item, best first:
-        ``user_id``, ``place`` from 1, ``item_id``, ``rating`` as predicted, and
-        ``title`` where the data have any.
+        ``user_id``, ``place`` from 1, ``item_id``, ``rating`` as predicted (of a model
+        of lists ``score``), and ``title`` where the data have any.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def _table(
             "item_id": items,
         }
     )
-    table["rating"] = model.predict(table, unknown)
+    table[model.recommendation._fields[1]] = model.predict(table, unknown)
     if titles := model.run.parts.titles:
         table["title"] = pd.Series(map(titles.get, items.tolist()), dtype=object)
     return table

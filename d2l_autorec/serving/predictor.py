@@ -2,25 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from .._mxnet import gluon
-from ..errors import DataError, ModelError
-from ..loop import try_all_gpus
+from ..errors import DataError
 from ..training import Run
-from .checkpoint import Checkpoint
-from .folder import saved_files
 from .lists import best_items
 from .reconstruction import Reconstruction
 
-# Of a training with short epochs, files may be replaced while they are read.
-_ATTEMPTS = 20
-_Listed = TypeVar("_Listed", "Recommendation", "Similar")
 # A number that gets too large is an error of the model, and no warning beside it.
 _QUIETLY: Any = {"over": "ignore", "invalid": "ignore"}
 
@@ -41,39 +34,6 @@ class Similar(NamedTuple):
     title: str | None
 
 
-def load_model(directory: str | Path) -> "Predictor":
-    """Load a trained model.
-
-    Parameters
-    ----------
-    directory : path
-        That a training saved to, or is saving to.
-
-    Returns
-    -------
-    Predictor
-        With the parameters of the best epoch on the validation part, or of the last
-        one where there is no such part.
-
-    Raises
-    ------
-    ModelError
-        If there is no model, a file of it is damaged or missing, or it has another
-        version's format.
-    """
-    directory = Path(directory)
-    for _ in range(_ATTEMPTS):
-        files = saved_files(directory)
-        try:
-            checkpoint = Checkpoint.open(directory)
-            return Predictor(checkpoint.network(try_all_gpus()[:1]), checkpoint.run)
-        except ModelError as error:
-            missing = isinstance(error.__cause__, FileNotFoundError)
-            if not missing or saved_files(directory) == files:
-                raise
-    raise ModelError(f"{directory}: is replaced all the time")
-
-
 class Predictor:
     """Predicts ratings with a trained AutoRec.
 
@@ -88,6 +48,9 @@ class Predictor:
     ----------
     run : Run
     """
+
+    # What a list is made of: an item, the value that it is there for, a title.
+    recommendation: ClassVar[Any] = Recommendation
 
     def __init__(self, net: gluon.Block, run: Run) -> None:
         self.net, self.run = net, run
@@ -132,7 +95,7 @@ class Predictor:
         how = n, include_rated, unknown, min_ratings
         (items,) = self.best_items([user_id], *how)
         ratings = self._ratings(users.repeat(len(items)), items)
-        return self._listed(Recommendation, items, ratings)
+        return self._listed(self.recommendation, items, ratings)
 
     def best_items(
         self,
@@ -258,7 +221,7 @@ class Predictor:
         left_out = rated[:0] if include_rated else rated
         best = best_items(found, self._counts["item"], n, min_ratings, left_out)
         ratings = self._model.clip(found[best]) - self.run.parts.rating_offset
-        return self._listed(Recommendation, best, ratings)
+        return self._listed(self.recommendation, best, ratings)
 
     def _new_row(
         self, pairs: Sequence[tuple[Any, float]]
@@ -372,7 +335,7 @@ class Predictor:
             index.is_unique  # noqa: B018
         return indices
 
-    def _listed(self, kind: type[_Listed], items: Any, values: Any) -> list[_Listed]:
+    def _listed(self, kind: Any, items: Any, values: Any) -> list[Any]:
         """Name items by their raw ids and titles, each with its value between them."""
         ids = self.run.parts.item_ids[items].tolist()
         return [

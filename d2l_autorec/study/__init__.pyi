@@ -17,6 +17,8 @@ from .estimators import BookMF as BookMF
 from .estimators import EarlyStoppedAutoRec as EarlyStoppedAutoRec
 from .estimators import Estimator as Estimator
 from .estimators import GlobalMean as GlobalMean
+from .lists import ListModel as ListModel
+from .lists import cut_users as cut_users
 from .llorma import LLORMA as LLORMA
 from .paper import HIDDEN_UNITS as HIDDEN_UNITS
 from .paper import NAMES as NAMES

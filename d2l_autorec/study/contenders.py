@@ -67,9 +67,9 @@ class Contender(NamedTuple):
         candidates = {}
         for values in product(*(value.split("/") for value in grid.values())):
             settings = dict(zip(grid, values))
-            candidates[_in_words(settings)] = _maker(name, model, settings)
+            candidates[in_words(settings)] = _maker(name, model, settings)
         named = ":".join([name, *(f"{key}={value}" for key, value in given.items())])
-        return cls(named, _in_words(given), candidates)
+        return cls(named, in_words(given), candidates)
 
     def make(self, ratings: Ratings, devices: list[mx.Context]) -> Estimator:
         """Make the estimator, of several candidates a `GridSearch`."""
@@ -81,7 +81,8 @@ class Contender(NamedTuple):
         return GridSearch(ratings, devices, made)
 
 
-def _in_words(settings: Mapping[str, str]) -> str:
+def in_words(settings: Mapping[str, str]) -> str:
+    """Write settings as a list."""
     return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
@@ -110,9 +111,9 @@ def _maker(name: str, model: Any, settings: Mapping[str, str]) -> Callable[..., 
     defaults = {field.name: field.default for field in fields(model)[2:]}
     if "recipe" not in defaults:
         accepted = {n: _setting(n, default) for n, default in defaults.items()}
-        return partial(model, **_read(name, settings, accepted))
+        return partial(model, **read_settings(name, settings, accepted))
     recipe: Any = PRESETS.get(name, defaults["recipe"])
-    given = _read(name, settings, {**SETTINGS, "members": _MEMBERS})
+    given = read_settings(name, settings, {**SETTINGS, "members": _MEMBERS})
     members = given.pop("members", 1)
     recipe = recipe.changed(**given).averaged(members)
     return partial(model, recipe=recipe, name=name)
@@ -126,7 +127,7 @@ def _setting(name: str, default: Any) -> Setting:
     return replace(like, words=words, several=False)
 
 
-def _read(
+def read_settings(
     model: str, settings: Mapping[str, str], accepted: Mapping[str, Setting]
 ) -> dict[str, Any]:
     """Read settings, each as its description says."""

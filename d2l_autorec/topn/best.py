@@ -29,7 +29,7 @@ from .cvae import CVAE
 from .ease import EASE, UserEASE
 from .measures import measure, top_k
 from .mixture import Mixture, standardized
-from .model import TopN, ones
+from .model import OnEpoch, TopN, ones
 from .multinomial import MultDAE, MultVAE
 from .popularity import Popularity
 from .splits import split_pairs
@@ -74,6 +74,7 @@ def choose(
     inter_mat: sp.csr_matrix,
     seed: int = 0,
     candidates: Sequence[Sequence[TopN]] = CANDIDATES,
+    on_epoch: OnEpoch = None,
 ) -> Mixture:
     """Choose a mixture's members, settings and weights.
 
@@ -85,6 +86,8 @@ def choose(
         Draws the validation part, the users if they are too many, and the networks.
     candidates : sequence of sequence of TopN
         For each member the models to choose from, not fitted yet.
+    on_epoch : callable, optional
+        Is called after each epoch of a network with its number.
 
     Returns
     -------
@@ -96,7 +99,7 @@ def choose(
     DataError
         If there is no pair left to choose on, or a model does not fit into memory.
     """
-    part = Validation(inter_mat, seed)
+    part = Validation(inter_mat, seed, on_epoch)
     chosen = [part.choose(options) for options in candidates]
     weights = part.weigh([scores for _, scores in chosen])
     return Mixture([model for model, _ in chosen], weights.tolist())
@@ -105,8 +108,10 @@ def choose(
 class Validation:
     """A part of the pairs to choose on; the arguments are those of `choose`."""
 
-    def __init__(self, inter_mat: sp.csr_matrix, seed: int) -> None:
-        self.seed = seed
+    def __init__(
+        self, inter_mat: sp.csr_matrix, seed: int, on_epoch: OnEpoch = None
+    ) -> None:
+        self.seed, self.on_epoch = seed, on_epoch
         self.train_mat, valid_mat = split_pairs(inter_mat, VALID_RATIO, seed)
         self.users = np.flatnonzero(valid_mat.getnnz(axis=0))
         most = max(1, MAX_CELLS // inter_mat.shape[0])
@@ -131,13 +136,17 @@ class Validation:
 
         def look(epoch: int) -> bool:
             nonlocal found
+            if epoch and self.on_epoch:
+                self.on_epoch(epoch)
+            if epoch % EVERY:
+                return False
             scores = model.scores(self.given, self.users)
             value = ndcg(scores, self.given, self.held_out)
             if value > found[0]:
                 found = value, epoch, standardized(scores, self.given)
             return epoch >= found[1] + EVERY * PATIENCE
 
-        model.fit(self.train_mat, self.seed, lambda n: n % EVERY == 0 and look(n))
+        model.fit(self.train_mat, self.seed, look)
         epochs: dict[str, Any] = {}
         if isinstance(model, Autoencoder) and found[1]:
             epochs = {"num_epochs": found[1]}

@@ -1,0 +1,248 @@
+"""A model of lists in its folder, and what it recommends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from ..errors import DataError
+from ..topn import TopN, make
+from ..training import Parts
+from .checkpoint import PartsFolder, PartsManifest
+from .folder import FORMAT, MANIFEST, make_folder, versions
+from .lists import best_items
+from .predictor import Predictor
+from .storage import blaming
+
+_log = logging.getLogger(__name__)
+_CELLS = 2**22  # scores that are computed at once
+
+
+@dataclass(frozen=True)
+class ListRun:
+    """A training of a model of lists, which is done.
+
+    Parameters
+    ----------
+    parts : Parts
+        Pairs: every stored cell is 1.
+    model : TopN
+        Fitted to the training pairs.
+    seed : int
+        Of the split and of the model.
+    measures : mapping of str to mapping of str to float
+        By the names of the model and of popularity, how good the lists were on the test
+        part; empty without one.
+    """
+
+    parts: Parts
+    model: TopN
+    seed: int
+    measures: Mapping[str, Mapping[str, float]]
+
+
+class ListsManifest(PartsManifest, kw_only=True, tag="lists"):
+    """``model.json`` of a model of lists."""
+
+    kinds: ClassVar[Set[str]] = {"ids", "ratings", "best"}
+    model: str
+    settings: dict[str, Any]
+    measures: dict[str, dict[str, float]]
+
+
+class ListFolder(PartsFolder):
+    """A folder with a model of lists, which is saved once, when it is trained."""
+
+    def save(self, run: ListRun, overwrite: bool = False) -> None:
+        """Replace the model in the folder; a `ModelError` as for `make_folder`."""
+        make_folder(self.directory, overwrite)
+        self.make_room()
+        self.put_parts(run.parts)
+        self.put_arrays("best", run.model.arrays)
+        self.put_manifest(
+            ListsManifest(
+                format=FORMAT,
+                versions=dict(versions()),
+                files=self.files,
+                name=run.parts.name,
+                rating_offset=0.0,
+                split=dict(run.parts.split),
+                seed=run.seed,
+                model=run.model.name,
+                settings=run.model.settings,
+                measures={name: dict(one) for name, one in run.measures.items()},
+            )
+        )
+
+    def open(self) -> ListRun:
+        """Read the model; a `ModelError` as of `Checkpoint.open`."""
+        manifest = self.read_manifest(ListsManifest)
+        parts = self.read_parts(manifest)
+        with blaming(self.directory / MANIFEST):
+            model = make(manifest.model, manifest.settings)
+        with blaming(self.path("best")):
+            model.load(self.read_arrays("best"))
+            num_items = len(parts.item_ids)
+            found = model.scores(sp.csr_matrix((1, num_items), dtype=np.float32))
+            if found.shape != (1, num_items):
+                raise ValueError(f"scores of shape {found.shape}")
+        return ListRun(parts, model, manifest.seed, manifest.measures)
+
+
+class Suggestion(NamedTuple):
+    """An item for a user, by a model of lists.
+
+    Attributes
+    ----------
+    item_id
+        Raw id.
+    score : float
+        Higher is better; scores compare within one user's list alone.
+    title : str or None
+        Where the data set has one.
+    """
+
+    item_id: Any
+    score: float
+    title: str | None
+
+
+class ListPredictor(Predictor):
+    """Recommends with a model of lists; the methods are those of `Predictor`.
+
+    A user without a training pair gets the most popular items where `Predictor` gives
+    item means.
+
+    Parameters
+    ----------
+    run : ListRun
+
+    Attributes
+    ----------
+    run : ListRun
+    """
+
+    recommendation: ClassVar[Any] = Suggestion
+
+    def __init__(self, run: ListRun) -> None:
+        self.run: Any = run
+        self._model: Any = _Sets(run)
+
+    def recommend_new(
+        self,
+        items: Mapping[Any, Any] | Iterable[Any],
+        n: int = 10,
+        include_rated: bool = False,
+        min_ratings: int = 1,
+    ) -> list[Any]:
+        """Recommend items to someone who was not in the training.
+
+        Parameters
+        ----------
+        items : iterable, or mapping
+            Raw ids of the items that the new user has; of a mapping, its keys. Unknown
+            ones are skipped, and a warning names them.
+        n, include_rated, min_ratings
+            As for `Predictor.recommend`.
+
+        Returns
+        -------
+        list of Suggestion
+            Best first.
+
+        Raises
+        ------
+        DataError
+            If there are items, and none of them has a training pair.
+        """
+        wanted = list(dict.fromkeys(items))
+        found = self._known(wanted, "item", "item-mean")
+        if unknown := [one for one, at in zip(wanted, found) if at < 0]:
+            named = ", ".join(map(repr, unknown[:5]))
+            more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
+            said = f"{named}{more}: not among the items of the training pairs"
+            if len(unknown) == len(wanted):
+                raise DataError(said)
+            _log.warning("skipped: %s", said)
+        rated = found[found >= 0]
+        scores = self._model.of_new_user(rated, None)
+        left_out = rated[:0] if include_rated else rated
+        best = best_items(scores, self._counts["item"], n, min_ratings, left_out)
+        return self._listed(Suggestion, best, scores[best])
+
+    @cached_property
+    def _item_means(self) -> np.ndarray:
+        return self._counts["item"].astype(np.float32)
+
+
+class _Sets:
+    """Scores of a model for users by the sets of items that they have."""
+
+    def __init__(self, run: ListRun) -> None:
+        self._model = run.model
+        self._rows = run.parts.train_mat.T.tocsr()
+        # Of users that were held out, the model knows nothing but their sets.
+        self._fitted = fitted_users(run.parts)
+        # A list is made of scores that are asked for again, to be shown.
+        self._last: tuple[np.ndarray, np.ndarray] = np.empty(0, int), np.empty(0)
+
+    def of_users(self, users: np.ndarray) -> np.ndarray:
+        """Score all items for users (num_users,): (num_users, num_items)."""
+        last, found = self._last
+        if not np.array_equal(users, last):
+            known = np.where(self._fitted[users], users, -1)
+            found = self._model.scores(self._rows[users], known)
+            self._last = users, found
+        return found.copy()
+
+    def of_cells(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Score single cells (num_cells,)."""
+        several, place = np.unique(users, return_inverse=True)
+        found = np.empty(len(users), np.float32)
+        size = max(1, _CELLS // self._rows.shape[1])
+        for start in range(0, len(several), size):
+            scores = self.of_users(several[start : start + size])
+            cells = (place >= start) & (place < start + size)
+            found[cells] = scores[place[cells] - start, items[cells]]
+        return found
+
+    def of_new_user(self, rated: np.ndarray, given: Any) -> np.ndarray:
+        """Score all items (num_items,) for a set."""
+        ones = np.ones(len(rated), np.float32)
+        shape = 1, self._rows.shape[1]
+        row = sp.csr_matrix((ones, np.sort(rated), [0, len(rated)]), shape)
+        return np.asarray(self._model.scores(row)[0])
+
+    def clip(self, scores: np.ndarray) -> np.ndarray:
+        """Leave scores as they are: they have no scale."""
+        return scores
+
+    @property
+    def item_vectors(self) -> np.ndarray:
+        """Return vectors of the items, or those of the users who have each of them."""
+        found = self._model.item_vectors()
+        return self._rows.T.toarray() if found is None else found
+
+
+def pairs_to_fit(parts: Parts) -> sp.csr_matrix:
+    """Return the training pairs of the users that a model of lists is fitted to."""
+    matrix = parts.train_mat.multiply(fitted_users(parts).astype(np.float32)).tocsr()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def fitted_users(parts: Parts) -> np.ndarray:
+    """Tell which users a model of lists was fitted to: all, or all but those held out.
+
+    Of the latter, the training part has what the model is given.
+    """
+    fitted = np.ones(len(parts.user_ids), bool)
+    if parts.split.get("split_mode") == "users" and parts.test_mat is not None:
+        fitted[np.unique(parts.test_mat.indices)] = False
+    return fitted

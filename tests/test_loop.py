@@ -194,24 +194,18 @@ def test_a_training_that_is_pickled_says_what_to_keep_instead():
         pickle.dumps(training)
 
 
-def test_an_evaluator_is_needed():
-    with pytest.raises(TypeError, match="evaluator"):
-        train_recsys_rating(None, [], [], None, None, 1)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({}, "evaluator"), ({"evaluator": evaluator, "inter_matrix": 0}, "inter_matrix")],
+)
+def test_a_missing_or_unknown_argument_is_refused(given, said):
+    with pytest.raises(TypeError, match=said):
+        train_recsys_rating(None, [], [], None, None, 1, **given)
 
 
-def test_an_unknown_argument_is_refused():
-    with pytest.raises(TypeError, match="inter_matrix"):
-        train_recsys_rating(
-            None, [], [], None, None, 1, evaluator=evaluator, inter_matrix=None
-        )
-
-
-def test_a_machine_without_a_gpu_has_the_cpu(monkeypatch):
+def test_every_gpu_is_taken_and_else_the_cpu(monkeypatch):
     monkeypatch.setattr(mx.npx, "num_gpus", lambda: 0)
     assert try_all_gpus() == [mx.cpu()]
-
-
-def test_every_gpu_is_taken(monkeypatch):
     monkeypatch.setattr(mx.npx, "num_gpus", lambda: 2)
     assert try_all_gpus() == parse_devices("gpu") == [mx.gpu(0), mx.gpu(1)]
     assert parse_devices("gpu:1,cpu") == [mx.gpu(1), mx.cpu(0)]
@@ -223,26 +217,20 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
         parse_devices("gpu:0,gpu:1")
 
 
-def test_stopping_early_waits_for_patience():
-    scores = [1.0, 0.9, 0.95, 0.91, 0.89, 0.9, 0.9, 0.9, 0.5]
-    epochs = [Epoch(i, 0.1, 1.0, score, 1.0, 1) for i, score in enumerate(scores, 1)]
-    stopping = EarlyStopping(3)
-    assert [e.epoch for e in epochs if stopping.ends(e)][0] == 8
-
-
 @pytest.mark.parametrize(
-    ("baseline", "latest", "stopped"),
+    ("given", "stopped"),
     [
-        (2.0, 99, 4),  # from the start on: while the mean is still being found
-        (0.85, 99, 9),  # from the 6th epoch on
-        (0.5, 8, 10),  # never better: from the 8th on
-        (0.5, 99, None),  # not at all
+        ((), 4),  # without a baseline, from the start on
+        ((2.0, 99), 4),  # from the start on: while the mean is still being found
+        ((0.85, 99), 9),  # from the 6th epoch on
+        ((0.5, 8), 10),  # never better: from the 8th on
+        ((0.5, 99), None),  # not at all
     ],
 )
-def test_patience_begins_once_the_baseline_is_passed(baseline, latest, stopped):
+def test_patience_begins_once_the_baseline_is_passed(given, stopped):
     scores = [1.0, 1.2, 1.1, 1.3, 0.9, 0.8, 0.81, 0.82, 0.83, 0.84, 0.85]
     epochs = [Epoch(i, 0.1, 1.0, score, 1.0, 1) for i, score in enumerate(scores, 1)]
-    stopping = EarlyStopping(3, baseline, latest)
+    stopping = EarlyStopping(3, *given)
     assert next((e.epoch for e in epochs if stopping.ends(e)), None) == stopped
 
 

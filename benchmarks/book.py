@@ -83,11 +83,12 @@ def run(training: tuple[Any, ...], test_mat: np.ndarray, num_epochs: int) -> flo
 
 def main() -> None:
     """Do the whole chapter."""
-    from d2l_autorec.ratings import locate
+    from d2l_autorec.ratings import dataset_folder
 
-    d2l.download_extract = lambda *args: str(locate("ml-100k")[1])
     random.seed(0)
-    data, num_users, num_items = d2l.read_data_ml100k()
+    with dataset_folder("ml-100k") as folder:
+        d2l.download_extract = lambda *args: str(folder)
+        data, num_users, num_items = d2l.read_data_ml100k()
     train_data, test_data = d2l.split_data_ml100k(data, num_users, num_items)
     train_mat, test_mat = (
         d2l.load_data_ml100k(part, num_users, num_items)[3]

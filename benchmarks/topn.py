@@ -23,7 +23,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from d2l_autorec import load_dataset, topn
-from d2l_autorec.ratings import locate
+from d2l_autorec.ratings import dataset_folder
 from d2l_autorec.serving import save_text
 from d2l_autorec.study import machine, markdown_table
 
@@ -106,7 +106,8 @@ def cold():
     """Hold a tenth of the items out altogether, and rank them by their words."""
     ratings = load_dataset("ml-1m")
     inter_mat = ratings.matrix(np.flatnonzero(ratings.rating >= 4))
-    lines = locate("ml-1m")[0]("movies.dat").decode("latin-1").splitlines()
+    with dataset_folder("ml-1m") as folder:
+        lines = (folder / "movies.dat").read_text("latin-1").splitlines()
     texts = dict(line.split("::", 1) for line in lines)
     words = topn.bag_of_words([texts[str(item)] for item in ratings.item_ids])
     rng = np.random.default_rng(0)

@@ -21,6 +21,7 @@ from d2l_autorec.ratings import (
     read_ratings,
     read_table,
     read_titles,
+    reading,
 )
 
 ROWS = [(1, 10, 4.0, 7), (2, 11, 3.5, 8), (2, 10, 0.5, 9)]
@@ -264,6 +265,22 @@ def test_integers_are_integers_only_if_all_are(tmp_path):
     ratings = read_ratings(tmp_path / "f")
     assert ratings.user_ids.tolist() == [9, 10]
     assert ratings.item_ids.tolist() == ["08", "7"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_the_first_mark_is_the_encodings_and_a_second_is_of_an_id(encoding, tmp_path):
+    (tmp_path / "f").write_bytes("1,x,1\n2,y,2\n".encode(encoding))
+    assert read_ratings(tmp_path / "f").user_ids.tolist() == [1, 2]
+    (tmp_path / "f").write_bytes("\ufeff1,x,1\n2,y,2\n".encode(encoding))
+    assert read_ratings(tmp_path / "f").user_ids.tolist() == ["2", "\ufeff1"]
+
+
+@pytest.mark.parametrize("options", [{}, {"shard": (0, 1)}, {"skip_bad_lines": True}])
+def test_rows_are_fetched_in_blocks(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "BLOCK", 2)
+    (tmp_path / "f").write_text(PLAIN + "3,10,1,5\n" + "3,11,2,6\n")
+    found = rows(read_ratings(tmp_path / "f", **options))
+    assert found == [*ROWS, (3, 10, 1.0, 5), (3, 11, 2.0, 6)]
 
 
 GOOD = "1,10,4,7\n2,11,3,8\n"

@@ -1,6 +1,13 @@
 """Ratings: the table of who rated what, reading it from files, and the data sets."""
 
-from .datasets import ARCHIVES, NAMES, label, load_dataset, load_folds_ml100k, locate
+from .datasets import (
+    ARCHIVES,
+    NAMES,
+    dataset_folder,
+    label,
+    load_dataset,
+    load_folds_ml100k,
+)
 from .frame import ratings_from_frame
 from .reading import read_parts, read_ratings, read_table
 from .synthetic import SYNTHETIC, synthetic_ratings
@@ -18,11 +25,11 @@ __all__ = [
     "Ratings",
     "Reading",
     "check_ids",
+    "dataset_folder",
     "is_text",
     "label",
     "load_dataset",
     "load_folds_ml100k",
-    "locate",
     "ratings_from_frame",
     "read_parts",
     "read_ratings",

@@ -37,6 +37,10 @@ HELD = {
     ),
 }
 
+_POSITION = re.compile("[0-9]{1,9}")  # Python reads no number of thousands of digits
+# A name that a list of columns can hold.
+_WORD = re.compile(r"[^\W\d_][^,\x00-\x1f\x7f]{0,39}")
+
 
 def usual(fields: Sequence[str], names: Sequence[str]) -> dict[str, list[int]]:
     """Find for each name the positions of the columns that are usually called so."""
@@ -81,21 +85,17 @@ def suggested(fields: Sequence[str], names: Sequence[str]) -> list[int]:
     return [found[name][0] if found[name] else next(rest, 0) for name in names]
 
 
-def typed(fields: Sequence[str], positions: Sequence[int]) -> str:
-    """Write columns as a flag's value, by position where a name would not be found."""
+def _hint(fields: Sequence[str], names: Sequence[str]) -> str:
+    """Propose columns: by name, or by position where a name would not be found."""
+    positions = suggested(fields, names)
     written = [fields[i] for i in positions]
-    if not all(_is_typed(name) and fields.count(name) == 1 for name in written):
+    if not all(_WORD.fullmatch(f) and fields.count(f) == 1 for f in written):
         written = [str(i + 1) for i in positions]
-    return shlex.quote(",".join(written))
-
-
-def _is_typed(name: str) -> bool:
-    """Tell whether a field is a word, and one that a list of columns can hold."""
-    try:
-        float(name)
-    except ValueError:
-        return name.isprintable() and bool(re.fullmatch(r"(?!-)[^,]{1,40}", name))
-    return False
+    flag = "--title-columns" if "title" in names else "--columns"
+    hint = f"name them, such as {flag} {shlex.quote(','.join(written))}"
+    if not _has_numbers(names):
+        hint += ", or by position where there is no header"
+    return hint
 
 
 def names_of(
@@ -138,34 +138,22 @@ def place_columns(
         raise DataError(f"{label}: two of the columns {columns} are the same")
     if below is None:
         return positions, True
-    named = [column for column in columns if not _is_position(column)]
+    named = [column for column in columns if not _POSITION.fullmatch(column)]
+    if not _has_numbers(names):  # names were found in it
+        return positions, bool(named) or _is_header(fields, positions, names)
     header = _is_header(fields, positions, names)
-    if named and not _has_numbers(names):
-        header = True  # as they were found in it
     if named and not header:
         raise DataError(f"{label}: has no header to find column {named[0]!r} in")
-    if header and not named and _has_numbers(names):
-        _check_header(label, fields, positions, names, below)
+    if header and not named:
+        found = usual(fields, names)
+        is_usual = all(p in found[name] for p, name in zip(positions, names))
+        ids = [below[p] for p, n in zip(positions, names) if "_id" in n and below[p:]]
+        if not is_usual and all(number(raw_id) is None for raw_id in ids):
+            raise DataError(
+                f"{label}:1: {shown(', '.join(fields))} may be a header or a rating; "
+                "name the columns as it does (--columns), or remove it"
+            )
     return positions, header
-
-
-def _check_header(
-    label: str,
-    fields: Sequence[str],
-    positions: Sequence[int],
-    names: Sequence[str],
-    below: Sequence[str],
-) -> None:
-    """Refuse what may be a rating: one with words for ids and a bad number."""
-    found = usual(fields, names)
-    is_usual = all(p in found[name] for p, name in zip(positions, names))
-    ids = [p for p, name in zip(positions, names) if "_id" in name]
-    values = dict(enumerate(below))
-    if not is_usual and all(number(values.get(p, "")) is None for p in ids):
-        raise DataError(
-            f"{label}:1: {shown(', '.join(fields))} may be a header or a rating; name "
-            "the columns as it does (--columns), or remove it"
-        )
 
 
 def guess_columns(
@@ -176,26 +164,21 @@ def guess_columns(
     `named` says that it is one.
     """
     needed = [name for name in names if name != "timestamp"]
-    flag = "--title-columns" if "title" in names else "--columns"
-    hint = f"name them, such as {flag} {typed(fields, suggested(fields, needed))}"
-    if not _has_numbers(names):
-        hint += ", or by position where there is no header"
     found = usual(fields, names)
-    is_header = any(found[name] for name in needed) and found.get("rating") != []
-    if is_header and not all(found[name] for name in needed):
-        found = likely(fields, found)
-        if all(found[name] for name in needed):
-            chosen = ", ".join(fields[found[name][0]] for name in needed)
+    if any(found[name] for name in needed) and found.get("rating") != []:
+        usually, found = found, likely(fields, found)
+        if all(found[name] for name in needed) and found != usually:
+            chosen = shown(", ".join(fields[found[name][0]] for name in needed))
             _log.warning(
-                "%s: columns %s are taken for %s", label, shown(chosen), listed(needed)
+                "%s: columns %s are taken for %s", label, chosen, listed(needed)
             )
     if all(found[name] for name in needed):
         for name, among in found.items():
             if len(among) > 1:
                 both = clipped(" and ".join(repr(fields[i]) for i in among))
-                noun = name.replace("_id", "")
                 raise DataError(
-                    f"{label}:1: the columns {both} may both be the {noun}; {hint}"
+                    f"{label}:1: the columns {both} may both be the {listed([name])}; "
+                    + _hint(fields, needed)
                 )
         return [found[name][0] for name in names if found[name]], True
     if len(needed) <= len(fields) <= len(names):
@@ -213,7 +196,7 @@ def guess_columns(
         )
     raise DataError(
         f"{label}:1: cannot tell which columns are {listed(needed)} among "
-        f"{shown(', '.join(fields))}; {hint}"
+        f"{shown(', '.join(fields))}; {_hint(fields, needed)}"
     )
 
 
@@ -235,7 +218,7 @@ def _is_header(
 
 
 def _position(label: str, column: str, fields: Sequence[str]) -> int:
-    if _is_position(column) and 1 <= int(column) <= len(fields):
+    if _POSITION.fullmatch(column) and 1 <= int(column) <= len(fields):
         return int(column) - 1
     among = f"among {shown(', '.join(fields))}"
     if fields.count(column) > 1:
@@ -243,11 +226,6 @@ def _position(label: str, column: str, fields: Sequence[str]) -> int:
     if column in fields:
         return fields.index(column)
     raise DataError(f"{label}: no column {shown(column)} {among}")
-
-
-def _is_position(column: str) -> bool:
-    # Python reads no number of thousands of digits.
-    return bool(re.fullmatch("[0-9]{1,9}", column))
 
 
 def number(text: str) -> float | None:

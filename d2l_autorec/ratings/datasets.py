@@ -2,7 +2,7 @@
 
 A MovieLens data set is looked for in the data folder, then in the cache, then fetched.
 What is kept in the cache is the archive as GroupLens publishes it; it is checked
-against its SHA-256 whenever it is used, and read without being unpacked.
+against its SHA-256 whenever it is used, and unpacked to a temporary folder.
 
 References
 ----------
@@ -13,18 +13,15 @@ Transactions on Interactive Intelligent Systems 5(4), 2015.
 from __future__ import annotations
 
 import csv
-import io
 import logging
 import os
 import re
 import tempfile
-import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +83,7 @@ ARCHIVES = {
     ),
 }
 NAMES = (*ARCHIVES, NETFLIX, SYNTHETIC)
-# Of a download: ml-10m, the largest, has 66 million bytes.
-_MAX_BYTES, _MAX_SECONDS = 100_000_000, 1800
+FOLDS = range(1, 6)  # of MovieLens 100K
 
 
 def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
@@ -120,40 +116,14 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
     if name not in ARCHIVES:
         raise DataError(f"unknown data set {name!r}; there are {', '.join(NAMES)}")
     archive = ARCHIVES[name]
-    read, where = locate(name, data_dir)
-    with _file(read, where, archive.ratings) as file:
-        ratings = read_ratings(file)
-    return replace(ratings, name=name, titles=_titles(read, where, archive))
-
-
-@contextmanager
-def _file(read: Callable[[str], bytes], where: Path, member: str) -> Iterator[Path]:
-    """Give a file of a data set; one of an archive is unpacked for the block."""
-    if where.is_dir():
-        yield where / member
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / member
-        file.write_bytes(read(member))
-        yield file
+    with dataset_folder(name, data_dir) as folder:
+        ratings = read_ratings(folder / archive.ratings)
+        titles = _titles(folder / archive.titles, archive)
+    return replace(ratings, name=name, titles=titles)
 
 
 def label(name: str, size: tuple[int, int, int]) -> str:
-    """Name ratings in a report, where others may have published results of them.
-
-    Parameters
-    ----------
-    name : str
-        As for `Ratings`.
-    size : tuple of int
-        Users, items and ratings that there are.
-
-    Returns
-    -------
-    str
-        `name`; and if a data set of GroupLens has another size, such as that of a file
-        that was cut, this too.
-    """
+    """Name a data set in a report, and say if its size is not the published one."""
     if name in ARCHIVES and size != ARCHIVES[name].size:
         return f"{name}, not as published"
     return name
@@ -162,90 +132,48 @@ def label(name: str, size: tuple[int, int, int]) -> str:
 def load_folds_ml100k(
     data_dir: str | Path | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Read the five folds, u1 to u5, that are part of MovieLens 100K.
+    """Read the five folds of MovieLens 100K: rows to train on and to test on."""
 
-    Parameters
-    ----------
-    data_dir : path, optional
-        As for `load_dataset`.
+    def pairs(ratings: Ratings) -> zip[tuple[Any, Any]]:
+        users = ratings.user_ids[ratings.user_index].tolist()
+        return zip(users, ratings.item_ids[ratings.item_index].tolist())
 
-    Returns
-    -------
-    list of (train_rows, test_rows)
-        Rows of ``load_dataset("ml-100k")``, int64: 80,000 and 20,000 each; the test
-        parts have none in common.
-
-    Raises
-    ------
-    DataError, DatasetUnavailable
-        As for `load_dataset`.
-    """
-    read, where = locate("ml-100k", data_dir)
-
-    ratings = load_dataset("ml-100k", data_dir)
-    row_of = {pair: row for row, pair in enumerate(_pairs(ratings))}
-
-    def rows(member: str) -> np.ndarray:
-        with _file(read, where, member) as file:
-            pairs = _pairs(read_ratings(file))
+    def rows(file: Path) -> np.ndarray:
         try:
-            return np.array([row_of[pair] for pair in pairs], np.int64)
+            found = [row_of[pair] for pair in pairs(read_ratings(file))]
         except KeyError as error:
             user_id, item_id = error.args[0]
             raise DataError(
-                f"{where}/{member}: user {user_id} does not rate item {item_id} in "
-                "u.data"
+                f"{file}: user {user_id} does not rate item {item_id} in u.data"
             ) from None
+        return np.array(found, np.int64)
 
-    return [(rows(f"u{fold}.base"), rows(f"u{fold}.test")) for fold in range(1, 6)]
+    with dataset_folder("ml-100k", data_dir) as folder:
+        everything = pairs(read_ratings(folder / "u.data"))
+        row_of = {pair: row for row, pair in enumerate(everything)}
+        parts = [[folder / f"u{k}.{kind}" for kind in ("base", "test")] for k in FOLDS]
+        return [(rows(base), rows(test)) for base, test in parts]
 
 
-def _pairs(ratings: Ratings) -> Iterator[tuple[Any, Any]]:
-    """List the raw ids of each rating's user and item."""
-    user_ids = ratings.user_ids[ratings.user_index].tolist()
-    return zip(user_ids, ratings.item_ids[ratings.item_index].tolist())
-
-
-def locate(
-    name: str, data_dir: str | Path | None = None
-) -> tuple[Callable[[str], bytes], Path]:
-    """Find a data set of GroupLens, downloading its archive if it has to be.
-
-    Parameters
-    ----------
-    name : str
-        One of `ARCHIVES`.
-    data_dir : path, optional
-        As for `load_dataset`.
-
-    Returns
-    -------
-    read : callable
-        From the name of a file of the data set to its bytes.
-    where : pathlib.Path
-        The folder or the zip that `read` reads.
-
-    Raises
-    ------
-    DataError
-        If `data_dir` is no folder, or a zip in it is not the published one.
-    DatasetUnavailable
-        If it was not found and could not be downloaded.
-    """
-    archive = ARCHIVES[name]
-    if root := _data_folder(data_dir):
-        folder, zipped = root / archive.folder, root / f"{name}.zip"
-        if (folder / archive.ratings).exists():
-            return lambda member: find_files(folder / member)[0].read_bytes(), folder
-        if zipped.exists():
-            if pooch.file_hash(str(zipped)) != archive.sha256:
-                raise DataError(
-                    f"{zipped}: is not the file that GroupLens publishes (its SHA-256 "
-                    "differs); remove it to have it downloaded"
-                )
-            return lambda member: _read_member(zipped, archive, member), zipped
-    zipped = _download(name)
-    return lambda member: _read_member(zipped, archive, member), zipped
+@contextmanager
+def dataset_folder(name: str, data_dir: str | Path | None = None) -> Iterator[Path]:
+    """Give the folder of a data set of GroupLens; a zip is unpacked for the block."""
+    archive, root = ARCHIVES[name], _data_folder(data_dir)
+    if root and (root / archive.folder / archive.ratings).exists():
+        yield root / archive.folder
+        return
+    zipped = root / f"{name}.zip" if root else None
+    if zipped is None or not zipped.exists():
+        zipped = _download(name)
+    elif pooch.file_hash(str(zipped)) != archive.sha256:
+        raise DataError(
+            f"{zipped}: is not the file that GroupLens publishes (its SHA-256 "
+            "differs); remove it to have it downloaded"
+        )
+    with tempfile.TemporaryDirectory(prefix="d2l_autorec-") as folder:
+        with zipfile.ZipFile(zipped) as opened:
+            opened.extractall(folder)
+        yield Path(folder) / archive.folder
 
 
 def _data_folder(data_dir: str | Path | None) -> Path | None:
@@ -256,73 +184,47 @@ def _data_folder(data_dir: str | Path | None) -> Path | None:
     return Path(named) if named else None
 
 
-def _read_member(zipped: Path, archive: Archive, member: str) -> bytes:
-    with zipfile.ZipFile(zipped) as opened:
-        return opened.read(f"{archive.folder}/{member}")
-
-
-def _titles(
-    read: Callable[[str], bytes], where: Path, archive: Archive
-) -> dict[int, str]:
+def _titles(file: Path, archive: Archive) -> dict[int, str]:
     """Read item titles; films without a file of titles go by their ids."""
-    try:
-        raw = read(archive.titles)
-    except DataError:
-        return {}
     titles: dict[int, str] = {}
+    if not file.exists():
+        return titles
+    mark = archive.titles_separator
     try:
-        lines = io.StringIO(raw.decode(archive.titles_encoding), newline=None)
-        for fields in _rows(lines, archive.titles_separator):
-            titles[int(fields[0])] = fields[1]
+        with find_files(file)[0].open(encoding=archive.titles_encoding) as text:
+            if mark == ",":
+                next(text, None)  # the header
+                rows: Any = filter(None, csv.reader(text, strict=True))
+            else:
+                rows = (line.rstrip("\n").split(mark) for line in text if line.strip())
+            for fields in rows:
+                titles[int(fields[0])] = fields[1]
     except (ValueError, LookupError, csv.Error):
-        raise DataError(
-            f"{where}/{archive.titles}: is damaged after {len(titles):,} titles"
-        ) from None
+        raise DataError(f"{file}: is damaged after {len(titles):,} titles") from None
     return titles
-
-
-def _rows(lines: Iterator[str], separator: str) -> Iterator[list[str]]:
-    if separator == ",":
-        next(lines, None)  # the header
-        yield from filter(None, csv.reader(lines, strict=True))
-    for line in filter(str.strip, lines):
-        yield line.rstrip("\n").split(separator)
 
 
 def _download(name: str) -> Path:
     """Bring the archive into the cache; return its path, its SHA-256 checked."""
     cache = pooch.os_cache("d2l_autorec")
+    pooch.get_logger().setLevel("WARNING")
     # A server whose certificate has lapsed is asked once more at the end, unverified:
     # the SHA-256, which is part of this file, vouches for the bytes.
     attempts = [(f"{server}/{name}.zip", True) for server in SERVERS]
     failures = []
-    pooch.get_logger().setLevel("WARNING")
     for url, verify in attempts:
         if not (cache / f"{name}.zip").exists():
-            unverified = "" if verify else " without verifying its lapsed certificate"
-            _log.log(
-                logging.INFO if verify else logging.WARNING,
-                "downloading %s%s; the SHA-256 will be checked",
-                *(url, unverified),
-            )
+            how = "" if verify else " without verifying its lapsed certificate"
+            level = logging.INFO if verify else logging.WARNING
+            _log.log(level, "downloading %s%s; the SHA-256 will be checked", url, how)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", urllib3.exceptions.InsecureRequestWarning
-                )
-                return Path(
-                    pooch.retrieve(
-                        url,
-                        known_hash=f"sha256:{ARCHIVES[name].sha256}",
-                        fname=f"{name}.zip",
-                        path=cache,
-                        downloader=partial(_fetch, verify=verify),
-                    )
-                )
+            return _retrieve(name, url, cache, verify)
         except requests.exceptions.RequestException as error:
-            failures.append(f"{url}: {_reason(error)}")
-            if verify and _certificate_fault(error) == "certificate has expired":
+            fault = _certificate_fault(error)
+            if verify and fault == "certificate has expired":
                 attempts.append((url, False))
+            said = f"certificate not valid: {fault}" if fault else _reason(error)
+            failures.append(f"{url}: {said}")
         except ValueError:
             failures.append(f"{url}: the file's SHA-256 is not the published one")
         except OSError as error:
@@ -337,59 +239,45 @@ def _download(name: str) -> Path:
     )
 
 
+def _retrieve(name: str, url: str, cache: Path, verify: bool) -> Path:
+    with _Progress(unit="B", unit_scale=True, ncols=79, delay=0.5) as bar:
+        fetch = pooch.HTTPDownloader(progressbar=bar, verify=verify, timeout=30)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+            known_hash = f"sha256:{ARCHIVES[name].sha256}"
+            return Path(
+                pooch.retrieve(url, known_hash, f"{name}.zip", cache, downloader=fetch)
+            )
+
+
 class _LimitExceeded(requests.exceptions.RequestException):
     """A download is larger, or takes longer, than it may."""
 
 
 class _Progress(tqdm):
-    """A bar that ends a download which goes on beyond its limit."""
+    """A bar that ends a download which goes on beyond its limits."""
 
-    limit = _MAX_BYTES
+    max_bytes, max_seconds = 100_000_000, 1800  # the largest archive has 66 MB
 
     def __bool__(self) -> bool:
         """Be there, even where the server does not say how much there is."""
         return True
 
     def update(self, n: float | None = 1) -> bool | None:
-        if self.n > self.limit:
-            raise _LimitExceeded(f"more than {self.limit:,} bytes")
+        if self.n > self.max_bytes:
+            raise _LimitExceeded(f"more than {self.max_bytes:,} bytes")
+        if self.format_dict["elapsed"] > self.max_seconds:
+            raise _LimitExceeded(f"not done after {self.max_seconds:,} s")
         return super().update(n)
 
 
-def _fetch(url: str, file: str, _: Any, verify: bool) -> None:
-    """Download to a file, within limits; a server may send a byte now and then."""
-    bar = _Progress(unit="B", unit_scale=True, ncols=79, delay=0.5)
-    download = pooch.HTTPDownloader(progressbar=bar, verify=verify, timeout=30)
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            download(url, file, None)
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    with bar:
-        thread.join(_MAX_SECONDS)
-        if thread.is_alive():
-            bar.limit = -1  # with the next bytes it ends
-            raise _LimitExceeded(f"not done after {_MAX_SECONDS:,} s")
-    if failures:
-        raise failures.pop()
-
-
 def _reason(error: requests.exceptions.RequestException) -> str:
-    if isinstance(error, _LimitExceeded):
-        return str(error)
     if error.response is not None:
         return f"HTTP status {error.response.status_code}"
-    if fault := _certificate_fault(error):
-        return f"certificate not valid: {fault}"
-    return type(error).__name__
+    return str(error) if isinstance(error, _LimitExceeded) else type(error).__name__
 
 
-def _certificate_fault(error: requests.exceptions.RequestException) -> str:
+def _certificate_fault(error: Exception) -> str:
     """Find what OpenSSL says against a certificate; '' if it is not that."""
     # It checks who the certificate is of, and from whom, before how old it is.
     found = re.search(r"certificate verify failed: (.+?)\.? \(_ssl", str(error))

@@ -23,11 +23,7 @@ _LAYOUTS = ("combined_data_*.txt", "mv_*.txt", "training_set/mv_*.txt")
 
 
 def load_netflix(root: Path | None) -> Ratings:
-    """Read the folder ``netflix`` of a data folder.
-
-    It holds ``combined_data_*.txt``, or a ``mv_*.txt`` a film, and may hold
-    ``movie_titles.csv``.
-    """
+    """Read the folder ``netflix`` of a data folder: ratings and perhaps titles."""
     folder = root / NETFLIX if root else None
     found = [sorted(folder.glob(layout)) for layout in _LAYOUTS] if folder else []
     files = next(filter(None, found), None)

@@ -7,7 +7,7 @@ The rows are parsed once into a table on disk, where ids are numbered; the array
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,12 +19,12 @@ from ..errors import DataError
 from .columns import clipped, listed
 from .sources import Source, find_files, open_source, quoted, reason
 from .table import COLUMNS, Ratings
-from .values import Columns, Reading, ratings_of, say
+from .values import Columns, Reading, log, ratings_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_BLOCK = 1 << 22  # rows that are fetched at a time
+BLOCK = 1 << 22  # rows that are fetched at a time
 _SMALL = 100_000_000  # bytes
 
 
@@ -63,28 +63,7 @@ def read_ratings(path: Any, **options: Any) -> Ratings:
 def read_parts(
     path: Any, test_path: Any, **options: Any
 ) -> tuple[Ratings, np.ndarray, np.ndarray]:
-    """Read ratings that come as two files, to train on and to test on.
-
-    Parameters
-    ----------
-    path, test_path
-        As for `read_ratings`.
-    **options
-        Fields of `Reading`, for both.
-
-    Returns
-    -------
-    ratings : Ratings
-        Those of both, named after the first; users and items are those of either. Ids
-        are integers if they are in both.
-    train_rows, test_rows : numpy.ndarray of int64
-        Rows of it.
-
-    Raises
-    ------
-    DataError
-        For the first thing wrong, or if both rate a pair.
-    """
+    """Read ratings of two files as one table, with the rows to train and to test on."""
     reading = Reading(**options)
     with _staged([path, test_path], reading) as staged:
         reading = staged.settled(reading)
@@ -100,36 +79,12 @@ def read_table(
     columns: Sequence[str] | None = None,
     encoding: str = "utf-8",
 ) -> pd.DataFrame:
-    """Read some columns of a file, such as pairs to predict.
-
-    Parameters
-    ----------
-    path
-        As for `read_ratings`.
-    names : sequence of str
-        Which of ``user_id``, ``item_id``, ``rating`` and ``title`` to read. Without a
-        header, the file has just these columns. Where none of them is a number, a
-        header is what has usual names.
-    columns : sequence of str, optional
-        For each of `names` the name of a column or its position from 1.
-    encoding : str
-        As for `Reading`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The columns `names`, rows in the file's order.
-
-    Raises
-    ------
-    DataError
-        For the first thing wrong, with file, line and value.
-    """
+    """Read columns of a file, such as user_id and item_id, in the order of its rows."""
     import pandas as pd
 
     reading = Reading(columns=columns, encoding=encoding)
     with _staged([path], reading, names) as staged:
-        return pd.DataFrame(staged.table(names))
+        return pd.DataFrame(staged.table())
 
 
 def _name(path: Any) -> str:
@@ -144,181 +99,158 @@ def _staged(
     """Parse files into a table in a temporary database, which goes with the block."""
     import duckdb
 
+    parts = [find_files(path) for path in paths]
+    files = [file for part in parts for file in part]
     with tempfile.TemporaryDirectory(prefix="d2l_autorec-") as temporary:
-        folder = Path(temporary)
         # A small table is faster in memory, a large one is compressed on the disk.
-        size = sum(f.stat().st_size for path in paths for f in find_files(path))
-        con = duckdb.connect(
-            str(folder / "ratings.db") if size > _SMALL else ":memory:"
-        )
-        try:
-            for setting, value in (
-                ("TimeZone", "'UTC'"),
-                ("memory_limit", "'1GB'"),
-                ("temp_directory", quoted(temporary)),
-                ("autoinstall_known_extensions", "false"),
-                ("autoload_known_extensions", "false"),
-            ):
-                con.execute(f"SET {setting} = {value}")
-            staged = _Staged(con)
-            for number, path in enumerate(paths):
-                part = folder / str(number)
-                part.mkdir()
-                try:
-                    source = open_source(con, path, names, reading, part)
+        is_small = sum(file.stat().st_size for file in files) < _SMALL
+        database = ":memory:" if is_small else f"{temporary}/ratings.db"
+        settings = {
+            "TimeZone": "UTC",
+            "memory_limit": "1GB",
+            "temp_directory": temporary,
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        }
+        with duckdb.connect(database) as con:
+            for setting, value in settings.items():
+                con.execute(f"SET {setting} = {quoted(value)}")
+            file = files[0]
+            try:
+                sources: list[Source] = []
+                for part in parts:
+                    for file in part:
+                        plain = Path(temporary) / f"{len(sources)}.txt"
+                        sources.append(open_source(con, file, names, reading, plain))
+                    _check_alike(sources[-len(part) :])
+                staged = _Staged(con, names, sources, len(parts[0]))
+                for source in sources:
+                    file = Path(source.label)
                     staged.add(source, reading)
-                except duckdb.Error as error:
-                    raise DataError(f"{path}: {reason(error, temporary)}") from None
+            except duckdb.Error as error:
+                raise DataError(f"{file}: {reason(error, temporary)}") from None
             yield staged
-        finally:
-            con.close()
+
+
+def _check_alike(sources: Sequence[Source]) -> None:
+    first = sources[0]
+    for other in sources[1:]:
+        if (other.reader, other.columns) != (first.reader, first.columns):
+            raise DataError(f"{other.label}: is laid out unlike {first.label}")
 
 
 @dataclass
 class _Staged:
-    """A table of parsed rows, in the order of the files."""
+    """A table of parsed rows, in the order of the files; with a fault, if not kept."""
 
     con: Any
-    sources: list[Source] = field(default_factory=list)
-    rejected: dict[Path, set[int]] = field(default_factory=dict)  # lines of a file
-    names: Sequence[str] = ()
+    names: Sequence[str]
+    sources: Sequence[Source]
+    num_train: int  # sources of the first part
+    types: dict[str, str] = field(default_factory=dict)
+    kept: str = "fault IS NULL"
 
-    @property
-    def parts(self) -> int:
-        """The number of tables, part0 and so on."""
-        return len(self.sources)
+    def __post_init__(self) -> None:
+        """Create the table."""
+        self.types = {name: "VARCHAR" for name in self.names}
+        self.types |= {"rating": "FLOAT", "timestamp": "DECIMAL(38, 6)"}
+        for name in self.names:
+            if "_id" in name and all(name in source.numbers for source in self.sources):
+                self.types[name] = "BIGINT"
+        columns = ", ".join(f"{name} {self.types[name]}" for name in self.names)
+        self.con.execute(f"CREATE TABLE staged ({columns}, fault VARCHAR)")
 
     def settled(self, reading: Reading) -> Reading:
         """Let a repeated pair count once where there are no ratings."""
-        if reading.duplicates == "error" and (
-            reading.pairs or "rating" not in self.names
-        ):
+        rated = all("rating" in source.columns for source in self.sources)
+        if reading.duplicates == "error" and (reading.pairs or not rated):
             return replace(reading, duplicates="last")
         return reading
 
     def add(self, source: Source, reading: Reading) -> None:
-        """Parse the rows of files, and refuse or skip those that are wrong."""
-        names = [name for name in COLUMNS if name in source.columns]
-        names += [name for name in source.columns if name not in names]
-        raw = ", ".join(f"raw_{name}" for name in names)
-        part = f"part{self.parts}"
-        kept = ", ".join(names)
-        if "rating" not in names:  # pairs, of which each counts once
-            kept += ", 1::FLOAT AS rating"
-        table = f"CREATE OR REPLACE TABLE {part} AS SELECT {kept}, fault FROM "
-        self.con.execute(table + source.rows(option="store_rejects"))
-        fraction = f"SELECT 1 FROM {part} WHERE fault = 'timestamp' LIMIT 1"
-        if not (source.dates or source.fractions) and self._one(fraction):
-            source.fractions = True
-            self._forget_rejects()
-            self.con.execute(table + source.rows(option="store_rejects"))
+        """Parse the rows of a file, and refuse or skip those that are wrong."""
+        columns = [name for name in self.names if name in source.columns]
+        if "rating" in self.names and "rating" not in columns:
+            columns.append("1 AS rating")  # of a pair
+        (source.first,) = self._one("SELECT count(*) FROM staged")
+        self.con.execute(
+            f"INSERT INTO staged BY NAME SELECT {', '.join(columns)}, fault "
+            f"FROM {source.rows(reading.missing)}"
+        )
         rejects = []
         if source.is_text:
             rejects = self.con.execute(
-                "SELECT file_path, line, first(csv_line), first(error_type), "
-                "first(error_message) FROM reject_errors JOIN reject_scans "
-                "USING (scan_id, file_id) GROUP BY file_path, line "
+                "SELECT line, first(csv_line), first(error_type), first(error_message) "
+                "FROM reject_errors GROUP BY line "
                 "HAVING trim(first(csv_line), ' \t\r\n') <> '' ORDER BY line"
             ).fetchall()
-            self._forget_rejects()
-        (bad,) = self._one(f"SELECT count(fault) FROM {part}")
-        for name, line, *_ in rejects:
-            self.rejected.setdefault(Path(name), set()).add(line)
+            source.rejected = frozenset(line for line, *_ in rejects)
+            self.con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+        ours = f"FROM staged WHERE rowid >= {source.first} AND"
+        (bad,) = self._one(f"SELECT count(*) {ours} fault <> 'missing'")
         if bad or rejects:
-            said = self._first_fault(source, part, rejects, raw)
+            said = self._first_fault(source, rejects)
             if not reading.skip_bad_lines:
                 raise DataError(said)
-            say(f"{bad + len(rejects):,} lines were skipped, the first of them: {said}")
-            self.con.execute(f"DELETE FROM {part} WHERE fault IS NOT NULL")
-        if reading.missing is not None:
-            self.con.execute(
-                f"DELETE FROM {part} WHERE rating = {reading.missing!r}::FLOAT"
+            count = bad + len(rejects)
+            log.warning(
+                "%s lines were skipped, the first of them: %s", f"{count:,}", said
             )
-        if not self._one(f"SELECT count(*) FROM {part}")[0]:
-            raise DataError(f"{source.labels[0]}: holds no ratings")
-        self.names = [n for n in names if not self.parts or n in self.names]
-        self.sources.append(source)
+        if not self._one(f"SELECT count(*) {ours} {self.kept}")[0]:
+            raise DataError(f"{source.label}: holds no ratings")
 
-    def _forget_rejects(self) -> None:
-        for table in ("reject_errors", "reject_scans"):
-            self.con.execute(f"DROP TABLE IF EXISTS {table}")
+    def _first_fault(self, source: Source, rejects: Sequence[Any]) -> str:
+        """Say what is wrong with the first row that is."""
+        row = self._one(
+            "SELECT * FROM (SELECT row_number() OVER () - 1, fault, value FROM "
+            f"{source.rows()}) WHERE fault IS NOT NULL LIMIT 1"
+        )
+        line, text = source.line_of(row[0]) if row else (0, "")
+        if rejects and not (row and line < rejects[0][0]):
+            line, text, kind, message = rejects[0]
+            return f"{source.at(line)}: {_rejected(kind, message, text)}"
+        _, fault, value = row
+        return f"{source.at(line)}: {_faulty(fault, value, text, source.width)}"
 
     def where(self, row: int) -> str:
         """Name the file and the line of a row that was kept."""
-        number = 0
-        while row >= (size := self._one(f"SELECT count(*) FROM part{number}")[0]):
-            row, number = row - size, number + 1
-        source = self.sources[number]
-        (row,) = self._one(
-            f"SELECT rowid FROM part{number} ORDER BY rowid LIMIT 1 OFFSET {row}"
+        (rowid,) = self._one(
+            f"SELECT rowid FROM staged WHERE {self.kept} ORDER BY rowid "
+            f"LIMIT 1 OFFSET {row}"
         )
-        files = dict(zip(source.files, source.labels))
-        while len(files) > 1:
-            rows = source.rows([next(iter(files))], "ignore_errors")
-            (size,) = self._one(f"SELECT count(*) FROM {rows}")
-            if row < size:
-                break
-            row -= size
-            del files[next(iter(files))]
-        file, label = next(iter(files.items()))
-        line, _ = source.line_of(row, file, self.rejected.get(file, set()))
-        return f"{label}{source.at(line)}"
+        source = [source for source in self.sources if source.first <= rowid][-1]
+        line, _ = source.line_of(rowid - source.first)
+        return source.at(line)
 
     def _one(self, sql: str) -> Any:
         return self.con.execute(sql).fetchone()
 
-    def _first_fault(
-        self, source: Source, part: str, rejects: list[Any], raw: str
-    ) -> str:
-        """Say what is wrong with the first row that is, file by file."""
-        for file, label in zip(source.files, source.labels):
-            ours = [r for r in rejects if Path(r[0]) == file]
-            row = self._one(
-                f"SELECT * FROM (SELECT row_number() OVER () - 1, fault, {raw} FROM "
-                f"{source.rows([file], 'ignore_errors')}) "
-                "WHERE fault IS NOT NULL LIMIT 1"
-            )
-            line, text = 0, ""
-            if row:
-                rejected = self.rejected.get(file, set())
-                line, text = source.line_of(row[0], file, rejected)
-            if ours and not (row and line < ours[0][1]):
-                _, line, text, kind, message = ours[0]
-                return f"{label}:{line}: {_rejected(kind, message, text)}"
-            if row:
-                fault = row[1]
-                value = dict(zip(raw.split(", "), row[2:])).get(f"raw_{fault}")
-                said = _faulty(fault, value, text, source.width)
-                return f"{label}{source.at(line)}: {said}"
-        return source.labels[0]
-
-    def table(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def table(self) -> dict[str, np.ndarray]:
         """Return columns as they are, ids as integers where that changes none."""
-        kinds = {n: self._kind("part0", n) for n in names if n.endswith("_id")}
-        values = (f"{n}::{kinds[n]} AS {n}" if n in kinds else n for n in names)
-        return dict(
-            self.con.execute(f"SELECT {', '.join(values)} FROM part0").fetchnumpy()
+        columns = ", ".join(
+            f"{name}::{self._kind('staged', name)} AS {name}" if "_id" in name else name
+            for name in self.names
         )
+        query = f"SELECT {columns} FROM staged WHERE {self.kept}"
+        return dict(self.con.execute(query).fetchnumpy())
 
     def _kind(self, table: str, name: str) -> str:
-        """Tell whether all ids are written as integers are, or what else they are."""
-        same = (
-            f"try_cast({name} AS BIGINT)::VARCHAR IS NOT DISTINCT FROM {name}::VARCHAR"
-        )
+        """Tell whether all ids are written as integers are, or are texts."""
+        if self.types[name] == "BIGINT":
+            return "BIGINT"
+        same = f"try_cast({name} AS BIGINT)::VARCHAR IS NOT DISTINCT FROM {name}"
         (whole,) = self._one(f"SELECT bool_and({same}) FROM {table}")
         return "BIGINT" if whole else "VARCHAR"
 
     def _number(self, name: str) -> np.ndarray:
         """Make an enumeration of a column's ids in their order, and return them."""
-        every = " UNION ".join(
-            f"SELECT DISTINCT {name}::VARCHAR AS id FROM part{n}"
-            for n in range(self.parts)
-        )
+        every = f"SELECT DISTINCT {name} FROM staged WHERE {self.kept}"
         self.con.execute(f"CREATE TABLE {name}s AS {every}")
-        kind = self._kind(f"{name}s", "id")
-        ordered = f"FROM {name}s ORDER BY id::{kind}"
-        self.con.execute(f"CREATE TYPE {name}_place AS ENUM (SELECT id {ordered})")
-        found = self.con.execute(f"SELECT id::{kind} AS id {ordered}").fetchnumpy()
+        kind = self._kind(f"{name}s", name)
+        ordered = f"FROM {name}s ORDER BY {name}::{kind}"
+        places = f"ENUM (SELECT {name}::VARCHAR {ordered})"
+        self.con.execute(f"CREATE TYPE {name}_place AS {places}")
+        found = self.con.execute(f"SELECT {name}::{kind} AS id {ordered}").fetchnumpy()
         return np.asarray(found["id"])
 
     def columns(self, reading: Reading) -> Columns:
@@ -326,56 +258,49 @@ class _Staged:
 
         Of a shard (k, n) there are only the users whose ids' hash is k modulo n.
         """
-        ids = [self._number(name) for name in ("user_id", "item_id")]
-        ours = "true"
+        ids = {f"{name}s": self._number(name) for name in ("user_id", "item_id")}
+        low, timed, whole = self._one(
+            "SELECT min(rating), count(timestamp) = count(*), "
+            f"bool_and(timestamp % 1 = 0) FROM staged WHERE {self.kept}"
+        )
         if reading.shard:
-            ours = f"hash(user_id) % {reading.shard[1]} = {reading.shard[0]}"
-        size = self._over_parts(sum, f"count(*) FILTER ({ours})")
-        columns = Columns(
-            np.empty(size, np.int32),
-            np.empty(size, np.int32),
-            np.empty(size, np.float32),
-            np.empty(size, np.int64) if "timestamp" in self.names else None,
-            ids[0],
-            ids[1],
-            self._over_parts(min, "min(rating)"),
+            self.kept += f" AND hash(user_id) % {reading.shard[1]} = {reading.shard[0]}"
+        size, last = self._one(
+            f"SELECT count(*), max(rowid) FROM staged WHERE {self.kept}"
         )
-        start, part_ends = 0, []
-        for number in range(self.parts):
-            for block in self._blocks(number, ours):
-                stop = start + len(block["rating"])
-                for name, values in block.items():
-                    getattr(columns, name)[start:stop] = values
-                start = stop
-            part_ends.append(start)
-        if self.parts > 1:
-            sizes = np.diff(part_ends, prepend=0)
-            columns.part = np.repeat(np.arange(self.parts, dtype=np.int8), sizes)
-        return columns
-
-    def _over_parts(self, combine: Callable[[Iterable[Any]], Any], value: str) -> Any:
-        """Compute an aggregate of all parts."""
-        found = (self._one(f"SELECT {value} FROM part{n}") for n in range(self.parts))
-        return combine(value for (value,) in found)
-
-    def _blocks(self, number: int, ours: str) -> Iterator[dict[str, np.ndarray]]:
-        """Fetch the rows of a part as numbers, in order."""
-        time = ""
-        if "timestamp" in self.names:
-            whole = self._over_parts(all, "bool_and(timestamp % 1 = 0)")
-            unit = 1 if whole else 1_000_000
-            time = f", (timestamp * {unit})::BIGINT AS timestamp"
-        index = (
-            f"enum_code({name}_id::VARCHAR::{name}_id_place) AS {name}_index"
-            for name in ("user", "item")
-        )
-        values = ", ".join(index)
-        last = self._one(f"SELECT max(rowid) FROM part{number}")[0]
-        for first in range(0, last + 1, _BLOCK):
-            yield self.con.execute(
-                f"SELECT {values}, rating{time} FROM part{number} WHERE {ours} AND "
-                f"rowid BETWEEN {first} AND {first + _BLOCK - 1}"
+        arrays: dict[str, Any] = {
+            "user_index": np.empty(size, np.int32),
+            "item_index": np.empty(size, np.int32),
+            "rating": np.empty(size, np.float32),
+        }
+        values = [
+            *(f"enum_code({n}_id::VARCHAR::{n}_id_place)" for n in ("user", "item")),
+            "rating",
+        ]
+        if timed:
+            arrays["timestamp"] = np.empty(size, np.int64)
+            # Where there are fractions, microseconds.
+            values.append(f"(timestamp * {1 if whole else 1_000_000})::BIGINT")
+        query = ", ".join(f"{v} AS {name}" for v, name in zip(values, arrays))
+        start = 0
+        for first in range(0, (last or 0) + 1, BLOCK):
+            block = self.con.execute(
+                f"SELECT {query} FROM staged WHERE {self.kept} AND "
+                f"rowid BETWEEN {first} AND {first + BLOCK - 1}"
             ).fetchnumpy()
+            stop = start + len(block["rating"])
+            for name, array in arrays.items():
+                array[start:stop] = block[name]
+            start = stop
+        part = None
+        if self.num_train < len(self.sources):
+            border = self.sources[self.num_train].first
+            (num_train,) = self._one(
+                f"SELECT count(*) FROM staged WHERE {self.kept} AND rowid < {border}"
+            )
+            part = (np.arange(size) >= num_train).astype(np.int8)
+        arrays.setdefault("timestamp", None)
+        return Columns(**arrays, **ids, low=low, part=part)
 
 
 def _rejected(kind: str, message: str, text: str) -> str:

@@ -10,19 +10,10 @@ SYNTHETIC = "synthetic-100k"
 
 
 def synthetic_ratings(seed: int = 0) -> Ratings:
-    """Generate ratings of ML-100K's shape, for where no data can be had.
+    """Generate ratings of ML-100K's shape, which follow from the seed.
 
-    Parameters
-    ----------
-    seed : int
-        The same seed gives the same ratings.
-
-    Returns
-    -------
-    Ratings
-        943 users, 1682 items, 100,000 ratings of 1 to 5 stars. Activity and popularity
-        have long tails; a rating is a mean, a user's and an item's bias, a product of
-        hidden factors, a non-linear taste for the item's theme, and noise.
+    Activity and popularity have long tails; a rating is a mean, a user's and an item's
+    bias, a product of hidden factors, a non-linear taste for its theme, and noise.
     """
     num_users, num_items, num_ratings, num_factors = 943, 1682, 100_000, 8
     rng = np.random.default_rng(seed)

@@ -164,13 +164,7 @@ class Ratings:
         return matrix
 
     def check_varied(self, rows: Any = None) -> None:
-        """Refuse rows to train on whose ratings are all equal.
-
-        Raises
-        ------
-        DataError
-            That names the rating.
-        """
+        """Refuse rows to train on whose ratings are all equal."""
         rating = self.rating if rows is None else self.rating[rows]
         if rating.size and rating.min() == rating.max():
             raise DataError(
@@ -200,13 +194,7 @@ def is_text(value: Any) -> bool:
 
 
 def check_ids(name: str, ids: Any) -> None:
-    """Check raw ids: different texts, whole numbers in 64 bits, or finite numbers.
-
-    Raises
-    ------
-    DataError
-        For the first that is none, or is another kind than the ones before.
-    """
+    """Check raw ids: different texts, whole numbers in 64 bits, or finite numbers."""
     found = [ids] if np.ndim(ids) != 1 else list(ids)
     if isinstance(ids, np.ndarray) and ids.dtype.kind not in "mM":  # not dates
         found = ids.tolist()
@@ -224,11 +212,3 @@ def check_ids(name: str, ids: Any) -> None:
             )
     if len(set(found)) < len(found):
         raise DataError(f"{name}: an id occurs twice")
-
-
-def repeat_a_pair(user_index: Any, item_index: Any) -> bool:
-    """Tell whether a pair occurs twice."""
-    # One number a pair is sorted faster than pairs are looked up.
-    pair = np.asarray(user_index, np.int64) * len(user_index) + np.asarray(item_index)
-    pair.sort()
-    return bool((pair[1:] == pair[:-1]).any())

@@ -16,32 +16,7 @@ def read_titles(
     encoding: str = "utf-8",
     columns: Sequence[str] | None = None,
 ) -> dict[Any, str]:
-    """Read the titles of items.
-
-    Parameters
-    ----------
-    path : path
-        A file as for `read_ratings`, with an item and its title a line, or with a
-        header that names these columns among others.
-    item_ids : iterable
-        Raw ids of the items that are there. One in the file is the same if it is
-        written in the same way; what is not there may have a title, too.
-    encoding : str
-        As for `read_ratings`.
-    columns : sequence of str, optional
-        Of the item and its title: names, or positions from 1.
-
-    Returns
-    -------
-    dict
-        Raw item id to title, for the items that have one.
-
-    Raises
-    ------
-    DataError
-        For the first thing wrong with the file, if it titles an item twice, or if it
-        titles none of them.
-    """
+    """Read the titles of items, by raw id; not all items need have one."""
     table = read_table(path, ("item_id", "title"), columns, encoding)
     repeated = table["item_id"].duplicated()
     if repeated.any():

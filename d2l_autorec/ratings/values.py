@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import DataError
 from .table import Ratings
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 DUPLICATES = ("error", "last", "mean", "sum", "max")
 TRANSFORMS = ("log",)
@@ -167,20 +167,15 @@ def _note_values(name: str, rating: np.ndarray, reading: Reading) -> None:
     for value, meaning in ((0, "no rating"), (-1, "watched, and not rated")):
         count = np.count_nonzero(rating == value)
         if 3 * count > len(rating):
-            _log.warning(
+            log.warning(
                 "%s: %.0f%% of the ratings are %d, which may mean %s; --missing %d "
                 "leaves them out",
                 *(name, 100 * count / len(rating), value, meaning, value),
             )
     sample = rating[:: len(rating) // 1_000_000 + 1]
     if reading.transform is None and 0 < 50 * np.median(sample) < rating.max():
-        _log.warning(
+        log.warning(
             "%s: the largest rating, %g, is more than 50 times the median; of counts "
             "or times, --transform log takes the logarithm",
             *(name, rating.max()),
         )
-
-
-def say(note: str) -> None:
-    """Tell a user of a command something about the ratings."""
-    _log.warning("%s", note)

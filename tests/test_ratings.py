@@ -308,6 +308,7 @@ REFUSED = {
     "1e39": (GOOD + "1,12,1e39,9\n", {}, "f:3: rating '1e39' is not a finite"),
     "underscore": (GOOD + "1,12,1_0,9\n", {}, "f:3: rating '1_0' is not a finite"),
     "time": (GOOD + "1,12,5,now\n", {}, "f:3: timestamp 'now' is not a number or a d"),
+    "epoch": (GOOD + "1,12,5,epoch\n", {}, "f:3: timestamp 'epoch' is not a number"),
     "quote": (GOOD + '1,"12,5,9\n', {}, "f:3: a quote is not closed: '1,\"12,5,9'"),
     "first of two": (GOOD + "1,12,x,9\n1,2\n", {}, "f:3: rating 'x'"),
     "second of two": (GOOD + "1,2\n1,12,x,9\n", {}, "f:3: 2 columns"),
@@ -493,6 +494,9 @@ def test_bad_lines_are_skipped_and_counted(tmp_path, caplog):
     assert rows(ratings) == [(1, 10, 4.0), (2, 11, 3.0), (3, 12, 5.0)]
     assert "3 lines were skipped, the first of them: " in caplog.text
     assert "f:2: 1 columns where 3 are expected" in caplog.text
+    (tmp_path / "f").write_text("1,10,4\nx\n2,11,3\n1,10,5\n")
+    with pytest.raises(DataError, match="f:4: user 1 rates item 10 again"):
+        read_ratings(tmp_path / "f", skip_bad_lines=True)
 
 
 @pytest.mark.parametrize("options", [{"duplicates": "first"}, {"transform": "sqrt"}])

@@ -30,7 +30,7 @@ _NESTED = re.compile(r"STRUCT|MAP|UNION|.*\[")
 _WHOLE = re.compile("U?(TINY|SMALL|BIG)?INT(EGER)?$")
 _NUMBER = re.compile(f"FLOAT|DOUBLE|DECIMAL|{_WHOLE.pattern}")
 _PACKED_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
-# A time in a text: a number, or a date. DuckDB takes "now" for a date, too, and makes
+# A time in a text: a number, or a date. DuckDB takes "epoch" for a date, too, and makes
 # a DOUBLE of a quotient.
 _TIME = (
     "coalesce(try_cast({0} AS DECIMAL(38, 6)), CASE WHEN {0} LIKE '____-__-__%' THEN "

@@ -73,7 +73,7 @@ BAD_FLAGS = [
     ("train", "--devices cpu,cpu:1,cpu:00", "names a device twice"),
     ("train", "--columns 1 --ratings f", "not two to four columns"),
     ("train", "--epochs 3", "unrecognized arguments: --epochs"),
-    ("compare", "--splits u1", "'u1' is not random, seq-aware, u1-u5, or such as"),
+    ("compare", "--splits u1", "'u1' is not random, seq-aware, users, u1-u5, or such"),
     ("compare", "--splits 1-fold", "'1-fold' is not random"),
     ("compare", "--models svd", "'svd' is not one of mean, biases, mf, biased-mf"),
     ("compare", "--models book:lr=0", "book:lr='0' is not a number above 0"),

@@ -56,7 +56,7 @@ LIST_MODELS = (
 # What models of ratings alone have.
 _OF_RATINGS = {
     *("members", "patience", "valid_ratio", "workers", "devices", "plot", "resume"),
-    *("transform", "ranking", *SETTINGS),
+    *("transform", "ranking", "markdown", *SETTINGS),
 }
 _INPUTS = ("ratings", "test_ratings", "titles", *_FILES)
 
@@ -109,6 +109,8 @@ def check_feedback(args: argparse.Namespace) -> None:
                 f"--feedback implicit and {written(*sorted(beside))} exclude each "
                 f"other{hint}"
             )
+        if getattr(args, "splits", None) == "u1-u5":
+            raise ValueError("--splits u1-u5 is for ratings, not for lists")
         return
     if beside := args.given & {"min_rating", "at"}:
         raise ValueError(f"{written(*sorted(beside))} needs --feedback implicit")

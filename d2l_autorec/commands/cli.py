@@ -154,6 +154,12 @@ def seeds(text: str) -> list[int]:
 
 
 @parsed_by
+def lengths(text: str) -> list[int]:
+    """Parse lengths of lists such as ``10,20,50``."""
+    return sorted({POSITIVE_INT.parse(part) for part in text.split(",")})
+
+
+@parsed_by
 def names(text: str) -> list[str]:
     """Parse the columns of a file."""
     found = [name.strip() for name in text.split(",")]

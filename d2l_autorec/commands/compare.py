@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..study import ALIASES, MODELS
-from . import cli, notes, parts
-from .checks import LAYOUT
+from . import cli, lists, notes, parts
+from .checks import LAYOUT, LIST_MODELS
 from .cli import Flag
 from .process import show_notes
 from .results import json_writer, publish
@@ -38,13 +38,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from ..serving import save_figure, save_tables
-    from ..study import Contender
+    from ..study import Contender, ListModel
 
+    implicit = args.feedback == "implicit"
+    if "models" not in args.given:
+        args.models = lists.QUICK_MODELS if implicit else QUICK_MODELS
     try:
-        contenders = {one.name: one for one in map(Contender.parse, args.models)}
+        parse: Any = ListModel.parse if implicit else Contender.parse
+        contenders = {one.name: one for one in map(parse, args.models)}
     except ValueError as error:
         parser.error(f"argument --models: {error}")
-    comparison = Comparison.load(args, contenders)
+    ratings, pieces = parts.load(args)
+    if args.feedback == "implicit":  # as asked for, or as the ratings are
+        runs = splits_of(args, ratings, pieces)
+        lists.compare(args, contenders if implicit else {}, runs)
+        return
+    comparison = Comparison.load(args, contenders, ratings, pieces)
     comparison.run()
     report = notes.report(comparison)
     publish(
@@ -80,30 +89,23 @@ class Comparison:
 
     @classmethod
     def load(
-        cls, args: argparse.Namespace, contenders: Mapping[str, Contender]
+        cls,
+        args: argparse.Namespace,
+        contenders: Mapping[str, Contender],
+        ratings: Ratings,
+        pieces: Any,
     ) -> Comparison:
-        """Load the ratings, and make the models and the splits."""
-        from .. import study
+        """Make the models and the splits."""
         from ..loop import try_all_gpus
 
-        ratings, pieces = parts.load(args)
         devices = try_all_gpus()
         models = {name: one.make(ratings, devices) for name, one in contenders.items()}
         titles = {
             name: ", ".join(filter(None, [model.title, contenders[name].given]))
             for name, model in models.items()
         }
-        num_folds = _num_folds(args.splits)
-        fixed = pieces or num_folds > 1  # whatever the seed
-        seeds = args.seeds or list(range(1 if fixed else 5))
-        if pieces:
-            splits = iter(
-                [study.Split(f"seed {n}", n, ratings, *pieces) for n in seeds]
-            )
-        else:
-            splits = study.make_splits(ratings, args.splits, seeds, args.data_dir)
-        num_runs = len(seeds) * num_folds
-        return cls(args, ratings, devices, models, titles, seeds, splits, num_runs)
+        runs = splits_of(args, ratings, pieces)
+        return cls(args, ratings, devices, models, titles, *runs)
 
     def run(self) -> None:
         """Train and score each model in each run."""
@@ -216,6 +218,21 @@ class Comparison:
         return figure
 
 
+def splits_of(
+    args: argparse.Namespace, ratings: Ratings, pieces: Any
+) -> tuple[list[int], Iterator[Split], int]:
+    """Return the seeds, the splits that they make, and how many these are."""
+    from .. import study
+
+    num_folds = _num_folds(args.splits)
+    fixed = pieces or num_folds > 1  # whatever the seed
+    seeds = args.seeds or list(range(1 if fixed else 5))
+    splits = study.make_splits(ratings, args.splits, seeds, args.data_dir)
+    if pieces:
+        splits = iter([study.Split(f"seed {n}", n, ratings, *pieces) for n in seeds])
+    return seeds, splits, len(seeds) * num_folds
+
+
 def _num_folds(splits: str) -> int:
     """Count the runs that each seed makes."""
     if splits.endswith("-fold"):
@@ -239,8 +256,10 @@ def _models(text: str) -> list[str]:
 
 @cli.parsed_by
 def _splits(text: str) -> str:
-    if not re.fullmatch(r"random|seq-aware|u1-u5|([2-9]|[1-9]\d+)-fold", text):
-        raise ValueError(f"{text!r} is not random, seq-aware, u1-u5, or such as 5-fold")
+    if not re.fullmatch(r"random|seq-aware|users|u1-u5|([2-9]|[1-9]\d+)-fold", text):
+        raise ValueError(
+            f"{text!r} is not random, seq-aware, users, u1-u5, or such as 5-fold"
+        )
     return text
 
 
@@ -263,14 +282,18 @@ class _ComparisonFlags:
     """What is compared.
 
     models : LIST
-        some of {known}; with settings as in book:num_hidden=200:lr=0.001; of several
-        values, as in book:wd=1e-5/1e-4, a tenth of the training ratings chooses
+        some of {known}; of lists {lists}; with settings as in
+        book:num_hidden=200:lr=0.001; of several values, as in book:wd=1e-5/1e-4, a
+        tenth of the training ratings chooses (default: {quick}; of lists {quick_lists})
     splits : SPLITS
         what is held out: a random tenth, anew for each seed (random); each user's
-        newest rating (seq-aware); the five folds that come with ml-100k, one after the
-        other (u1-u5); or each of N random parts in its turn (5-fold, ...)
+        newest rating (seq-aware); of lists, a fifth of the pairs of a tenth of the
+        users, who are not trained on (users); the five folds that come with ml-100k,
+        one after the other (u1-u5); or each of N random parts in its turn (5-fold, ...)
     test_ratings : FILE
         hold this file out, which is like that of --ratings
+    at : LIST
+        how long the lists are that are measured, such as 10,20,50
     ranking : bool
         also NDCG@10, recall@10 and precision@10 of each user's held-out items
     seeds : LIST
@@ -278,8 +301,8 @@ class _ComparisonFlags:
         with folds, all of which each seed goes through, or --test-ratings, 0)
     """
 
-    models = Flag(_models, ",".join(QUICK_MODELS))
-    splits = Flag(_splits, "random")
+    models = Flag(_models)
+    splits, at = Flag(_splits, "random"), Flag(cli.lengths, [10, 20, 50])
     test_ratings, ranking, seeds = Flag(), Flag(bool), Flag(cli.seeds)
 
 
@@ -291,8 +314,9 @@ class _OutputFlags:
     json : FILE
         write every score and every learning curve, with data, settings and versions
     predictions : FILE
-        write each held-out rating of each run and every model's prediction of it, as
-        Parquet if FILE ends in .parquet, else as CSV
+        write each held-out rating of each run and every model's prediction of it (of
+        lists, each user's measures by each model), as Parquet if FILE ends in .parquet,
+        else as CSV
     markdown : FILE
         write the report; into an existing file, between its lines <!-- compare:begin
         --> and <!-- compare:end -->
@@ -313,8 +337,15 @@ def _parser() -> cli.Parser:
     own = parser.add_argument_group("your own ratings")
     parser.add_flags("", cli.RatingsFlags, own)
     parser.add_flags("", cli.EncodingFlag, own)
-    known = ", ".join([*MODELS, *ALIASES])
-    parser.add_flags("comparison", _ComparisonFlags, known=known)
+    parser.add_flags("task", cli.FeedbackFlags)
+    words = {
+        "known": [*MODELS, *ALIASES],
+        "lists": LIST_MODELS,
+        "quick": QUICK_MODELS,
+        "quick_lists": lists.QUICK_MODELS,
+    }
+    joined = {name: ", ".join(found) for name, found in words.items()}
+    parser.add_flags("comparison", _ComparisonFlags, **joined)
     output = parser.add_argument_group("output")
     parser.add_flags("", cli.QuietFlag, output)
     parser.add_flags("", _OutputFlags, output)

@@ -12,10 +12,13 @@ from . import cli
 from .results import json_writer, publish
 
 if TYPE_CHECKING:
+    from ..study import ListModel
     from ..training import Parts
 
 DEFAULT = "ease"
 BASELINE = "popularity"
+# What is compared without --models: each takes seconds.
+QUICK_MODELS = [BASELINE, "ease", "user-ease"]
 _K = 10
 SHOWN = ("ndcg", "recall", "coverage")
 
@@ -75,8 +78,92 @@ def train(args: argparse.Namespace, parts: Parts) -> None:
     publish("\n".join(lines), (args.json, json_writer(result)))
 
 
+def compare(
+    args: argparse.Namespace,
+    models: Mapping[str, ListModel],
+    runs: tuple[list[int], Iterator[Any], int],
+) -> None:
+    """Train models of lists on the same splits, and measure them beside popularity."""
+    from ..serving import save_tables, versions
+    from ..study import ListModel, fingerprint, span
+    from ..training import Parts
+
+    seeds, splits, num_runs = runs
+    wanted = {name: ListModel.parse(name) for name in QUICK_MODELS}
+    models = {BASELINE: wanted[BASELINE], **(models or wanted)}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in models}
+    names, per_user, number = [], [], 0
+    for split in splits:
+        names.append(split.name)
+        mode = {"split_mode": args.splits}
+        held = Parts.of(split.ratings, split.train_rows, split.test_rows, split=mode)
+        for name, model in models.items():
+            number += 1
+            doing = f"{number} of {num_runs * len(models)}: {split.name}, {name}"
+            score, table = _score(args, held, model, split.seed, doing)
+            found[name].append(score)
+            labels = {"run": split.name, "seed": split.seed, "model": name}
+            per_user.append(table.assign(**labels))
+    data = split.ratings
+    result = {
+        "dataset": data.name,
+        "data": fingerprint(data),
+        "feedback": "implicit",
+        "min_rating": args.min_rating,
+        "splits": args.test_ratings or args.splits,
+        "seeds": seeds,
+        "runs": names,
+        "models": found,
+        "versions": versions(),
+    }
+    size = f"{data.num_users:,} users x {data.num_items:,} items"
+    where = f"{data.name} ({size}, {data.num_ratings:,} pairs), {result['splits']}"
+    publish(
+        f"{where}, seeds {span(seeds)}:\n\n{_table(found, args.at)}\n\n"
+        "Measures rank all items that a user does not have, and are means over the "
+        "users with a held-out pair; mean ± standard deviation over the runs.",
+        (args.json, json_writer(result)),
+        (args.predictions, lambda file: save_tables(per_user, file)),
+    )
+
+
+def _score(
+    args: argparse.Namespace, parts: Parts, model: ListModel, seed: int, doing: str
+) -> tuple[dict[str, Any], Any]:
+    """Train and measure a model: what came of it, and a table with a row a user."""
+    from ..serving import pairs_to_fit
+    from ..topn import evaluate
+
+    start = time.perf_counter()
+    with progress(args.quiet, doing) as tick:
+        fitted = model.fit(pairs_to_fit(parts), seed, tick=tick)
+    seconds = time.perf_counter() - start
+    known = args.splits != "users"
+    found = evaluate(fitted, parts.train_mat, parts.test_mat, args.at, known)
+    table = found.per_user.reset_index(names="user_id")
+    table["user_id"] = parts.user_ids[table["user_id"]]
+    score = {"settings": fitted.settings, "measures": found.mean, "seconds": seconds}
+    return score, table
+
+
+def _table(found: Mapping[str, Sequence[Mapping[str, Any]]], at: Sequence[int]) -> str:
+    """Lay the measures out, the models below each other."""
+    from ..study import markdown_table, spread
+
+    columns = [f"{name}@{k}" for k in at for name in SHOWN]
+    rows = [("model", *columns, "seconds")]
+    for name, scores in found.items():
+        values = (
+            spread([one["measures"][column] for one in scores], ".4f")
+            for column in columns
+        )
+        seconds = sum(one["seconds"] for one in scores) / len(scores)
+        rows.append((name, *values, f"{seconds:.1f}"))
+    return markdown_table(rows)
+
+
 def measured(
-    model: Any, parts: Parts, at: Sequence[int], beside: bool = True
+    model: Any, parts: Parts, at: Sequence[int]
 ) -> dict[str, dict[str, float]]:
     """Measure lists on the test part, if there is one, with popularity's beside."""
     from ..serving import pairs_to_fit
@@ -108,16 +195,16 @@ def verdict(name: str, measures: Mapping[str, Mapping[str, float]]) -> Iterator[
 
 
 @contextmanager
-def progress(quiet: bool, **options: Any) -> Iterator[Any]:
+def progress(quiet: bool, title: str = "") -> Iterator[Any]:
     """Show epochs, and how long the others will take, on the standard error."""
     from tqdm import tqdm
 
-    with tqdm(unit="epoch", disable=quiet, delay=0.1, **options) as bar:
+    with tqdm(unit="epoch", disable=quiet, delay=0.1) as bar:
 
         def tick(doing: str, epoch: int, num_epochs: int) -> None:
             if not epoch:
                 bar.reset(num_epochs)
-                bar.set_description(doing)
+                bar.set_description(", ".join(filter(None, [title, doing])))
             bar.update(epoch - bar.n)
 
         yield tick

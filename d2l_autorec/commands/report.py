@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..cluster import launched
 from ..training import Recipe
 from .parts import NOT_COMPARABLE
 from .results import json_writer, publish
@@ -34,7 +35,7 @@ def report(
     """
     from ..curve import best_epoch
     from ..loop import closing_lines
-    from ..serving import evaluate, save_figure
+    from ..serving import Predictor, evaluate, list_measures, save_figure
 
     note = beside_the_book(run)
     held_out = {"test": run.parts.test_mat, "validation": run.parts.valid_mat}
@@ -43,8 +44,11 @@ def report(
         for part, matrix in held_out.items()
         if matrix is not None
     }
+    # Of several workers, each has a share of the users.
+    lists = {} if launched() else list_measures(Predictor(training.net, run))
     result = {
         **_result(run, history, scores),
+        "lists": lists or None,
         "devices": [str(device) for device in training.devices],
         "note": note or None,
     }
@@ -59,10 +63,30 @@ def report(
     else:
         closing = [best_epoch(history).summary(), f"{speed} on {training.devices}"]
     publish(
-        "\n".join([_kept(run, history), *closing, *_comparison(run, scores)]),
+        "\n".join(
+            [_kept(run, history), *closing, *_comparison(run, scores), *_lists(lists)]
+        ),
         (args.json, json_writer(result)),
         (args.plot, lambda file: save_figure(_curve(run, history, note), file)),
     )
+
+
+def _lists(measures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Say how good the network's lists are, and what makes better ones."""
+    if not measures:
+        return []
+    listed = (
+        f"{name} {found['recall@10']:.3f} ({found['ndcg@10']:.3f})"
+        for name, found in measures.items()
+    )
+    lines = [f"recall@10 (nDCG@10) of its lists: {', '.join(listed)}"]
+    ours, popular = measures.values()
+    if ours["ndcg@10"] < popular["ndcg@10"]:
+        lines.append(
+            "the most popular items are better lists; for lists of what users choose "
+            "next: --feedback implicit --min-rating 4"
+        )
+    return lines
 
 
 def beside_the_book(run: Run) -> str:

@@ -1,5 +1,6 @@
 from .checkpoint import Checkpoint as Checkpoint
 from .evaluation import evaluate as evaluate
+from .evaluation import list_measures as list_measures
 from .files import replacing as replacing
 from .files import save_figure as save_figure
 from .files import save_tables as save_tables

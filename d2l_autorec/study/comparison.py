@@ -14,6 +14,7 @@ from ..loop import seed_everything
 from ..mf import mf_evaluator, mf_pooled_evaluator
 from ..ratings import Ratings, load_folds_ml100k
 from .estimators import BookMF, Estimator
+from .lists import cut_users
 from .ranking import ranking
 from .tables import markdown_table, spread
 
@@ -98,9 +99,10 @@ def make_splits(
     ----------
     ratings : Ratings
         All of them.
-    splits : {'random', 'seq-aware', 'u1-u5', 'N-fold'}
-        As for `split_rows`; the five folds of ML-100K; or N random parts of about equal
-        size, each of which is a test part once.
+    splits : {'random', 'seq-aware', 'users', 'u1-u5', 'N-fold'}
+        As for `split_rows`; a tenth of the users, as `cut_users` does; the five folds
+        of ML-100K; or N random parts of about equal size, each of which is a test part
+        once.
     seeds : sequence of int
         Each makes one run, or one a fold.
     data_dir : str, optional
@@ -127,6 +129,10 @@ def make_splits(
             yield from _folds(ratings, int(splits[: -len("-fold")]), seed)
             continue
         seed_everything(seed)
+        if splits == "users":
+            parts = cut_users(ratings.user_index, 0.1, seed)
+            yield Split(f"seed {seed}", seed, ratings, *parts)
+            continue
         parts = split_rows(ratings.user_index, ratings.timestamp, splits)
         yield Split(f"seed {seed}", seed, ratings, *parts)
 

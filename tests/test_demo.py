@@ -97,7 +97,7 @@ def test_predictions_are_held_to_the_scale(model, client, monkeypatch):
     best = [one._replace(rating=9.0) for one in model.recommend_new({}, 1)]
     monkeypatch.setattr(model, "recommend_new", lambda *_: best)
     (item,) = client.post("/recommendations", json=[]).json
-    assert item["rating"] == 3
+    assert item["value"] == 3
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import flask
 import numpy as np
 
 from ..errors import AutoRecError, DataError, ModelError
-from .recommend import held_to_scale
+from .recommend import held_to_scale, is_rated
 
 if TYPE_CHECKING:
     from ..serving import Predictor
@@ -53,6 +53,7 @@ def make_page(model: Predictor) -> flask.Flask:
             "num_items": num_items,
             "num_users": num_users,
             "levels": catalogue.levels,
+            "rated": catalogue.rated,  # else a thumb is all that an item gets
         }
 
     @page.get("/items")
@@ -87,7 +88,7 @@ class _Catalogue:
 
     def __init__(self, model: Predictor) -> None:
         run = model.run
-        self.model = model
+        self.model, self.rated = model, is_rated(model)
         self._ids = run.parts.item_ids.tolist()
         self._index = {item_id: index for index, item_id in enumerate(self._ids)}
         self._names = [run.parts.titles.get(i) or str(i) for i in self._ids]
@@ -115,13 +116,15 @@ class _Catalogue:
         """Recommend items, with predictions that are held to the scale."""
         if not all(0 <= item < len(self._ids) for item, _ in ratings):
             raise DataError("an item that the model does not have")
-        given = [(self._ids[item], rating) for item, rating in ratings]
+        given: Any = [(self._ids[item], rating) for item, rating in ratings]
+        if not self.rated:
+            given = dict(given)
         best = self.model.recommend_new(given, NUM_RECOMMENDED)
         return [
             {
                 "item": self._index[one.item_id],
                 "name": one.title or str(one.item_id),
-                "rating": one.rating,
+                "value": one[1],
             }
             for one in held_to_scale(best, self.model)
         ]

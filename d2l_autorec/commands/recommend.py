@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..serving import Predictor, Recommendation, Similar
 
+_log = logging.getLogger(__name__)
 # The columns of the files that questions may be asked by.
 _COLUMNS = {
     "pairs": ("user_id", "item_id"),
@@ -89,6 +91,14 @@ def _list(
         item_id = _raw_ids([args.like], run.parts.item_ids)[0]
         named = run.parts.titles.get(item_id, f"item {args.like}")
         measure = "the cosine of their hidden layers"
+        if not is_rated(model):
+            measure = f"the cosine of their weights in the {run.model.name} model"
+        elif any(recipe.residual for recipe in run.recipe.recipes):
+            _log.warning(
+                "similar items of a network of residuals are not reliable: it learns "
+                "what biases leave over, which is little for most items; train "
+                "--feedback implicit --preset ease for better ones"
+            )
         title = f"items like {named} ({run.parts.name}), by {measure}"
         return title, model.similar(item_id, n, least)
     if args.new_user:

@@ -12,6 +12,16 @@ const TEXTS = {
     best: "Recommended for you",
     unknown: "Without any rating: what the model recommends to somebody it does not know.",
     known: (n) => `From ${n} of your ratings. The number is the rating it predicts.`,
+    lists: {
+      about: (m) => `Lists from ${m.name}: ${m.num_users.toLocaleString("en")} users, `
+        + `${m.num_items.toLocaleString("en")} items`,
+      rate: "Choose what you like",
+      yours: "What you like",
+      none: "Nothing so far. It stays on this page, and is gone when it is closed.",
+      unknown: "Without any choice: what the model recommends to somebody it does not know.",
+      known: (n) => `From ${n} items that you like, the most likely one first.`,
+      stars: (name) => `${name}: I like it`,
+    },
     nothing: "Nothing found.",
     stars: (name, level) => `${name}: ${level}`,
     remove: "Take back",
@@ -29,6 +39,17 @@ const TEXTS = {
     best: "추천 목록",
     unknown: "아직 별점이 없으므로, 모델이 전혀 모르는 사람에게 추천하는 목록입니다.",
     known: (n) => `내 별점 ${n}개로 추천했습니다. 숫자는 예측 평점입니다.`,
+    lists: {
+      about: (m) => `추천 목록 모델, ${m.name}: 사용자 ${m.num_users.toLocaleString("ko")}명, `
+        + `항목 ${m.num_items.toLocaleString("ko")}개`,
+      rate: "좋아하는 항목 고르기",
+      yours: "내가 좋아하는 항목",
+      none: "아직 없습니다. 고른 항목은 이 화면에만 있고, 닫으면 사라집니다.",
+      unknown: "아직 고른 항목이 없으므로, 모델이 전혀 모르는 사람에게 추천하는 목록입니다.",
+      known: (n) => `좋아하는 항목 ${n}개로 추천했습니다. 고를 가능성이 큰 순서입니다.`,
+      stars: (name) => `${name}: 좋아요`,
+      remove: "선택 취소",
+    },
     nothing: "찾은 것이 없습니다.",
     stars: (name, level) => `${name}: ${level}점`,
     remove: "별점 취소",
@@ -44,6 +65,7 @@ const text = TEXTS[language];
 const element = (id) => document.getElementById(id);
 const ratings = new Map(); // from an item's index to {name, rating}
 let levels = [];
+let rated = true; // else what is known of an item is a thumb
 
 async function ask(path, options = {}) {
   let response;
@@ -63,6 +85,17 @@ function make(tag, properties, ...children) {
   return made;
 }
 
+function thumb() {
+  const space = "http://www.w3.org/2000/svg";
+  const picture = document.createElementNS(space, "svg");
+  const shape = document.createElementNS(space, "path");
+  picture.setAttribute("viewBox", "0 0 24 24");
+  shape.setAttribute("d", "M2 10h4v11H2z M8 21V10l4-8c2 0 3 1.5 2.6 3.5L14 9h6"
+    + "c1.5 0 2.2 1 1.9 2.3l-1.7 7.5c-.3 1.4-1.2 2.2-2.5 2.2z");
+  picture.append(shape);
+  return picture;
+}
+
 function stars({ item, name }, list) {
   const labels = levels.map((level) => {
     const input = make("input", {
@@ -72,7 +105,7 @@ function stars({ item, name }, list) {
       ariaLabel: text.stars(name, level),
       onchange: () => rate(item, { name, rating: level }),
     });
-    return make("label", { title: level }, "★", input);
+    return make("label", { title: rated ? level : "" }, rated ? "★" : thumb(), input);
   });
   const group = make("fieldset", { ariaLabel: name }, ...labels);
   group.dataset.item = item;
@@ -140,8 +173,8 @@ const recommend = latest(async (signal) => {
   try {
     const best = await ask("recommendations", { method: "POST", headers, body, signal });
     element("recommended").replaceChildren(...best.map((item) => {
-      const value = make("span", { className: "value" }, item.rating.toFixed(2));
-      return row(item, "recommended", value);
+      const value = make("span", { className: "value" }, item.value.toFixed(2));
+      return row(item, "recommended", ...(rated ? [value] : []));
     }));
     say(ratings.size ? text.known(ratings.size) : text.unknown);
   } catch (error) {
@@ -159,15 +192,24 @@ const search = latest(async (signal) => {
   paint();
 });
 
-document.documentElement.lang = language;
-for (const place of document.querySelectorAll("[data-text]")) {
-  place.textContent = text[place.dataset.text];
+function write() {
+  for (const place of document.querySelectorAll("[data-text]")) {
+    place.textContent = text[place.dataset.text];
+  }
 }
+
+document.documentElement.lang = language;
+write();
 element("query").placeholder = element("query").ariaLabel = text.search;
 element("query").oninput = search;
 try {
   const model = await ask("model");
   levels = model.levels;
+  if (!model.rated) {
+    rated = false;
+    Object.assign(text, text.lists);
+    write();
+  }
   element("about").textContent = text.about(model);
   search();
   recommend();

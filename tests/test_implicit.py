@@ -1,0 +1,168 @@
+"""Lists by the commands: pairs in, a folder, lists out."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from d2l_autorec import load_model, topn
+from d2l_autorec.commands.checks import LIST_MODELS
+from d2l_autorec.errors import DataError
+from d2l_autorec.ratings import read_ratings
+from d2l_autorec.serving import recommend_all
+
+# Two groups of users, who take items of their group alone.
+PAIRS = [
+    (user, f"{'ab'[user % 2]}{item}")
+    for user in range(24)
+    for item in range(6)
+    if (user + item) % 4
+]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """A log of user and item, one pair of which is repeated."""
+    file = tmp_path_factory.mktemp("log") / "log.csv"
+    pd.DataFrame([*PAIRS, PAIRS[0]], columns=["user", "item"]).to_csv(file, index=False)
+    return file
+
+
+@pytest.fixture
+def folder(log, tmp_path, command):
+    folder = tmp_path / "model"
+    options = ["--test-ratio", "0", "--quiet", "--preset", "ease:l2=5"]
+    flags = ["--ratings", log, "--save", folder, *options, "--feedback", "implicit"]
+    assert command("train", *flags)[0] == 0
+    return folder
+
+
+def test_the_names_of_the_models_are_those_of_the_room():
+    # A content model needs the items' words, which no flag gives.
+    assert set(LIST_MODELS) == topn.MODELS.keys() - {"cvae"}
+
+
+def test_a_file_without_ratings_is_recognised_and_said(log, command):
+    code, out, _ = command("train", "--ratings", log)
+    assert code == 0
+    assert "log.csv: has no ratings, or only equal ones" in out
+    assert f"24 users x 12 items, {len(PAIRS)} pairs" in out
+    assert "\nease: ndcg@10 " in out
+    assert "\npopularity: ndcg@10 " in out
+
+
+def test_equal_ratings_are_pairs_unless_ratings_are_asked_for(tmp_path, command):
+    file = tmp_path / "f.csv"
+    table = pd.DataFrame(PAIRS, columns=["user", "item"]).assign(rating=3)
+    table.to_csv(file, index=False)
+    assert "as with --feedback implicit" in command("train", "--ratings", file)[1]
+    code, _, err = command("train", "--ratings", file, "--feedback", "explicit")
+    assert code == 1
+    assert "all ratings are 3" in err
+    assert "--feedback implicit" in err
+    code, _, err = command("train", "--ratings", file, "--lr", "0.1")
+    assert code == 1
+    assert "--feedback implicit and --lr exclude each other" in err
+
+
+def test_a_lowest_rating_makes_pairs(small_data, tmp_path, command):
+    result = tmp_path / "r.json"
+    flags = ["--feedback", "implicit", "--quiet", "--json", result]
+    sizes = []
+    for least in ([], ["--min-rating", "4"]):
+        assert command("train", *flags, *least)[0] == 0
+        found = json.loads(result.read_text())
+        sizes.append(found["num_train_pairs"] + found["num_test_pairs"])
+    ratings = pd.read_csv(small_data / "ml-100k/u.data", sep="\t", header=None)[2]
+    assert sizes == [len(ratings), (ratings >= 4).sum()]
+
+
+def test_a_folder_recommends_what_is_left_of_the_group(folder):
+    model = load_model(folder)
+    for user in (0, 1):
+        group = "ab"[user % 2]
+        taken = {item for one, item in PAIRS if one == user}
+        left = {f"{group}{item}" for item in range(6)} - taken
+        best = [one.item_id for one in model.recommend(user, len(left))]
+        assert set(best) == left
+    tables = pd.concat(recommend_all(model, n=1))
+    alone = [model.recommend(user, 1)[0] for user in range(24)]
+    assert tables["item_id"].tolist() == [one.item_id for one in alone]
+    assert tables["score"].tolist() == pytest.approx([one.score for one in alone])
+
+
+def test_a_new_user_is_a_set_whose_unknown_items_are_named(folder, tmp_path, command):
+    items = tmp_path / "items.txt"
+    items.write_text("a0\na1\nlamp\n")
+    code, out, err = command(
+        "recommend", "--model", folder, "--new-user", items, "--json", "-n", "2"
+    )
+    assert code == 0
+    assert [one["item_id"][0] for one in json.loads(out)] == ["a", "a"]
+    assert "skipped: 'lamp'" in err
+    with pytest.raises(DataError, match="'lamp': not among the items"):
+        load_model(folder).recommend_new(["lamp"])
+
+
+def test_similar_items_are_of_the_group(folder):
+    assert {one.item_id[0] for one in load_model(folder).similar("b2", 5)} == {"b"}
+
+
+def test_users_who_are_held_out_are_served_by_what_they_are_given(
+    log, tmp_path, command
+):
+    folder, result = tmp_path / "m", tmp_path / "r.json"
+    flags = ["--split-mode", "users", "--test-ratio", "0.5", "--json", result]
+    how = ["--feedback", "implicit", "--save", folder, "--quiet"]
+    assert command("train", "--ratings", log, *how, *flags)[0] == 0
+    found = json.loads(result.read_text())["measures"]
+    assert found["ease"]["ndcg@10"] > found["popularity"]["ndcg@10"]
+    model = load_model(folder)
+    user = int(model.run.parts.test_mat.indices[0])
+    assert model.recommend(user, 1)[0].item_id[0] == "ab"[user % 2]
+
+
+def test_networks_are_saved_and_a_folder_is_not_gone_on_with(log, tmp_path, command):
+    folder = tmp_path / "m"
+    preset = "mult-vae:num_epochs=2:num_hidden=8:num_factors=4"
+    flags = ["--ratings", log, "--feedback", "implicit", "--preset", preset, "--quiet"]
+    assert command("train", *flags, "--save", folder)[0] == 0
+    assert len(load_model(folder).recommend(3, 2)) == 2
+    code, _, err = command("train", "--resume", folder)
+    assert code == 1
+    assert "holds a model of lists" in err
+
+
+def test_compare_has_popularity_beside_every_model(log, tmp_path, command):
+    result, users = tmp_path / "r.json", tmp_path / "u.csv"
+    flags = ["--models", "ease:l2=5/50", "--seeds", "0-1", "--at", "3", "--quiet"]
+    files = ["--json", result, "--predictions", users]
+    code, out, _ = command(
+        "compare", "--feedback", "implicit", "--ratings", log, *flags, *files
+    )
+    assert code == 0
+    assert "| popularity " in out
+    found = json.loads(result.read_text())["models"]
+    values = [one["measures"]["ndcg@3"] for one in found["ease, l2=5/50"]]
+    table = pd.read_csv(users).groupby(["model", "seed"])["ndcg@3"].mean()
+    assert table["ease, l2=5/50"].tolist() == pytest.approx(values)
+
+
+def test_a_model_of_ratings_says_how_good_its_lists_are(small_data, tmp_path, command):
+    result = tmp_path / "r.json"
+    short = ["--num-hidden", "4", "--num-epochs", "1", "--quiet", "--json", result]
+    code, out, _ = command("train", *short)
+    assert code == 0
+    assert "recall@10 (nDCG@10) of its lists: this network" in out
+    lists = json.loads(result.read_text())["lists"]
+    assert lists.keys() == {"this network", "popularity"}
+
+
+def test_pairs_are_read_with_what_stands_beside_them(tmp_path):
+    file = tmp_path / "f"
+    file.write_text("shop,user,item,time\nx,1,2,5\nx,2,3,6\nx,1,2,7\n")
+    with pytest.raises(DataError, match="cannot tell which columns"):
+        read_ratings(file)
+    found = read_ratings(file, pairs=True)
+    assert found.timestamp.tolist() == [6, 7]
+    assert found.rating.tolist() == [1, 1]

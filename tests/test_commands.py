@@ -215,7 +215,8 @@ def test_what_goes_wrong_is_one_line_and_exit_status_1(
 def test_ratings_that_are_all_equal_are_refused(command, tmp_path, name):
     file = tmp_path / "seen.csv"
     file.write_text("".join(f"{n % 9},{n % 7},1\n" for n in range(63)))
-    code, out, err = command(name, *SHORT[name], "--ratings", file)
+    asked = "--ratings", file, "--feedback", "explicit"
+    code, out, err = command(name, *SHORT[name], *asked)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "seen.csv: all ratings are 1, so there is nothing to predict; " in err
 

@@ -128,12 +128,11 @@ def _settle_duplicates(
     columns: Columns, duplicates: str, where: Callable[[int], str]
 ) -> None:
     """Leave one rating of a pair, at the place of its last, or refuse a second one."""
-    pair = columns.user_index.astype(np.int64)
-    pair *= len(columns.item_ids)
-    pair += columns.item_index
-    ordered = np.sort(pair)
-    if not (ordered[1:] == ordered[:-1]).any():
+    pair = _pair_numbers(columns)
+    pair.sort()  # in place: of many ratings there is no room for a copy
+    if not (pair[1:] == pair[:-1]).any():
         return
+    pair = _pair_numbers(columns)
     order = np.argsort(pair, kind="stable")
     again = np.append(False, pair[order][1:] == pair[order][:-1])
     of_another_part = False
@@ -160,6 +159,14 @@ def _settle_duplicates(
         columns.rating[last] = total / counts if duplicates == "mean" else total
     columns.take(np.sort(last))
     columns.low = float(columns.rating.min())
+
+
+def _pair_numbers(columns: Columns) -> np.ndarray:
+    """Give each pair of user and item a number: int64, (num_ratings,)."""
+    pair = columns.user_index.astype(np.int64)
+    pair *= len(columns.item_ids)
+    pair += columns.item_index
+    return pair
 
 
 def _note_values(name: str, rating: np.ndarray, reading: Reading) -> None:

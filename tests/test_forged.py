@@ -185,7 +185,7 @@ FORGED = {
     "text for a weight": (blended([{}], ["x"]), "weights"),
     "weight below 0": (blended([{}], [-1]), r"weights=\(-1.0,\): one is not a number"),
     "no recipe": (manifest("recipes", value=None), "recipes"),
-    "task": (manifest("task", value="lists"), "'lists'"),
+    "task": (manifest("task", value="films"), "'films'"),
     "text for a seed": (manifest("seed", value="x"), r"got `str` - at `\$.seed`: 'x'"),
     "seed below 0": (manifest("seed", value=-1), "seed"),
     "large seed": (manifest("seed", value=2**31), "seed"),

@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import inspect
 import io
 import os
 import re
@@ -66,7 +67,9 @@ class Parser(argparse.ArgumentParser):
     ) -> None:
         """Add the flags of a class; `words` are filled into what they are for."""
         group = group or self.add_argument_group(title)
-        pieces = re.split(r"\n    (\w+) : (.*)\n", flags.__doc__ or "")[1:]
+        # Python 3.13 and later have docstrings without their indentation.
+        described = inspect.cleandoc(flags.__doc__ or "")
+        pieces = re.split(r"\n(\w+) : (.*)\n", described)[1:]
         texts = dict(zip(pieces[::3], zip(pieces[1::3], pieces[2::3])))
         for name, flag in vars(flags).items():
             if not isinstance(flag, Flag):

@@ -10,6 +10,7 @@ settings are the defaults. S. Sedhain, A. K. Menon, S. Sanner, L. Xie, "AutoRec:
 Autoencoders Meet Collaborative Filtering", WWW 2015.
 """
 
+import inspect
 import math
 import re
 import sys
@@ -301,7 +302,9 @@ class Recipe:
 
 def _described() -> dict[str, str]:
     """Read what each setting is for from the docstring of `Recipe`."""
-    sections = re.split(r"\n    (\w+) : .*\n", Recipe.__doc__ or "")[1:]
+    # Python 3.13 and later have docstrings without their indentation.
+    docstring = inspect.cleandoc(Recipe.__doc__ or "")
+    sections = re.split(r"\n(\w+) : .*\n", docstring)[1:]
     texts = (text.split("\n\n")[0] for text in sections[1::2])
     return {name: " ".join(t.split()) for name, t in zip(sections[::2], texts)}
 

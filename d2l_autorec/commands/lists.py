@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import cli
+from .process import interrupted_by
 from .results import json_writer, publish
 
 if TYPE_CHECKING:
@@ -25,24 +26,26 @@ SHOWN = ("ndcg", "recall", "coverage")
 
 def check_model(parser: cli.Parser, args: argparse.Namespace) -> None:
     """Refuse a model that there is not, before anything is read."""
+    try:
+        _model(args)
+    except ValueError as error:
+        parser.error(f"argument --preset: {error}")
+
+
+def _model(args: argparse.Namespace) -> ListModel:
+    """Return the model that --preset names, or the usual one."""
     from ..study import ListModel
 
     if "preset" not in args.given:
         args.preset = DEFAULT
-    try:
-        ListModel.parse(args.preset)
-    except ValueError as error:
-        parser.error(f"argument --preset: {error}")
+    return ListModel.parse(args.preset)
 
 
 def train(args: argparse.Namespace, parts: Parts) -> None:
     """Train a model of lists, measure it, and keep it."""
     from ..serving import ListFolder, ListRun, pairs_to_fit, versions
-    from ..study import ListModel
 
-    if "preset" not in args.given:
-        args.preset = DEFAULT
-    chosen = ListModel.parse(args.preset)
+    chosen = _model(args)
     if not args.quiet:
         print(_summary(args, parts))
     matrix, start = pairs_to_fit(parts), time.perf_counter()
@@ -51,8 +54,7 @@ def train(args: argparse.Namespace, parts: Parts) -> None:
             model = chosen.fit(matrix, args.seed, args.refit, tick)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(
-            f"{str(interrupt) or 'interrupted'}; a model of lists is kept once it is "
-            "trained"
+            f"{interrupted_by(interrupt)}; a model of lists is kept once it is trained"
         ) from None
     seconds = time.perf_counter() - start
     measures = measured(model, parts, [_K])

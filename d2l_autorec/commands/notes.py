@@ -131,13 +131,3 @@ def _predicted(scores: Sequence[Score]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _protocol_note(protocol: dict[str, float], seed: int) -> str:
-    return (
-        "Not comparable with the table: the book trains its MF on the seq-aware split "
-        "(each user's newest rating is held out) and prints an average of running "
-        f"averages, about 1.05. That protocol gives {protocol['averaged']:.3f} here "
-        f"(seed {seed}); the pooled RMSE of the same training is "
-        f"{protocol['pooled']:.3f}."
-    )

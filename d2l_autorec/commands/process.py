@@ -56,6 +56,11 @@ def run(
         end(status)
 
 
+def interrupted_by(interrupt: KeyboardInterrupt) -> str:
+    """Name what ended a command: Ctrl-C, or SIGTERM."""
+    return str(interrupt) or "interrupted"
+
+
 def _message(command: Callable[[], None]) -> str:
     """Run a command; return what to say of what stopped it, if anything did."""
     try:
@@ -66,7 +71,7 @@ def _message(command: Callable[[], None]) -> str:
             raise
         _flush()
     except KeyboardInterrupt as interrupt:
-        return str(interrupt) or "interrupted"
+        return interrupted_by(interrupt)
     except AutoRecError as error:
         return f"error: {error}"
     except MemoryError as error:

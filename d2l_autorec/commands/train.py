@@ -16,7 +16,7 @@ from ..training import PRESETS, SETTINGS, VALID_RATIO, Blend, Recipe
 from . import cli, lists, parts, workers
 from .checks import LIST_MODELS
 from .cli import Flag
-from .process import show_notes
+from .process import interrupted_by, show_notes
 from .report import report
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ class _Job:
             best, recipe = training.choose(history)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(
-                f"{_how(interrupt)} while choosing on the validation part; nothing of "
-                "that is kept"
+                f"{interrupted_by(interrupt)} while choosing on the validation part; "
+                "nothing of that is kept"
             ) from None
         run = run.refit(recipe, best)
         print(
@@ -141,7 +141,7 @@ class _Job:
             self._go_through(training.epochs(), run, training, history, kept.keep)
         except KeyboardInterrupt as interrupt:
             left = _left(checkpoint, len(history), run.recipe.num_epochs)
-            raise KeyboardInterrupt(f"{_how(interrupt)}{left}") from None
+            raise KeyboardInterrupt(f"{interrupted_by(interrupt)}{left}") from None
         training.load(kept.parameters())
         return training, history
 
@@ -219,11 +219,6 @@ def _left(checkpoint: Checkpoint | None, trained: int, num_epochs: int) -> str:
     if trained and not checkpoint:
         return f"; {trained} of {num_epochs} epochs are lost, without --save"
     return ""
-
-
-def _how(interrupt: KeyboardInterrupt) -> str:
-    """Name what ended a command: Ctrl-C, or SIGTERM."""
-    return str(interrupt) or "interrupted"
 
 
 def _estimated(epochs: Iterator[Epoch], num_epochs: int) -> Iterator[Epoch]:

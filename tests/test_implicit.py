@@ -166,3 +166,11 @@ def test_pairs_are_read_with_what_stands_beside_them(tmp_path):
     found = read_ratings(file, pairs=True)
     assert found.timestamp.tolist() == [6, 7]
     assert found.rating.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "flags", [["-e", "1"], ["--feedback", "implicit", "--preset", "ease:l2=1"]]
+)
+def test_generated_ratings_get_no_verdict_on_lists(command, flags):
+    out = command("train", "--dataset", "synthetic-100k", "--quiet", *flags)[1]
+    assert "popularity" in out and "better lists" not in out

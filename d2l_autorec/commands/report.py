@@ -64,15 +64,20 @@ def report(
         closing = [best_epoch(history).summary(), f"{speed} on {training.devices}"]
     publish(
         "\n".join(
-            [_kept(run, history), *closing, *_comparison(run, scores), *_lists(lists)]
+            [
+                *(_kept(run, history), *closing),
+                *(*_comparison(run, scores), *_lists(run, lists)),
+            ]
         ),
         (args.json, json_writer(result)),
         (args.plot, lambda file: save_figure(_curve(run, history, note), file)),
     )
 
 
-def _lists(measures: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _lists(run: Run, measures: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Say how good the network's lists are, and what makes better ones."""
+    from ..ratings import SYNTHETIC
+
     if not measures:
         return []
     listed = (
@@ -81,7 +86,7 @@ def _lists(measures: Mapping[str, Mapping[str, float]]) -> list[str]:
     )
     lines = [f"recall@10 (nDCG@10) of its lists: {', '.join(listed)}"]
     ours, popular = measures.values()
-    if ours["ndcg@10"] < popular["ndcg@10"]:
+    if ours["ndcg@10"] < popular["ndcg@10"] and run.parts.name != SYNTHETIC:
         lines.append(
             "the most popular items are better lists; for lists of what users choose "
             "next: --feedback implicit --min-rating 4"

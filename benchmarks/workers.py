@@ -53,7 +53,7 @@ def measure(args: argparse.Namespace) -> None:
         start = time.process_time()
         epoch = next(epochs)
         cpu = time.process_time() - start
-        memory, steps = peak_memory() - empty, training.steps_per_epoch
+        memory, steps = peak_memory() - empty, train.shape[0] / args.batch_size
         found = np.zeros((size, len(FIELDS)), np.float32)
         found[rank] = epoch.seconds, cpu, epoch.train_loss, memory, steps
         if team:

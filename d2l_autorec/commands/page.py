@@ -63,7 +63,7 @@ def make_page(model: Predictor) -> flask.Flask:
     @page.post("/recommendations")
     def recommendations() -> list[dict[str, Any]]:
         try:
-            body = flask.request.get_json()
+            body = flask.request.get_json(silent=True)  # None for what is no JSON
         except RecursionError:  # of lists in lists
             body = None
         return catalogue.recommend(_ratings(body))

@@ -151,7 +151,7 @@ def test_only_this_machines_names_are_answered(client, path):
 def test_a_form_of_another_page_is_refused(client):
     """A browser sends JSON to another origin only if that origin agrees."""
     sent = client.post("/recommendations", data="[]", content_type="text/plain")
-    assert sent.status_code == 415
+    assert sent.status_code == 422
 
 
 def test_an_endless_request_is_refused(client):

@@ -255,6 +255,20 @@ def test_choose_gives_a_useless_member_no_weight(inter_mat):
     assert choose(inter_mat, 0, [[EASE(5.0)], [Backwards(5.0)]]).weights == [1, 0]
 
 
+class TooLarge(EASE):
+    """What no machine holds."""
+
+    def fit_rows(self, rows, seed, on_epoch):
+        raise DataError("too large")
+
+
+def test_choose_leaves_out_what_memory_does_not_hold(inter_mat):
+    mixture = choose(inter_mat, 0, [[TooLarge(5.0)], [Popularity()]])
+    assert [member.name for member in mixture.members] == ["popularity"]
+    with pytest.raises(DataError, match="too large"):
+        choose(inter_mat, 0, [[TooLarge(5.0)]])
+
+
 def test_what_is_chosen_has_learned_nothing_yet(inter_mat):
     options = [[EASE(5.0)], [MultVAE(**NETWORK, num_factors=4)]]
     mixture = choose(inter_mat, 0, options)

@@ -53,6 +53,7 @@ CANDIDATES: Sequence[Sequence[TopN]] = [
     [MultVAE(num_epochs=80)],
     [MultDAE(num_epochs=80)],
     [CDAE(num_epochs=80)],
+    [Popularity()],
 ]
 
 
@@ -97,10 +98,18 @@ def choose(
     Raises
     ------
     DataError
-        If there is no pair left to choose on, or a model does not fit into memory.
+        If there is no pair left to choose on, or no model fits into memory.
     """
     part = Validation(inter_mat, seed, on_epoch)
-    chosen = [part.choose(options) for options in candidates]
+    chosen, refusals = [], []
+    for options in candidates:
+        try:
+            chosen.append(part.choose(options))
+        except DataError as error:  # too large for this machine
+            _log.warning("left out: %s", error)
+            refusals.append(error)
+    if not chosen:
+        raise refusals[0]
     weights = part.weigh([scores for _, scores in chosen])
     return Mixture([model for model, _ in chosen], weights.tolist())
 

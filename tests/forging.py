@@ -1,4 +1,4 @@
-"""Forged model folders: what is in an honest one, changed, and signed anew.
+"""Forged models: what is in an honest one, changed, and signed anew.
 
 ``python tests/forging.py --folders 5000`` gives each of so many to four commands, in
 processes of their own, and counts how they end.
@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import random
-import resource
+import re
 import shutil
 import signal
 import subprocess
@@ -27,11 +27,11 @@ from pathlib import Path
 import numpy as np
 
 from d2l_autorec.errors import AutoRecError
+from d2l_autorec.serving import MODEL_FILE
 from d2l_autorec.training import Blend
 
 LIMIT = 10  # seconds a call
 MIB = 2**20
-KINDS = ("ids", "ratings", "optimizer", "last", "best")
 VALUES = (
     *(None, True, False, 0, 1, 2, 3, 4, -1, -5, 2**31 - 1, 2**31, 2**63, -(10**400)),
     *(10**400, 0.5, -1.5, 1e-300, 1e-46, 1e38, 1e39, 1e308, float("inf"), float("nan")),
@@ -41,9 +41,13 @@ VALUES = (
 )
 INDICES = (0, 1, -1, -5, 12, 10**6, 10**9, -(10**9), 2**31 - 1, 2**62)
 NUMBERS = (0.0, -1.0, 1e-45, 1e38, np.inf, np.nan, 3.0)
-DTYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "I32": "<i4", "I64": "<i8"}
-OTHER_DTYPES = (*DTYPES, "BOOL", "BF16", "U8", "C64", "F4", "x", "", None, 3)
-NAMES = ("x", "a/b", "9.9", "deeper.0.weight.mean", "__metadata__", "", "\u0000")
+DTYPES = {
+    **{"F32": "<f4", "F64": "<f8", "F16": "<f2"},
+    **{"I32": "<i4", "I64": "<i8", "U8": "|u1"},
+}
+KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
+OTHER_DTYPES = (*DTYPES, "BOOL", "BF16", "C64", "F4", "x", "", None, 3)
+NAMES = ("x", "a/b", "best.x", "last.9.9", "optimizer.x", "__metadata__", "", "\u0000")
 
 
 class NoEnd(BaseException):
@@ -51,103 +55,71 @@ class NoEnd(BaseException):
 
 
 class Forgery:
-    """A model folder's content, to be changed and written elsewhere."""
+    """A model's content, to be changed and written elsewhere."""
 
     def __init__(self, directory):
-        directory = Path(directory)
-        self.manifest = json.loads((directory / "model.json").read_text())
-        del self.manifest["sha256"]
-        self._signed = dict(self.manifest["files"])
-        self.raw = {
-            kind: next(directory.glob(f"*-{digest[:16]}.*")).read_bytes()
-            for kind, digest in self.manifest["files"].items()
-        }
+        content = (Path(directory) / MODEL_FILE).read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:start])
+        self.metadata = header.pop("__metadata__")
+        self.model = json.loads(self.metadata["model"])
+        self.arrays = {}
+        for name, own in header.items():
+            numbers = content[start:][slice(*own["data_offsets"])]
+            array = np.frombuffer(numbers, DTYPES[own["dtype"]])
+            self.arrays[name] = array.reshape(own["shape"]).copy()
+        del self.arrays["sha256"]
+        self.data = json.loads(self.arrays.pop("data").tobytes())
+        self.header_changes, self.changes = [], []  # of a header, of all bytes
 
-    def ids(self):
-        return json.loads(self.raw["ids"])
-
-    def arrays(self, kind):
-        """Return a file's header and its data, to be changed by name or by offset."""
-        raw = self.raw[kind]
-        start = 8 + int.from_bytes(raw[:8], "little")
-        return json.loads(raw[8:start]), bytearray(raw[start:])
-
-    def array(self, kind, name):
-        header, data = self.arrays(kind)
-        own = header[name]
-        numbers = data[slice(*own["data_offsets"])]
-        return np.frombuffer(numbers, DTYPES[own["dtype"]]).reshape(own["shape"]).copy()
-
-    def put(self, kind, content):
-        """Replace a file by bytes, or by what JSON can hold."""
-        if not isinstance(content, (bytes, bytearray)):
-            content = json.dumps(content).encode()
-        self.raw[kind] = bytes(content)
-
-    def put_header(self, kind, header, data):
-        text = json.dumps(header).encode()
-        self.put(kind, len(text).to_bytes(8, "little") + text + bytes(data))
-
-    def put_array(self, kind, name, array):
-        """Replace an array, add one, or remove it by None; the others follow on."""
-        header, data = self.arrays(kind)
-        found = {n: data[slice(*own["data_offsets"])] for n, own in header.items()}
-        header.pop(name, None), found.pop(name, None)
-        if array is not None:
-            kinds = {dtype: kind for kind, dtype in DTYPES.items()}
-            header[name] = {"dtype": kinds[array.dtype.str], "shape": array.shape}
-            found[name] = array.tobytes()
-        end = 0
-        for one, its in found.items():
-            header[one]["data_offsets"] = [end, end + len(its)]
-            end += len(its)
-        self.put_header(kind, header, b"".join(found.values()))
+    def content(self):
+        """Put it together and sign it."""
+        data = as_json(self.data)
+        arrays = {**self.arrays, "data": np.frombuffer(data, np.uint8)}
+        arrays["sha256"] = np.zeros(32, np.uint8)
+        metadata = {**self.metadata, "model": as_json(self.model).decode()}
+        header, end = {"__metadata__": metadata}, 0
+        for name, array in arrays.items():
+            own = {"dtype": KINDS[array.dtype.str], "shape": array.shape}
+            header[name] = {**own, "data_offsets": [end, end + array.nbytes]}
+            end += array.nbytes
+        for change in self.header_changes:
+            change(header)
+        text = as_json(header)
+        content = len(text).to_bytes(8, "little") + text
+        content += b"".join(array.tobytes() for array in arrays.values())
+        for change in self.changes:
+            content = change(content)
+        return content[:-32] + hashlib.sha256(content[:-32]).digest()
 
     def write(self, directory):
-        """Write it, signed."""
-        directory = Path(directory)
-        directory.mkdir(parents=True)
-        manifest = copy.deepcopy(self.manifest)
-        for kind, content in self.raw.items():
-            digest = hashlib.sha256(content).hexdigest()
-            name = {"last": "weights", "best": "weights"}.get(kind, kind)
-            ending = "json" if kind == "ids" else "safetensors"
-            (directory / f"{name}-{digest[:16]}.{ending}").write_bytes(content)
-            files = manifest.get("files")
-            if isinstance(files, dict) and files.get(kind) == self._signed[kind]:
-                files[kind] = digest  # else it is forged itself
-        (directory / "model.json").write_bytes(signed(manifest))
+        Path(directory).mkdir(parents=True)
+        (Path(directory) / MODEL_FILE).write_bytes(self.content())
         return directory
 
 
-def signed(manifest):
-    """Write a manifest with its checksum."""
-    fields = json.dumps(manifest).encode()[:-1]
-    digest = hashlib.sha256(fields).hexdigest()
-    return fields + f',"sha256":"{digest}"}}\n'.encode()
+def as_json(value):
+    """Write JSON, or what is given as its bytes."""
+    return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
 def forge(forgery, draw):
     """Change one to three things in it; `draw` is a `random.Random`."""
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
-        kind = draw.choice(("manifest", "manifest", *KINDS))
-        change = draw.random()
-        # A change before may have spoilt it.
-        with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
-            if kind == "manifest":
-                _forge_json(forgery.manifest, draw)
-            elif change < 0.1:
-                forgery.put(kind, _forge_bytes(forgery.raw[kind], draw))
-            elif kind == "ids":
-                content = forgery.ids()
-                _forge_json(content, draw)
-                forgery.put(kind, content)
-            elif change < 0.75:
-                _forge_array(forgery, kind, draw)
-            else:
-                header, data = forgery.arrays(kind)
-                _forge_header(header, draw)
-                forgery.put_header(kind, header, data)
+        what = draw.choice(("model", "model", "data", "array", "array", "header", "x"))
+        seed = draw.random()
+        if what == "header":
+            forgery.header_changes.append(
+                lambda header, seed=seed: _forge_header(header, random.Random(seed))
+            )
+        elif what == "x":
+            forgery.changes.append(
+                lambda content, seed=seed: _forge_bytes(content, random.Random(seed))
+            )
+        elif what == "array":
+            _forge_array(forgery.arrays, draw)
+        else:
+            _forge_json(getattr(forgery, what), draw)
 
 
 def _forge_json(value, draw):
@@ -177,35 +149,40 @@ def _forge_json(value, draw):
 
 
 def _forge_header(header, draw):
-    """Change an array's name, type, shape or place, and leave the data as they are."""
+    """Change an array's name, type, shape or place, and leave the numbers."""
     name = draw.choice(sorted(header))
     own, change = header[name], draw.randrange(6)
-    if change == 0:
+    if change == 5 or name == "__metadata__" or not isinstance(own, dict):
+        _forge_json(header, draw)
+    elif change == 0:
         own["dtype"] = draw.choice(OTHER_DTYPES)
     elif change == 1:
-        own["shape"] = draw.choice(([], [0], [1], own["shape"][::-1], [2**62, 4], [-1]))
+        shapes = [], [0], [1], [*own.get("shape", ())][::-1], [2**62, 4], [-1]
+        own["shape"] = draw.choice(shapes)
     elif change == 2:
-        place = draw.randrange(2)
-        own["data_offsets"][place] += draw.choice((-4, 4, 2**40, 2**63, -(2**63)))
+        step = draw.choice((-4, 4, 2**40, 2**63, -(2**63)))
+        own["data_offsets"] = [draw.choice((0, 4, 2**62)), step]
     elif change == 3:
         header[draw.choice(NAMES)] = header.pop(name)
-    elif change == 4:
-        header[draw.choice(NAMES)] = dict(own)  # two that lie on each other
     else:
-        _forge_json(header, draw)
+        header[draw.choice(NAMES)] = dict(own)  # two that lie on each other
 
 
-def _forge_array(forgery, kind, draw):
+def _forge_array(arrays, draw):
     """Change numbers, types or shapes, in a file that is whole."""
-    name = draw.choice(sorted(forgery.arrays(kind)[0]))
-    array = forgery.array(kind, name)
+    if not arrays:
+        return
+    name = draw.choice(sorted(arrays))
+    array = arrays[name]
     change = draw.randrange(8)
     if change == 0:
-        array = None
-    elif change == 1:
+        del arrays[name]
+        return
+    if change == 1:
         name = draw.choice(NAMES)
     elif change == 2:
-        array = array.astype(draw.choice([*DTYPES.values()]))
+        with np.errstate(all="ignore"):
+            array = array.astype(draw.choice([*DTYPES.values()]))
     elif change == 3:
         array = np.resize(array, draw.choice(((0,), (1,), (3, 3), (500,), ())))
     elif change == 4:
@@ -213,16 +190,16 @@ def _forge_array(forgery, kind, draw):
     elif array.size:
         odd = NUMBERS if array.dtype.kind == "f" else INDICES
         for _ in range(draw.choice((1, 1, 5))):
-            array.flat[draw.randrange(array.size)] = np.array(draw.choice(odd)).astype(
-                array.dtype
-            )
-    forgery.put_array(kind, name, array)
+            number = np.array(draw.choice(odd))
+            with np.errstate(all="ignore"):
+                array.flat[draw.randrange(array.size)] = number.astype(array.dtype)
+    arrays[name] = array
 
 
 def _forge_bytes(content, draw):
     content = bytearray(content)
     place = draw.randrange(len(content) + 1)
-    if draw.random() < 0.5:  # where headers are
+    if draw.random() < 0.5:  # where the header begins
         place = min(place, draw.randrange(200))
     change = draw.randrange(6)
     if change == 0:
@@ -236,7 +213,7 @@ def _forge_bytes(content, draw):
         place -= place % 4
         content[place : place + 8] = number.to_bytes(8, "little")
     elif change == 4:
-        content = draw.choice((b"", b"[" * 99999, b"[" + b"[]," * MIB + b"0]", b"{}"))
+        content = draw.choice((b"", b"[" * 99999, b"{}", bytes(9), bytes(MIB)))
     else:
         for _ in range(draw.choice((1, 1, 10))):
             if content:
@@ -244,42 +221,46 @@ def _forge_bytes(content, draw):
     return bytes(content)
 
 
-def _many_entries(forgery):
-    """A header of 800,000 arrays without numbers."""
-    own = '"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
-    text = ("{" + ",".join(own % n for n in range(800_000)) + "}").encode()
-    forgery.put("ratings", len(text).to_bytes(8, "little") + text)
+def _entries(number):
+    """Add arrays to the header, without numbers."""
+    own = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    return lambda f: f.header_changes.append(
+        lambda header: header.update({str(n): own for n in range(number)})
+    )
 
 
 def _settings(**settings):
-    return lambda f: f.manifest["recipes"][0].update(settings)
+    return lambda f: f.model["recipes"][0].update(settings)
+
+
+def _model(**fields):
+    return lambda f: f.model.update(fields)
 
 
 def _members(count):
-    def change(forgery):
-        forgery.manifest["recipes"] = forgery.manifest["recipes"][:1] * count
-        forgery.manifest["weights"] = [1 / count] * count
-
-    return change
+    return lambda f: f.model.update(
+        recipes=f.model["recipes"][:1] * count, weights=[1 / count] * count
+    )
 
 
 # Small files that would take much time or memory: what is forged, and the refusal.
 LARGE = {
     "layers": (_settings(num_hidden=[1] * 20_000), "20,000 layers are more than 16"),
     "members": (_members(3000), "length <= 64"),
-    "recipes": (
-        lambda f: f.manifest.update(recipes=[{}] * 10**6, weights=[]),
-        "length <= 64",
+    "recipes": (_model(recipes=[{}] * 10**6, weights=[]), "length <= 64"),
+    "entries": (_entries(50_000), "of shape"),
+    "many entries": (_entries(800_000), "its header has"),
+    "nothing but ids": (
+        lambda f: setattr(f, "data", b"[" + b"[]," * 20 * MIB + b"0]"),
+        "got `array`",
     ),
-    "entries": (_many_entries, "its header has"),
-    "ids": (lambda f: f.put("ids", b"[" + b"[]," * 20 * MIB + b"0]"), "ids-"),
-    "titles": (lambda f: f.put("ids", {**f.ids(), "titles": [""] * 10**6}), "titles"),
+    "titles": (lambda f: f.data.update(titles=[""] * 10**6), "titles"),
     "split": (
-        lambda f: f.manifest.update(split={str(n): {} for n in range(100_000)}),
+        lambda f: f.data.update(split={str(n): {} for n in range(100_000)}),
         "split",
     ),
-    "history": (lambda f: f.manifest.update(history=[[]] * 10**6), "history"),
-    "manifest": (lambda f: f.manifest.update(name="x" * 5 * MIB), "and may have"),
+    "history": (_model(history=[[]] * 10**6), "history"),
+    "name": (_model(seed="x" * 5 * MIB), "its header has"),
 }
 
 
@@ -345,7 +326,9 @@ def work(folders):
         raise NoEnd
 
     def tell(*what):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        # Not that of `resource`, which a process has from the one that starts it.
+        (peak,) = re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
+        peak = int(peak) // 1024
         print(json.dumps([*what, peak]), flush=True)
 
     signal.signal(signal.SIGALRM, end)
@@ -383,13 +366,25 @@ RUNS = {
 
 
 def make_honest(root):
-    """Train models of different kinds, and return their folders' contents."""
+    """Train models of different kinds, and return their contents."""
     from test_checkpoint import make_run, train
 
     runs = {name: make_run(**settings) for name, settings in RUNS.items()}
     for name, run in {**runs, "blend": make_blend_run()}.items():
         train(root / name, run)
+    make_lists(root / "lists")
     return [Forgery(folder) for folder in sorted(root.iterdir())]
+
+
+def make_lists(directory):
+    """Save a model of lists, of the same users and items."""
+    from test_checkpoint import make_run
+
+    from d2l_autorec.serving import ListRun
+    from d2l_autorec.topn import EASE
+
+    parts = make_run().parts
+    ListRun(parts, EASE().fit(parts.train_mat), 0, {}).save(directory)
 
 
 def write_batch(root, honest, numbers):
@@ -397,10 +392,11 @@ def write_batch(root, honest, numbers):
     for number in numbers:
         forgery = copy.deepcopy(honest[number % len(honest)])
         if number < 0:
+            forgery = copy.deepcopy(honest[0])
             [*LARGE.values()][number][0](forgery)
         else:
             forge(forgery, random.Random(number))
-        with contextlib.suppress(TypeError):  # the manifest has no more keys
+        with contextlib.suppress(TypeError):  # a header has no more keys to sort
             forgery.write(root / f"{number}")
 
 

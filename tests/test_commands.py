@@ -252,7 +252,7 @@ def test_generated_ratings_replace_no_result(offline, command, tmp_path, name, f
     kept = place = tmp_path / "kept.png"
     more = []
     if flag == "--save":
-        kept, place, more = tmp_path / "model.json", tmp_path, ["--overwrite"]
+        kept, place, more = tmp_path / "autorec.safetensors", tmp_path, ["--overwrite"]
         asked = ["--dataset", "synthetic-100k", "--save", tmp_path]
         assert command(name, *SHORT[name], *asked)[0] == 0
     else:

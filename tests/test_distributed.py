@@ -207,7 +207,7 @@ def test_a_signal_ends_all_and_spares_the_folder(
     train = *TRAIN, "-e", 100000, "--save", folder, "--workers", 2
     process = begin(*train, **limits)
     if seed is None:
-        wait_until((folder / "model.json").exists)
+        wait_until((folder / "autorec.safetensors").exists)
     else:  # before, during and after the start
         time.sleep(draw.uniform(0, draw.choice([2, 8])))
     wait_until(lambda: whom == "mpiexec" or family(process, b"PMI_RANK="))
@@ -217,7 +217,7 @@ def test_a_signal_ends_all_and_spares_the_folder(
     assert code
     if number in (2, 15) and seed is None:
         assert err.count("of 100000 epochs are saved, go on with --resume") == 1
-    if (folder / "model.json").exists():
+    if (folder / "autorec.safetensors").exists():
         wait_until(lambda: is_free(folder))
         trained = len(Checkpoint.open(folder).history)
         train_command(["--quiet", "--resume", f"{folder}", "-e", f"{trained + 1}"])

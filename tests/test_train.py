@@ -134,11 +134,11 @@ def test_a_network_that_cannot_predict_replaces_no_model(
     """Its numbers are finite, but the sums of their products are not."""
     save = ["--quiet", "--save", tmp_path / "m"]
     assert train(*SMALL, *save)[0] == 0
-    before = (tmp_path / "m" / "model.json").read_bytes()
+    before = (tmp_path / "m" / "autorec.safetensors").read_bytes()
     code, out, err = train(*SMALL[:2], *flags, "-e", "1", *save, "--overwrite")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.endswith("a lower learning rate (lr) may help\n")
-    assert (tmp_path / "m" / "model.json").read_bytes() == before
+    assert (tmp_path / "m" / "autorec.safetensors").read_bytes() == before
 
 
 def test_with_a_validation_part_the_result_is_the_best_epochs(reported):
@@ -408,7 +408,7 @@ def test_only_the_whole_of_ml_100k_is_compared_with_the_book(small_data):
 def test_a_model_is_replaced_only_if_asked_for(small_data, train, tmp_path):
     save = [*SMALL, "--quiet", "--save", tmp_path / "m"]
     assert train(*save)[0] == 0
-    before = (tmp_path / "m" / "model.json").read_bytes()
+    before = (tmp_path / "m" / "autorec.safetensors").read_bytes()
     # Before anything else: there are no such data.
     code, out, err = train(*save, "--data-dir", "nowhere")
     assert (code, out) == (1, "")
@@ -416,9 +416,9 @@ def test_a_model_is_replaced_only_if_asked_for(small_data, train, tmp_path):
         f"error: {tmp_path}/m: holds a model; go on with it (--resume {tmp_path}/m), "
         "or have it replaced (--overwrite)\n"
     )
-    assert (tmp_path / "m" / "model.json").read_bytes() == before
+    assert (tmp_path / "m" / "autorec.safetensors").read_bytes() == before
     assert train(*save, "--overwrite", "--seed", "1")[0] == 0
-    assert (tmp_path / "m" / "model.json").read_bytes() != before
+    assert (tmp_path / "m" / "autorec.safetensors").read_bytes() != before
 
 
 def test_what_an_interrupted_save_left_is_no_model(small_data, train, tmp_path):

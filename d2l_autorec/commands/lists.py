@@ -44,7 +44,7 @@ def _model(args: argparse.Namespace) -> ListModel:
 
 def train(args: argparse.Namespace, parts: Parts) -> None:
     """Train a model of lists, measure it, and keep it."""
-    from ..serving import ListFolder, ListRun, pairs_to_fit, versions
+    from ..serving import ListRun, pairs_to_fit, versions
 
     chosen = _model(args)
     if not args.quiet:
@@ -61,7 +61,7 @@ def train(args: argparse.Namespace, parts: Parts) -> None:
     measures = measured(model, parts, [_K])
     run = ListRun(parts, model, args.seed, measures)
     if args.save:
-        ListFolder(args.save).save(run, args.overwrite)
+        run.save(args.save, args.overwrite)
     result = {
         "dataset": parts.name,
         "feedback": "implicit",

@@ -131,7 +131,7 @@ def _load_dataset(args: argparse.Namespace, name: str | None) -> Ratings:
     Results of generated ratings replace none unless they were asked for by name.
     """
     from ..ratings import SYNTHETIC, load_dataset
-    from ..serving import MANIFEST
+    from ..serving import MODEL_FILE
 
     try:
         return load_dataset(name or "ml-100k", args.data_dir)
@@ -139,7 +139,7 @@ def _load_dataset(args: argparse.Namespace, name: str | None) -> Ratings:
         if name:
             raise
         for flag, place in outputs(args).items():
-            file = place / MANIFEST if flag == "save" else place
+            file = place / MODEL_FILE if flag == "save" else place
             if file.exists():
                 raise DatasetUnavailable(
                     f"{error}; {file} is there, and results of generated ratings "

@@ -286,13 +286,8 @@ def _load(args: argparse.Namespace) -> Parts:
 def _reopen(args: argparse.Namespace) -> Checkpoint:
     """Open a model folder, for more epochs or another patience if flags ask for it."""
     from ..errors import ModelError
-    from ..serving import Checkpoint, holds_lists
+    from ..serving import Checkpoint
 
-    if holds_lists(args.resume):
-        raise ModelError(
-            f"{args.resume}: holds a model of lists, which is saved once it is "
-            "trained: there is nothing to go on with (--save trains it anew)"
-        )
     checkpoint = Checkpoint.open(args.resume)
     run, trained = checkpoint.run, len(checkpoint.history)
     if "num_epochs" in args.given:

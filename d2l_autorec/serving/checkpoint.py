@@ -1,26 +1,23 @@
 """A model of ratings in its folder: saved, opened, and gone on with."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import numpy as np
-import scipy.sparse as sp
 
 from .._mxnet import gluon, mx
 from ..curve import Epoch, best_epoch
 from ..errors import ModelError
 from ..loop import check_finite
 from ..training import (
-    MOST_NETWORKS,
     Blend,
     Parts,
-    Recipe,
     Run,
     Training,
     draw_weights,
@@ -28,113 +25,24 @@ from ..training import (
     parameter_shapes,
 )
 from .folder import (
-    FORMAT,
-    MANIFEST,
-    Folder,
-    Manifest,
+    MODEL_FILE,
+    ListsModel,
+    Model,
+    RatingsModel,
+    check_place,
     lock,
     make_folder,
-    saved_files,
-    versions,
+    read_model,
+    write_model,
 )
-from .storage import LARGEST_HEADER, blaming, pieces, read_json
+from .storage import Arrays, blaming, pieces
 
-_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | str
-_Number = Annotated[float, msgspec.Meta(ge=-1e38, le=1e38)]
-_Setting = bool | int | float | str | None | list[int]
-_MATRICES = ("train_mat", "test_mat", "valid_mat")
-# Of a matrix in CSR format, with the kinds of their numbers.
-_CSR = {"data": "f", "indices": "i", "indptr": "i"}
+# What the names of arrays begin with. The best epoch's weights are there if it is not
+# the last one.
+_LAST, _BEST, _STATE = "last.", "best.", "optimizer."
 
 
-class PartsManifest(Manifest, kw_only=True):
-    """What is said of the data, whatever the task."""
-
-    name: str
-    rating_offset: _Number
-    split: dict[str, bool | int | _Number | str | None]
-    seed: int
-
-
-class RatingsManifest(PartsManifest, kw_only=True, tag="ratings"):
-    """``model.json`` of a model of ratings; `weights` are those of a blend."""
-
-    patience: int | None
-    recipes: Annotated[
-        list[dict[str, _Setting]], msgspec.Meta(max_length=MOST_NETWORKS)
-    ]
-    weights: list[float] | None
-    history: Annotated[list[Epoch], msgspec.Meta(min_length=1)]
-
-    def recipe(self) -> Recipe | Blend:
-        """Make the recipe, which checks itself."""
-        recipes = []
-        for settings in self.recipes:
-            changed: dict[str, Any] = dict(settings)
-            if isinstance(layers := settings.get("num_hidden"), list):
-                changed["num_hidden"] = tuple(layers)  # JSON has lists for tuples
-            recipes.append(Recipe(**changed))
-        if self.weights is not None:
-            return Blend(tuple(recipes), tuple(self.weights))
-        (recipe,) = recipes
-        return recipe
-
-    def check_history(self, run: Run) -> None:
-        """Check the epochs, which have a score on the parts that there are alone."""
-        scored = run.parts.test_mat is not None, run.parts.valid_mat is not None
-        for number, epoch in enumerate(self.history, 1):
-            numbers = [value for value in epoch if value is not None]
-            if (
-                epoch.epoch != number
-                or (epoch.test_rmse is not None, epoch.valid_rmse is not None) != scored
-                or not all(0 <= value < 2**63 for value in numbers)
-                or not epoch.seconds
-            ):
-                raise ValueError(f"history: epoch {number} is {epoch!r}")
-        if len(self.history) > run.recipe.num_epochs:
-            raise ValueError("history: has more epochs than the recipe")
-
-
-class Ids(msgspec.Struct, forbid_unknown_fields=True):
-    """Raw ids in the order of their indices, and a title or null for each item."""
-
-    users: list[_Id]
-    items: list[_Id]
-    titles: list[str | None]
-
-
-class PartsFolder(Folder):
-    """A folder whose model was trained on parts of some data."""
-
-    def read_parts(self, manifest: PartsManifest) -> Parts:
-        """Read the ids and the ratings, which `Parts` checks."""
-        with blaming(self.path("ids")):
-            ids = read_json(self.path("ids"), self.files["ids"], Ids)
-            if len(ids.titles) != len(ids.items):
-                raise ValueError("titles: are not as many as the items")
-        with blaming(self.path("ratings")):
-            arrays = self.read_arrays("ratings")
-            matrices = _matrices(arrays, (len(ids.items), len(ids.users)))
-        with blaming(self.directory):
-            return Parts(
-                **matrices,
-                name=manifest.name,
-                user_ids=_id_array(ids.users),
-                item_ids=_id_array(ids.items),
-                titles={i: t for i, t in zip(ids.items, ids.titles) if t is not None},
-                rating_offset=manifest.rating_offset,
-                split=manifest.split,
-            )
-
-    def put_parts(self, parts: Parts) -> None:
-        """Write the ids and the ratings, unless an earlier save has done so."""
-        if not self.has("ids"):
-            self.put_json("ids", _ids(parts))
-        if not self.has("ratings"):
-            self.put_arrays("ratings", _rating_arrays(parts))
-
-
-class Checkpoint(PartsFolder):
+class Checkpoint:
     """A folder with a model of ratings.
 
     Parameters
@@ -165,12 +73,16 @@ class Checkpoint(PartsFolder):
         self, directory: str | Path, run: Run, overwrite: bool = False
     ) -> None:
         make_folder(directory, overwrite)
-        super().__init__(directory)
         if isinstance(run.recipe, Blend) and run.recipe.weights is None:
             raise ModelError(f"{directory}: a blend is saved once it has weights")
-        self.run = run
+        self._begin(directory, run)
+
+    def _begin(self, directory: str | Path, run: Run) -> None:
+        self.directory, self.run = Path(directory), run
         self.history: list[Epoch] = []
-        self._last_saved = saved_files(directory)
+        self.locked: int | None = None
+        self._arrays: Arrays = {}  # of the last save, on disk
+        self._stamp = _stamp(self.directory)  # of the last save that is known of
 
     @classmethod
     def open(cls, directory: str | Path) -> "Checkpoint":
@@ -188,24 +100,28 @@ class Checkpoint(PartsFolder):
         Raises
         ------
         ModelError
-            If there is no model, a file of it is damaged or missing, or it has another
+            If there is no model of ratings, or its file is damaged or has another
             version's format.
         """
+        return cls.of(directory, *read_model(Path(directory)))
+
+    @classmethod
+    def of(
+        cls, directory: str | Path, model: Model, parts: Parts, arrays: Arrays
+    ) -> "Checkpoint":
+        """Make it of what `read_model` returns."""
+        if isinstance(model, ListsModel):
+            raise ModelError(
+                f"{directory}: holds a model of lists, which is saved once it is "
+                "trained: there is nothing to go on with (--save trains it anew)"
+            )
         checkpoint = cls.__new__(cls)
-        Folder.__init__(checkpoint, directory)
-        manifest = checkpoint.read_manifest(RatingsManifest)
-        checkpoint._last_saved = dict(manifest.files)
-        with blaming(checkpoint.directory / MANIFEST):
-            recipe = manifest.recipe()
-        parts = checkpoint.read_parts(manifest)
-        with blaming(checkpoint.directory / MANIFEST):
-            checkpoint.run = Run(parts, recipe, manifest.seed, manifest.patience)
-            manifest.check_history(checkpoint.run)
-        checkpoint.history = manifest.history
-        checkpoint._read_state()
-        checkpoint._read_weights("last")
-        if manifest.files["best"] != manifest.files["last"]:
-            checkpoint._read_weights("best")
+        with blaming(Path(directory) / MODEL_FILE):
+            run = Run(parts, model.recipe(), model.seed, model.patience)
+            checkpoint._begin(directory, run)
+            checkpoint.history, checkpoint._arrays = model.history, arrays
+            checkpoint._check_history()
+            checkpoint._check_arrays()
         return checkpoint
 
     def network(self, devices: Sequence[mx.Context]) -> Any:
@@ -220,12 +136,6 @@ class Checkpoint(PartsFolder):
         -------
         AutoRec or mxnet.gluon.nn.Sequential
             The latter holds the networks of a blend.
-
-        Raises
-        ------
-        ModelError
-            If the parameters do not have the shapes that the recipe asks for; and as
-            ``check_place`` does.
         """
         arrays, nets = self.parameters(), []
         for prefix, recipe in self.run.recipe.by_prefix.items():
@@ -252,10 +162,11 @@ class Checkpoint(PartsFolder):
         Raises
         ------
         ModelError
-            As for `network`.
+            If the folder is locked, and was moved or removed.
         """
         self.check_place()
-        return self._read_weights("best")
+        is_last = best_epoch(self.history) is self.history[-1]
+        return self._beginning_with(_LAST if is_last else _BEST)
 
     def restore(self, training: Training) -> None:
         """Put a training back to where the last save left it.
@@ -270,9 +181,9 @@ class Checkpoint(PartsFolder):
         ModelError
             If the optimizer's state is not of this recipe.
         """
-        parameters, state = self._read_weights("last"), self._read_state()
-        with blaming(self.path("optimizer")):
-            training.load(parameters, state)
+        with blaming(self.directory / MODEL_FILE):
+            state = self._beginning_with(_STATE)
+            training.load(self._beginning_with(_LAST), state)
 
     def saving(self, training: Training, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
         """Save after each epoch, under the folder's `lock`.
@@ -299,7 +210,7 @@ class Checkpoint(PartsFolder):
             if self.locked is None:
                 self.locked = stack.enter_context(lock(self.directory))
                 stack.callback(setattr, self, "locked", None)
-            if self._last_saved != saved_files(self.directory):
+            if self._stamp != _stamp(self.directory):
                 raise ModelError(f"{self.directory}: another training has saved to it")
             for epoch in epochs:
                 self.save(epoch, training.parameters(), training.state())
@@ -327,90 +238,93 @@ class Checkpoint(PartsFolder):
             If a number of it is no longer finite, or a parameter so large that
             predictions would not be.
         ModelError
-            If the folder was moved, or the best epoch's parameters were removed.
+            If the folder was moved or removed.
         OSError
             If the folder cannot be written, or the disk is full; the model that was
             there is left as it was.
         """
         for name, array in chain(parameters.items(), state.items()):
             _check_size(name, array, name in parameters, epoch.epoch)
-        self.make_room()
-        before = dict(self.files)
-        self.history.append(epoch)
-        try:
-            self.put_parts(self.run.parts)
-            self.put_arrays("last", parameters)
-            self.put_arrays("optimizer", state)
-            if best_epoch(self.history) is epoch:
-                self.files["best"] = self.files["last"]
-            elif not self.has("best"):
-                raise ModelError(f"{self.path('best')}: was removed")
-            self.put_manifest(self._manifest())
-        except BaseException:
-            self.history.pop()
-            self.files = before
-            raise
-        self._last_saved = dict(self.files)
-
-    def _manifest(self) -> RatingsManifest:
-        run = self.run
-        return RatingsManifest(
-            format=FORMAT,
-            versions=dict(versions()),
-            files=self.files,
-            name=run.parts.name,
-            rating_offset=run.parts.rating_offset,
-            split=dict(run.parts.split),
+        self.check_place()
+        run, history = self.run, [*self.history, epoch]
+        arrays = {_LAST + name: array for name, array in parameters.items()}
+        arrays |= {_STATE + name: array for name, array in state.items()}
+        if best_epoch(history) is not epoch:
+            best = self.parameters().items()
+            arrays |= {_BEST + name: array for name, array in best}
+        model = RatingsModel(
             seed=run.seed,
             patience=run.patience,
             recipes=[asdict(one) for one in run.recipe.recipes],
-            weights=list(run.recipe.weights or [])
-            if isinstance(run.recipe, Blend)
-            else None,
-            history=self.history,
+            weights=run.recipe.weights if isinstance(run.recipe, Blend) else None,
+            history=history,
         )
+        self._arrays = write_model(self.directory, model, run.parts, arrays)
+        self.history, self._stamp = history, _stamp(self.directory)
 
-    def _read_weights(self, kind: str) -> dict[str, np.ndarray]:
-        """Map parameters whose names and shapes are those of the recipe."""
-        shapes = self._shapes()
-        with blaming(self.path(kind)):
-            arrays = self.read_arrays(kind, _largest(shapes))
-            for name in {**shapes, **arrays}:
-                shape, array = shapes.get(name), arrays.get(name, np.empty(0))
-                if array.shape != shape or array.dtype != np.float32:
-                    raise ValueError(
-                        f"{name} is of {array.dtype} and shape {array.shape}; by the "
-                        f"recipe it is of float32 and shape {shape}"
-                    )
-        return arrays
+    def check_place(self) -> None:
+        """Check that the folder, where it is locked, was not moved: a `ModelError`."""
+        if self.locked is not None:
+            check_place(self.directory, self.locked)
 
-    def _read_state(self) -> dict[str, np.ndarray]:
-        """Map an optimizer's state; its names and shapes the optimizer checks."""
-        most_steps = len(self.history) * max(self.run.parts.train_mat.shape)
-        with blaming(self.path("optimizer")):
-            arrays = self.read_arrays("optimizer", _largest(self._shapes(), 4))
-            for name, array in arrays.items():
-                fits = array.dtype == np.float32
-                if name.endswith("num_updates"):
-                    fits = array.dtype == np.int64 and array.shape == ()
-                    fits = fits and bool(0 <= array <= most_steps)
-                if not fits:
-                    raise ValueError(f"{name} is not of this training")
-        return arrays
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of all parameters by name."""
-        shape = self.run.parts.train_mat.shape
+    def _beginning_with(self, prefix: str) -> Arrays:
         return {
-            prefix + name: size
+            name.removeprefix(prefix): array
+            for name, array in self._arrays.items()
+            if name.startswith(prefix)
+        }
+
+    def _check_history(self) -> None:
+        """Check the epochs, which have a score on the parts that there are alone."""
+        parts = self.run.parts
+        scored = parts.test_mat is not None, parts.valid_mat is not None
+        for number, epoch in enumerate(self.history, 1):
+            numbers = [value for value in epoch if value is not None]
+            if (
+                epoch.epoch != number
+                or (epoch.test_rmse is not None, epoch.valid_rmse is not None) != scored
+                or not all(0 <= value < 2**63 for value in numbers)
+                or not epoch.seconds
+            ):
+                raise ValueError(f"history: epoch {number} is {epoch!r}")
+        if len(self.history) > self.run.recipe.num_epochs:
+            raise ValueError("history: has more epochs than the recipe")
+
+    def _check_arrays(self) -> None:
+        """Check names, types and shapes by the recipe.
+
+        The names and shapes of the state are checked by the optimizer that it goes to.
+        """
+        shape = self.run.parts.train_mat.shape
+        is_last = best_epoch(self.history) is self.history[-1]
+        expected: dict[str, Any] = {
+            which + prefix + name: (np.float32, size)
+            for which in ((_LAST,) if is_last else (_LAST, _BEST))
             for prefix, recipe in self.run.recipe.by_prefix.items()
             for name, size in parameter_shapes(recipe, shape)
         }
+        most_steps = len(self.history) * max(shape)
+        for name in {**expected, **self._arrays}:
+            array = self._arrays.get(name, np.empty(0))
+            wanted = expected.get(name, (np.float32, array.shape))
+            fits = name in expected or name.startswith(_STATE)
+            if name.startswith(_STATE) and name.endswith("num_updates"):
+                wanted = np.int64, ()
+                fits = array.size == 1 and bool(0 <= array <= most_steps)
+            if not fits or (array.dtype, array.shape) != wanted:
+                raise ValueError(
+                    f"{name} is of {array.dtype} and shape {array.shape}; it does not "
+                    "belong to the recipe and its epochs"
+                )
 
 
-def _largest(shapes: Mapping[str, tuple[int, ...]], times: int = 1) -> int:
-    """Return how many bytes a file of arrays of these shapes may have."""
-    return LARGEST_HEADER + 8 + times * sum(4 * math.prod(s) for s in shapes.values())
+def _stamp(directory: Path) -> tuple[int, int] | None:
+    """Tell a folder's model from the ones before and after it."""
+    try:
+        found = os.stat(directory / MODEL_FILE)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _check_size(name: str, array: np.ndarray, is_factor: bool, epoch: int) -> None:
@@ -421,39 +335,3 @@ def _check_size(name: str, array: np.ndarray, is_factor: bool, epoch: int) -> No
         what, largest = f"square of the {what}", largest**2
     finite = largest <= float(np.finfo(np.float32).max)
     check_finite(what, largest if finite else math.inf, epoch)
-
-
-def _ids(parts: Parts) -> Ids:
-    items = parts.item_ids.tolist()
-    titles = [parts.titles.get(item_id) for item_id in items]
-    return Ids(parts.user_ids.tolist(), items, titles)
-
-
-def _id_array(ids: list[_Id]) -> np.ndarray:
-    whole = all(type(raw_id) is int for raw_id in ids)
-    return np.array(ids, np.int64 if whole else object)
-
-
-def _rating_arrays(parts: Parts) -> dict[str, np.ndarray]:
-    return {
-        f"{name}.{part}": getattr(matrix, part)
-        for name in _MATRICES
-        if (matrix := getattr(parts, name)) is not None
-        for part in _CSR
-    }
-
-
-def _matrices(
-    arrays: Mapping[str, np.ndarray], shape: tuple[int, int]
-) -> dict[str, Any]:
-    """Make matrices of a shape; their indices are still to be checked."""
-    names = [n for n in _MATRICES if n == "train_mat" or f"{n}.data" in arrays]
-    kinds = {f"{name}.{part}": kind for name in names for part, kind in _CSR.items()}
-    if {name: array.dtype.kind * array.ndim for name, array in arrays.items()} != kinds:
-        raise ValueError(f"{', '.join(arrays)[:99]} are not matrices in CSR format")
-    return {
-        name: sp.csr_matrix(
-            tuple(np.array(arrays[f"{name}.{part}"]) for part in _CSR), shape
-        )
-        for name in names
-    }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -14,11 +15,10 @@ import scipy.sparse as sp
 from ..errors import DataError
 from ..topn import TopN, make
 from ..training import Parts
-from .checkpoint import PartsFolder, PartsManifest
-from .folder import FORMAT, MANIFEST, make_folder, versions
+from .folder import MODEL_FILE, ListsModel, make_folder, write_model
 from .lists import best_items
 from .predictor import Predictor
-from .storage import blaming
+from .storage import Arrays, blaming
 
 _log = logging.getLogger(__name__)
 _CELLS = 2**22  # scores that are computed at once
@@ -46,53 +46,29 @@ class ListRun:
     seed: int
     measures: Mapping[str, Mapping[str, float]]
 
-
-class ListsManifest(PartsManifest, kw_only=True, tag="lists"):
-    """``model.json`` of a model of lists."""
-
-    kinds: ClassVar[Set[str]] = {"ids", "ratings", "best"}
-    model: str
-    settings: dict[str, Any]
-    measures: dict[str, dict[str, float]]
-
-
-class ListFolder(PartsFolder):
-    """A folder with a model of lists, which is saved once, when it is trained."""
-
-    def save(self, run: ListRun, overwrite: bool = False) -> None:
-        """Replace the model in the folder; a `ModelError` as for `make_folder`."""
-        make_folder(self.directory, overwrite)
-        self.make_room()
-        self.put_parts(run.parts)
-        self.put_arrays("best", run.model.arrays)
-        self.put_manifest(
-            ListsManifest(
-                format=FORMAT,
-                versions=dict(versions()),
-                files=self.files,
-                name=run.parts.name,
-                rating_offset=0.0,
-                split=dict(run.parts.split),
-                seed=run.seed,
-                model=run.model.name,
-                settings=run.model.settings,
-                measures={name: dict(one) for name, one in run.measures.items()},
-            )
+    def save(self, directory: str | Path, overwrite: bool = False) -> None:
+        """Replace the model in a folder; a `ModelError` as for `make_folder`."""
+        make_folder(directory, overwrite)
+        model = ListsModel(
+            seed=self.seed,
+            model=self.model.name,
+            settings=self.model.settings,
+            measures={name: dict(one) for name, one in self.measures.items()},
         )
+        write_model(Path(directory), model, self.parts, self.model.arrays)
 
-    def open(self) -> ListRun:
-        """Read the model; a `ModelError` as of `Checkpoint.open`."""
-        manifest = self.read_manifest(ListsManifest)
-        parts = self.read_parts(manifest)
-        with blaming(self.directory / MANIFEST):
-            model = make(manifest.model, manifest.settings)
-        with blaming(self.path("best")):
-            model.load(self.read_arrays("best"))
+    @classmethod
+    def of(
+        cls, directory: str | Path, model: ListsModel, parts: Parts, arrays: Arrays
+    ) -> ListRun:
+        """Make it of what `read_model` returns."""
+        with blaming(Path(directory) / MODEL_FILE):
+            fitted = make(model.model, model.settings).load(arrays)
             num_items = len(parts.item_ids)
-            found = model.scores(sp.csr_matrix((1, num_items), dtype=np.float32))
+            found = fitted.scores(sp.csr_matrix((1, num_items), dtype=np.float32))
             if found.shape != (1, num_items):
                 raise ValueError(f"scores of shape {found.shape}")
-        return ListRun(parts, model, manifest.seed, manifest.measures)
+        return cls(parts, fitted, model.seed, model.measures)
 
 
 class Suggestion(NamedTuple):

@@ -1,4 +1,4 @@
-"""A folder's files: JSON, and arrays in the format safetensors; read with distrust.
+"""A file of arrays in the format safetensors, read with distrust.
 
 A checksum finds accidents, but a forger can compute it anew. Nothing that a file says
 is used before it is checked, and no more memory is taken than the file's size explains.
@@ -7,11 +7,10 @@ is used before it is checked, and no more memory is taken than the file's size e
 import hashlib
 import math
 import os
-import re
-import reprlib
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,15 @@ from .._ready import memory
 from ..errors import ModelError
 from ..fast import release
 
-# What 64 networks of 16 layers need is below 1 MiB.
-LARGEST_HEADER = 2**21
-_SHORT = 2**16  # bytes of JSON that are read again to name a value
+# What 64 networks of 16 layers and 50,000 epochs need.
+LARGEST_HEADER = 2**22
 _PIECE = 2**22  # bytes that are read or written at once
-_TYPES = {"F32": "<f4", "I32": "<i4", "I64": "<i8"}
+_TYPES = {"F32": "<f4", "I32": "<i4", "I64": "<i8", "U8": "|u1"}
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}
+# The last array of a file: the SHA-256 of all that is before it.
+_DIGEST = "sha256", np.dtype(np.uint8), (32,)
+
+Arrays = dict[str, np.ndarray]
 
 
 @contextmanager
@@ -38,102 +40,82 @@ def blaming(file: Path) -> Iterator[None]:
         yield
     except ModelError:
         raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        where = file.parent
+        raise ModelError(
+            f"{where}: holds no model (train with --save {where})"
+        ) from error
     except OSError as error:
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        what = "is missing" if missing else f"cannot be read: {error.strerror}"
-        raise ModelError(f"{file}: {what}") from error
+        raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
     except Exception as error:  # a forger may cause any
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(f"{file}: does not fit: {reason}") from error
 
 
-@contextmanager
-def opened(file: Path, largest: int | None = None) -> Iterator[Any]:
-    """Open a regular file of at most so many bytes, by default the memory's size."""
-    largest = memory() if largest is None else largest
+def read_arrays(file: Path) -> tuple[dict[str, str], Arrays]:
+    """Read a file's metadata, and map its arrays; in memory is what is in use.
+
+    Their numbers are finite, and of a known type.
+    """
     with open(file, "rb", opener=_open_at_once) as raw:
         found = os.fstat(raw.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise ModelError(f"{file}: is no regular file")
-        if found.st_size > largest:
-            raise ModelError(
-                f"{file}: has {found.st_size:,} bytes, and may have {largest:,} here"
-            )
-        yield raw
-
-
-def _open_at_once(file: str, flags: int) -> int:
-    """Open a pipe, too, without waiting for a writer."""
-    return os.open(file, flags | os.O_NONBLOCK)
-
-
-def read_json(file: Path, digest: str, kind: Any) -> Any:
-    """Read JSON with a checksum, as an object of a kind."""
-    with opened(file) as raw:
-        _check_digest(file, raw, digest)
-        return decode(raw.read(), kind)
-
-
-def decode(content: bytes, kind: Any) -> Any:
-    """Read an object of a kind; an error names the value, of a file that is short."""
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except msgspec.ValidationError as error:
-        if len(content) > _SHORT:
-            raise
-        value = msgspec.json.decode(content)
-        with suppress(ValueError):  # within [...], which may be any of a dict's values
-            for name, index in re.findall(r"\.(\w+)|\[(.+?)\]", str(error)):
-                value = value[name or int(index)]
-        raise ValueError(f"{error}: {reprlib.repr(value)}") from error
-
-
-def read_arrays(
-    file: Path, digest: str, largest: int | None = None
-) -> dict[str, np.ndarray]:
-    """Map the arrays of a file with a checksum; in memory is what of them is in use.
-
-    Their numbers are finite, and of a known type.
-    """
-    with opened(file, largest) as raw:
+        if found.st_size > memory():
+            raise ValueError(f"{found.st_size:,} bytes are more than the memory has")
         length = int.from_bytes(raw.read(8), "little")
         if length > LARGEST_HEADER:
             raise ValueError(f"its header has {length:,} bytes")
-        _check_digest(file, raw, digest)
-    arrays: dict[str, np.ndarray] = {}
-    place = 8 + length
-    # The library checks that the arrays follow on one another and fill the file.
-    with safe_open(file, "numpy") as found:
-        for name in found.offset_keys():
-            array = found.get_slice(name)
-            dtype, shape = array.get_dtype(), tuple(array.get_shape())
-            if dtype not in _TYPES or 0 in shape:
-                raise ValueError(f"{name} is of {dtype} and of shape {shape}")
-            arrays[name] = np.memmap(file, _TYPES[dtype], "r", place, shape)
-            place += arrays[name].nbytes
+        content = np.memmap(raw, np.uint8, "r")
+        digest = _digest(pieces(content[:-32]))
+        if content[-32:].tobytes() != digest:
+            raise ModelError(f"{file}: is damaged: its SHA-256 is another")
+        # The same file, which another one may have replaced by now. The library checks
+        # that the arrays follow on one another and fill it.
+        with safe_open(f"/dev/fd/{raw.fileno()}", "numpy") as header:
+            metadata = dict(header.metadata() or {})
+            entries = []
+            for name in header.offset_keys():
+                array = header.get_slice(name)
+                dtype, shape = array.get_dtype(), tuple(array.get_shape())
+                if dtype not in _TYPES or 0 in shape:
+                    raise ValueError(f"{name} is of {dtype} and of shape {shape}")
+                entries.append((name, np.dtype(_TYPES[dtype]), shape))
+    arrays = _mapped(content, entries)
     for name, array in arrays.items():
         if not all(np.isfinite(piece).all() for piece in pieces(array)):
             raise ValueError(f"{name}: a number is not finite")
-    return arrays
+    return metadata, arrays
 
 
-def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of float32, int32 or int64 to a file, piece by piece."""
-    header, end = {}, 0
-    for name, array in arrays.items():
-        start, end = end, end + array.nbytes
-        header[name] = {
-            "dtype": _NAMES[array.dtype.str],
-            "shape": array.shape,
-            "data_offsets": (start, end),
-        }
+def write_arrays(
+    file: Path, metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]
+) -> Arrays:
+    """Write arrays to a new file, and wait until they are on the disk; map them."""
+    entries = [(name, array.dtype, array.shape) for name, array in arrays.items()]
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, dtype, shape in [*entries, _DIGEST]:
+        start, end = end, end + dtype.itemsize * math.prod(shape)
+        kind = _NAMES[dtype.str]
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": (start, end)}
     text = msgspec.json.encode(header)
     text += b" " * (-len(text) % 8)
-    with file.open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
-        for array in arrays.values():
-            for piece in pieces(array):
-                out.write(np.ascontiguousarray(piece).data)
+    if len(text) > LARGEST_HEADER:
+        raise ModelError(f"{file}: its header would have {len(text):,} bytes: too many")
+    numbers = chain.from_iterable(map(pieces, arrays.values()))
+    with open(file, "xb") as out:
+
+        def written() -> Iterator[np.ndarray]:
+            for piece in chain([len(text).to_bytes(8, "little") + text], numbers):
+                plain = np.ascontiguousarray(piece)
+                out.write(plain.data)
+                yield plain
+
+        out.write(_digest(written()))
+        out.flush()
+        os.fsync(out.fileno())
+    return _mapped(np.memmap(file, np.uint8, "r"), entries)
 
 
 def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
@@ -145,8 +127,26 @@ def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
         release(array)
 
 
-def _check_digest(file: Path, raw: Any, digest: str) -> None:
-    raw.seek(0)
-    if hashlib.file_digest(raw, "sha256").hexdigest() != digest:
-        raise ModelError(f"{file}: is damaged: its SHA-256 is not in the manifest")
-    raw.seek(0)
+def _mapped(
+    content: np.ndarray, entries: Iterable[tuple[str, np.dtype, tuple[int, ...]]]
+) -> Arrays:
+    """Cut a file's content, after its header, into arrays."""
+    arrays, start = {}, 8 + int.from_bytes(content[:8].tobytes(), "little")
+    for name, dtype, shape in entries:
+        end = start + dtype.itemsize * math.prod(shape)
+        arrays[name] = content[start:end].view(dtype).reshape(shape)
+        start = end
+    arrays.pop(_DIGEST[0], None)
+    return arrays
+
+
+def _digest(contents: Iterable[Any]) -> bytes:
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(content)
+    return digest.digest()
+
+
+def _open_at_once(file: str, flags: int) -> int:
+    """Open a pipe, too, without waiting for a writer."""
+    return os.open(file, flags | os.O_NONBLOCK)

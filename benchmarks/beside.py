@@ -35,12 +35,13 @@ def train(shape: str) -> None:
     import pandas  # noqa: F401  which a command has in memory, whatever the tree
 
     from d2l_autorec import seed_everything, try_all_gpus
-    from d2l_autorec.training import Parts, Recipe, Training
+    from d2l_autorec.training import Parts, Recipe, Run, Training
 
     ratings, _ = generate(*SHAPES[shape])
     seed_everything(0)
-    training = Training(Recipe(), Parts(ratings), try_all_gpus(), 0)
-    # In an older tree, the training itself has one network's step and batches.
+    make = getattr(Training, "of", Training)  # an older tree has the former
+    training = make(Run(Parts(ratings), Recipe(), 0), try_all_gpus())
+    # In another one, the training itself has one network's step and batches.
     member = getattr(training, "members", [training])[0]
 
     def endless() -> Iterator[Any]:

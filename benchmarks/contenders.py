@@ -27,11 +27,11 @@ Work = Callable[[], Answer]
 def ours(train: sp.csr_matrix, test: sp.csr_matrix) -> Work:
     """Run our loop, as the command does."""
     from d2l_autorec import seed_everything, try_all_gpus
-    from d2l_autorec.training import Parts, Recipe, Training
+    from d2l_autorec.training import Parts, Recipe, Run, Training
 
     seed_everything(0)
     recipe = Recipe(num_epochs=10**9)
-    epochs = Training(recipe, Parts(train, test), try_all_gpus(), 0).epochs()
+    epochs = Training(Run(Parts(train, test), recipe, 0), try_all_gpus()).epochs()
 
     def run() -> Answer:
         epoch = next(epochs)

@@ -66,12 +66,12 @@ def generate(
 def measure(name: str, num_hidden: int) -> Answer:
     """Train in this process; time the last epoch, as the first one warms up."""
     from d2l_autorec import seed_everything, try_all_gpus
-    from d2l_autorec.training import Parts, Recipe, Training
+    from d2l_autorec.training import Parts, Recipe, Run, Training
 
     train, test = generate(*SHAPES[name])
     seed_everything(0)
     recipe = Recipe(num_hidden=num_hidden, num_epochs=1 if name == "netflix" else 3)
-    epochs = Training(recipe, Parts(train, test), try_all_gpus(), 0).epochs()
+    epochs = Training(Run(Parts(train, test), recipe, 0), try_all_gpus()).epochs()
     for _ in range(recipe.num_epochs):
         start = time.perf_counter()
         epoch = next(epochs)

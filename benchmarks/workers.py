@@ -32,18 +32,20 @@ def measure(args: argparse.Namespace) -> None:
     """Train an epoch for each line that comes in; the first worker says how it was."""
     from d2l_autorec import seed_everything, try_all_gpus
     from d2l_autorec.cluster import join, launched
-    from d2l_autorec.training import Parts, Recipe, Training
+    from d2l_autorec.training import Parts, Recipe, Run, Training
 
     team = join() if launched() else None
     rank, size = (team.rank, team.size) if team else (0, 1)
     sizes = {"num_hidden": args.num_hidden, "batch_size": args.batch_size}
     recipe = Recipe(**sizes, num_epochs=1000)
     small = Parts(generate(1000, 300, 3000)[0])
-    next(Training(recipe, small, try_all_gpus(), 0, team=team).epochs())  # compiles
+    next(
+        Training(Run(small, recipe, 0), try_all_gpus(), team=team).epochs()
+    )  # compiles
     empty = peak_memory()
     train = generate(*SHAPES[args.shape])[0]
     seed_everything(0)
-    training = Training(recipe, Parts(train), try_all_gpus(), 0, team=team)
+    training = Training(Run(Parts(train), recipe, 0), try_all_gpus(), team=team)
     epochs = training.epochs()
     next(epochs)  # it warms up
     while True:

@@ -87,7 +87,7 @@ def logged(caplog):
 @pytest.fixture
 def short_pretraining(monkeypatch):
     """A twentieth of the passes, where it does not matter how good they are."""
-    monkeypatch.setattr("d2l_autorec.training.pretraining.NUM_EPOCHS", 10)
+    monkeypatch.setattr("d2l_autorec.training.member.NUM_EPOCHS", 10)
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def make_run(num_epochs=2, valid=False, patience=None, **recipe):
 
 def train(directory, run, overwrite=False):
     checkpoint = Checkpoint(directory, run, overwrite)
-    training = Training.of(run, CPU)
+    training = Training(run, CPU)
     return list(checkpoint.saving(training, training.epochs())), training.net
 
 
@@ -98,7 +98,7 @@ def test_arrays_of_several_pieces_come_back_and_others_can_read_them(tmp_path):
 def test_the_best_epoch_on_validation_is_kept(tmp_path):
     run = make_run(num_epochs=12, valid=True, lr=0.1)
     checkpoint, states = Checkpoint(tmp_path, run), []
-    training = Training.of(run, CPU)
+    training = Training(run, CPU)
     history = []
     for epoch in checkpoint.saving(training, training.epochs()):
         states.append(parameters(training.net))
@@ -136,7 +136,7 @@ def test_files_of_others_stay_and_what_a_kill_left_goes(tmp_path):
 
 
 def test_two_trainings_do_not_save_to_one_folder(tmp_path):
-    training = Training.of(make_run(), CPU)
+    training = Training(make_run(), CPU)
     first = Checkpoint(tmp_path, make_run()).saving(training, training.epochs())
     next(first)
     with pytest.raises(ModelError, match="another training is saving"):
@@ -148,7 +148,7 @@ def test_two_trainings_do_not_save_to_one_folder(tmp_path):
 def begin(directory, **recipe):
     """A training whose first epoch is saved, and whose others are as they pass by."""
     run = make_run(**{"num_epochs": 3, **recipe})
-    training = Training.of(run, CPU)
+    training = Training(run, CPU)
     saving = Checkpoint(directory, run).saving(training, training.epochs())
     next(saving)
     return saving
@@ -273,7 +273,7 @@ def test_a_full_disk_leaves_the_old_model(tmp_path):
     train(tmp_path, make_run())
     before = content(tmp_path)
     run = make_run(lr=0.1)
-    training = Training.of(run, CPU)
+    training = Training(run, CPU)
     epoch = next(training.epochs())
     arrays = training.parameters(), training.state()
     largest = len(before[MODEL_FILE])
@@ -306,7 +306,7 @@ def test_a_kill_between_any_two_steps_leaves_a_whole_model(tmp_path, monkeypatch
         return call
 
     old, new = make_run(), make_run(lr=0.1)
-    training = Training.of(new, CPU)
+    training = Training(new, CPU)
     epoch = next(training.epochs())
     arrays = training.parameters(), training.state()
     seen = set()

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import scipy.sparse as sp
 from d2l_autorec import Recipe, seed_everything, try_all_gpus
-from d2l_autorec.training import Parts, Training
+from d2l_autorec.training import Parts, Run, Training
 
 def ratings():
     rng = np.random.default_rng(0)
@@ -32,7 +32,7 @@ def ratings():
 def train(_=None):
     recipe = Recipe(num_hidden=200, num_epochs=3, batch_size=100)
     parts = Parts(ratings(), ratings())
-    training = Training(recipe, parts, try_all_gpus(), seed=1)
+    training = Training(Run(parts, recipe, 1), try_all_gpus())
     return [epoch.train_loss for epoch in training.epochs()]
 
 def in_threads(function):
@@ -101,7 +101,8 @@ for losses in in_threads(train):
     assert losses[-1] < 0.7 * losses[0]
 """,
     "threads evaluate at once": """
-training = Training(Recipe(num_hidden=200), Parts(ratings()), try_all_gpus(), 0)
+run = Run(Parts(ratings()), Recipe(num_hidden=200), 0)
+training = Training(run, try_all_gpus())
 expected = training.predict(ratings())
 for _ in range(10):
     for found in in_threads(lambda: training.predict(ratings())):
@@ -184,7 +185,7 @@ def test_it_works_where_machine_code_finds_no_room(monkeypatch):
 )
 def test_a_loop_does_not_call_python(settings):
     # As Numba does for an array that is returned; a Ctrl-C there is a SystemError.
-    list(Training.of(make_run(**settings), CPU).epochs())  # compiles
+    list(Training(make_run(**settings), CPU).epochs())  # compiles
     files = set()
 
     def note(frame, *_):
@@ -197,7 +198,7 @@ def test_a_loop_does_not_call_python(settings):
 
     sys.setprofile(note)
     try:
-        list(Training.of(make_run(**settings), CPU).epochs())
+        list(Training(make_run(**settings), CPU).epochs())
     finally:
         sys.setprofile(None)
     assert d2l_autorec.fast.compiled.__file__ in files

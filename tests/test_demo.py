@@ -29,7 +29,7 @@ def predictor(**changes):
     """A toy after an epoch: items 100 to 108, two with titles; ratings from -1 to 3."""
     run = make_run(valid=True, **{"num_hidden": 3, **changes.pop("recipe", {})})
     run = replace(run, parts=replace(run.parts, **changes))
-    training = Training.of(run, CPU)
+    training = Training(run, CPU)
     next(training.epochs())
     return Predictor(training.net, run)
 

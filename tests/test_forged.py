@@ -239,7 +239,7 @@ def test_what_is_not_finite_is_not_saved(tmp_path, what):
     run = make_run()
     train(tmp_path, run)
     before = content(tmp_path)
-    training = Training.of(run, CPU)
+    training = Training(run, CPU)
     epoch = next(training.epochs())
     arrays = {"parameter": training.parameters(), "state": training.state()}
     bias = {"parameter": "decoder.bias", "state": "decoder.bias.var"}[what]
@@ -256,7 +256,7 @@ def test_a_folder_that_another_training_saved_to_is_left_alone(tmp_path):
     train(tmp_path, make_run(lr=0.1), overwrite=True)
     before = content(tmp_path)
     for late in (opened, new):
-        training = Training.of(late.run, CPU)
+        training = Training(late.run, CPU)
         with pytest.raises(ModelError, match="another training has saved to it"):
             next(late.saving(training, training.epochs()))
     assert content(tmp_path) == before
@@ -320,7 +320,7 @@ def by_the_book(batch):
 
 
 def member(run):
-    return Training.of(run, CPU).members[0]
+    return Training(run, CPU).members[0]
 
 
 ENTRANCES = {
@@ -434,7 +434,7 @@ def backwards(matrix):
 )
 def test_ratings_mean_the_same_however_they_are_stored(change):
     run = make_run()
-    parts, net = run.parts, Training.of(run, CPU).net
+    parts, net = run.parts, Training(run, CPU).net
     batches = list(row_batches(parts.train_mat, 4))
     expected = evaluators.evaluator(net, batches, parts.test_mat, CPU)
     other = change(parts.test_mat)
@@ -445,14 +445,14 @@ def test_ratings_mean_the_same_however_they_are_stored(change):
         histories = []
         for its in (parts, changed):
             seed_everything(0)
-            epochs = Training(run.recipe, its, CPU, 0).epochs()
+            epochs = Training(dataclasses.replace(run, parts=its), CPU).epochs()
             histories.append([epoch[:3] for epoch in epochs])
         assert histories[0] == histories[1]
 
 
 def test_cells_beyond_the_networks_outputs_are_refused():
     run = make_run()
-    net = Training.of(run, CPU).net
+    net = Training(run, CPU).net
     wide = sp.csr_matrix(np.ones((9, 500), np.float32))
     for known in (net, SparseNetwork(net)):
         with pytest.raises(DataError, match="cells of"):

@@ -1,7 +1,6 @@
 """The training loop: what it returns, its devices, its seeds, and how it ends."""
 
 import os
-import pickle
 
 import mxnet as mx
 import numpy as onp
@@ -21,7 +20,6 @@ from d2l_autorec.commands.cli import parse_devices
 from d2l_autorec.curve import Epoch, learning_curve
 from d2l_autorec.errors import DeviceUnavailable, TrainingDiverged
 from d2l_autorec.loop import Step, closing_lines, train_epochs
-from d2l_autorec.training import BestEpoch, EarlyStopping, Parts, Recipe, Training
 
 NUM_ITEMS, NUM_USERS = 23, 17
 
@@ -188,12 +186,6 @@ def test_without_anything_to_train_on_it_says_so(batches, num_epochs, said):
         train_by_the_book(batches, num_epochs)
 
 
-def test_a_training_that_is_pickled_says_what_to_keep_instead():
-    training = Training(Recipe(num_hidden=2), Parts(ratings()[0]), [mx.cpu()], 0)
-    with pytest.raises(TypeError, match="cannot be pickled; keep .* Checkpoint"):
-        pickle.dumps(training)
-
-
 @pytest.mark.parametrize(
     ("given", "said"),
     [({}, "evaluator"), ({"evaluator": evaluator, "inter_matrix": 0}, "inter_matrix")],
@@ -215,40 +207,6 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(mx.npx, "num_gpus", lambda: 1)
     with pytest.raises(DeviceUnavailable, match="no device gpu:1.* sees 1 GPU"):
         parse_devices("gpu:0,gpu:1")
-
-
-@pytest.mark.parametrize(
-    ("given", "stopped"),
-    [
-        ((), 4),  # without a baseline, from the start on
-        ((2.0, 99), 4),  # from the start on: while the mean is still being found
-        ((0.85, 99), 9),  # from the 6th epoch on
-        ((0.5, 8), 10),  # never better: from the 8th on
-        ((0.5, 99), None),  # not at all
-    ],
-)
-def test_patience_begins_once_the_baseline_is_passed(given, stopped):
-    scores = [1.0, 1.2, 1.1, 1.3, 0.9, 0.8, 0.81, 0.82, 0.83, 0.84, 0.85]
-    epochs = [Epoch(i, 0.1, 1.0, score, 1.0, 1) for i, score in enumerate(scores, 1)]
-    stopping = EarlyStopping(3, *given)
-    assert next((e.epoch for e in epochs if stopping.ends(e)), None) == stopped
-
-
-@pytest.mark.parametrize(
-    ("scores", "kept"), [([0.9, 0.7, 0.8], 2), ([None, None], 2), ([0.9, None], 1)]
-)
-def test_what_the_best_epoch_learned_is_kept(scores, kept):
-    class Learning:
-        """Stands in for a training: it has learned the number of its epoch."""
-
-        def parameters(self):
-            return {"weight": self.epoch}
-
-    training = Learning()
-    best = BestEpoch(training)
-    for training.epoch, score in enumerate(scores, 1):
-        best.keep(Epoch(training.epoch, 0.1, 1.0, score, 1.0, 1))
-    assert best.parameters() == {"weight": kept}
 
 
 def test_without_a_test_part_there_is_no_number():

@@ -7,7 +7,7 @@ import pytest
 from test_training import BEST, CPU, SMALL, all_cells, fit, make_parts
 
 from d2l_autorec import Recipe
-from d2l_autorec.training import Biases, Blend, Mixture, Training
+from d2l_autorec.training import Biases, Blend, Mixture, Run, Training
 
 FREE = replace(BEST, weights=None)  # for a validation part to choose
 
@@ -45,13 +45,13 @@ def test_weights_are_those_of_least_squares_and_not_below_zero():
 )
 def test_an_average_is_the_mean_of_members_that_learn_as_each_does_alone(settings):
     recipe = Recipe(**SMALL, **settings)
-    together = Training(recipe.averaged(3), make_parts(), CPU, 0)
+    together = Training(Run(make_parts(), recipe.averaged(3), 0), CPU)
     starts, predictions, losses = together.parameters(), [], []
     history = list(together.epochs())
     after = together.parameters()
     assert {name.partition(".")[0] for name in after} == {"0", "1", "2"}
     for number, member in enumerate(together.members):
-        alone = Training(recipe, make_parts(), CPU, 0)
+        alone = Training(Run(make_parts(), recipe, 0), CPU)
         alone.members[0].batches.seed = list(member.seed)
         names = [*alone.parameters()]
         alone.load({name: starts[f"{number}.{name}"] for name in names})
@@ -70,13 +70,13 @@ def test_an_average_is_the_mean_of_members_that_learn_as_each_does_alone(setting
 
 def test_an_epoch_of_a_blend_is_one_of_each_recipe():
     training, history = fit(BEST)
-    test_mat = training.parts.test_mat
+    test_mat = training.run.parts.test_mat
     assert [epoch.epoch for epoch in history] == [1, 2, 3]
     assert [one.recipe for one in training.members] == [*BEST.recipes]
     rmse = np.sqrt(np.mean((training.predict(test_mat) - test_mat.data) ** 2))
     assert history[-1].test_rmse == pytest.approx(rmse)
     users, items = np.meshgrid(np.arange(17), np.arange(24))
-    biases = Biases(training.parts.train_mat).at(users, items)
+    biases = Biases(training.run.parts.train_mat).at(users, items)
     assert (training.mixture.biases.at(users, items) == biases).all()
     cold = (users == 2) | (items == 3)  # of which no network knows anything
     assert all_cells(training)[cold] == pytest.approx(biases[cold])
@@ -84,7 +84,8 @@ def test_an_epoch_of_a_blend_is_one_of_each_recipe():
 
 def test_a_validation_part_chooses_weights_for_the_last_epoch():
     training, history = fit(FREE, make_parts(valid=True))
-    last, chosen = training.choose(history)
+    last, run = training.choose()
+    chosen = run.recipe
     assert last is history[-1]
     assert chosen.num_epochs == last.epoch
     assert len(chosen.weights) == len(chosen.recipes) <= 5
@@ -95,10 +96,10 @@ def test_a_validation_part_chooses_weights_for_the_last_epoch():
 def test_where_no_network_helps_biases_are_left(monkeypatch):
     nothing = lambda self, *args: setattr(self, "weights", np.zeros(5))  # noqa: E731
     monkeypatch.setattr(Mixture, "choose", nothing)
-    training, history = fit(FREE, make_parts(valid=True))
-    _, chosen = training.choose(history)
+    training, _ = fit(FREE, make_parts(valid=True))
+    chosen = training.choose()[1].recipe
     assert (len(chosen.recipes), chosen.weights) == (1, (0.0,))
     training, _ = fit(chosen)
-    at = training.parts.test_mat.tocoo()
-    biases = Biases(training.parts.train_mat).at(at.col, at.row)
-    assert training.predict(training.parts.test_mat) == pytest.approx(biases)
+    at = training.run.parts.test_mat.tocoo()
+    biases = Biases(training.run.parts.train_mat).at(at.col, at.row)
+    assert training.predict(training.run.parts.test_mat) == pytest.approx(biases)

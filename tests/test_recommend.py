@@ -85,7 +85,7 @@ def test_recommendations_are_the_best_unrated_items(model, dense):
 
 def test_a_model_is_scored_on_a_table_or_on_ratings_as_its_training_was(model, folder):
     checkpoint = Checkpoint.open(folder)
-    training = Training.of(checkpoint.run, CPU)
+    training = Training(checkpoint.run, CPU)
     training.load(checkpoint.parameters())
     cells = model.run.parts.valid_mat.tocoo()
     known = (cells.row < 8) & (cells.col < 11)
@@ -223,7 +223,7 @@ def variant(request, tmp_path_factory):
     members = settings.pop("members", 1)
     directory = tmp_path_factory.mktemp("variant")
     with pytest.MonkeyPatch.context() as shorter:
-        shorter.setattr("d2l_autorec.training.pretraining.NUM_EPOCHS", 10)
+        shorter.setattr("d2l_autorec.training.member.NUM_EPOCHS", 10)
         run = make_run(kind=kind, **settings)
         train(directory, replace(run, recipe=run.recipe.averaged(members)))
     return directory
@@ -414,7 +414,7 @@ def fold_in_model(ratings, new, recipe):
     others = ratings_from_frame(ratings.data[~new], name=ratings.name)
     test = np.random.default_rng(0).random(others.num_ratings) < 0.1
     parts = Parts.of(others, np.flatnonzero(~test), np.flatnonzero(test))
-    training = Training(recipe, parts, CPU, 0)
+    training = Training(Run(parts, recipe, 0), CPU)
     list(training.epochs())
     return Predictor(training.net, Run(parts, recipe, 0))
 

@@ -26,7 +26,7 @@ def resume(directory, num_epochs, devices=CPU):
     checkpoint = Checkpoint.open(directory)
     recipe = checkpoint.run.recipe.changed(num_epochs=num_epochs)
     checkpoint.run = replace(checkpoint.run, recipe=recipe)
-    training = Training.of(checkpoint.run, devices, len(checkpoint.history))
+    training = Training(checkpoint.run, devices, checkpoint.history)
     checkpoint.restore(training)
     list(checkpoint.saving(training, training.epochs()))
     return checkpoint.history, training.net
@@ -81,7 +81,7 @@ def test_an_interrupted_training_goes_on_with_any_recipe(tmp_path, name):
     if name in SEVERAL:
         run = replace(run, recipe=SEVERAL[name]())
     whole = train(tmp_path / "a", run)
-    training = Training.of(run, CPU)
+    training = Training(run, CPU)
     saving = Checkpoint(tmp_path / "b", run).saving(training, training.epochs())
     list(islice(saving, 2))
     saving.close()
@@ -94,10 +94,10 @@ def test_an_interrupted_training_goes_on_with_any_recipe(tmp_path, name):
 def test_two_devices_go_on_too(tmp_path):
     devices = [mx.cpu(0), mx.cpu(1)]
     run = make_run(4)
-    training = Training.of(run, devices)
+    training = Training(run, devices)
     list(Checkpoint(tmp_path / "a", run).saving(training, training.epochs()))
     run = make_run(2)
-    begun = Training.of(run, devices)
+    begun = Training(run, devices)
     list(Checkpoint(tmp_path / "b", run).saving(begun, begun.epochs()))
     _, resumed = resume(tmp_path / "b", 4, devices)
     for name, value in training.net._collect_params_with_prefix().items():

@@ -84,8 +84,8 @@ def test_settings_that_make_sense_are_taken():
         ((), None, "have as many epochs each"),
         ((Recipe(), Recipe(num_epochs=3)), None, "have as many epochs each"),
         ((Recipe(),), (0.5, 0.5), "are not as many as the recipes"),
-        ((Recipe(),), (-0.1,), r"weights=\(-0.1,\): one is not a number from 0 to 100"),
-        ((Recipe(),), (NAN,), "one is not a number from 0 to 100"),
+        ((Recipe(),), (-0.1,), "weight=-0.1 is not a number from 0 to 100"),
+        ((Recipe(),), (NAN,), "weight=nan is not a number from 0 to 100"),
     ],
 )
 def test_a_blend_that_makes_no_sense_is_refused(recipes, weights, said):

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from d2l_autorec import PRESETS, AutoRec, Predictor, Recipe, evaluator, row_batches
+from d2l_autorec.curve import Epoch
 from d2l_autorec.errors import DeviceUnavailable, TrainingDiverged
 from d2l_autorec.fast import FastStep
 from d2l_autorec.loop import Step
@@ -47,7 +48,7 @@ def recipe_of(settings):
 
 
 def fit(recipe, parts=None, devices=CPU, seed=0):
-    training = Training(recipe, parts or make_parts(), devices, seed)
+    training = Training(Run(parts or make_parts(), recipe, seed), devices)
     return training, list(training.epochs())
 
 
@@ -59,7 +60,7 @@ def rmse_of_biases(train_mat, held_out):
 
 def all_cells(training):
     """Predict every cell: shape (num_items, num_users)."""
-    shape = training.parts.train_mat.shape
+    shape = training.run.parts.train_mat.shape
     return training.predict(sp.csr_matrix(np.ones(shape))).reshape(shape)
 
 
@@ -139,7 +140,7 @@ def test_two_devices_by_the_books_step_learn_what_one_does(name):
 def test_a_loaded_model_predicts_what_its_training_did(tmp_path, recipe):
     parts = make_parts()
     run = Run(parts, recipe, 7)
-    training = Training.of(run, CPU)
+    training = Training(run, CPU)
     (*_, last) = Checkpoint(tmp_path, run).saving(training, training.epochs())
     opened = Checkpoint.open(tmp_path)
     assert opened.run.recipe == recipe
@@ -152,7 +153,7 @@ def test_a_loaded_model_predicts_what_its_training_did(tmp_path, recipe):
     order = np.random.default_rng(0).permutation(cells.nnz)
     pairs = training.predict_pairs(cells.col[order], cells.row[order])
     np.testing.assert_allclose(pairs, expected[order], rtol=1e-6)
-    other = Training.of(replace(run, seed=8), CPU)
+    other = Training(replace(run, seed=8), CPU)
     other.load(opened.parameters())
     assert other.rmse(parts.test_mat) == pytest.approx(last.test_rmse, rel=1e-6)
 
@@ -161,7 +162,7 @@ def test_a_loaded_model_predicts_what_its_training_did(tmp_path, recipe):
 def test_predictions_are_the_networks_in_the_order_of_the_cells(kind):
     parts = make_parts()
     training, history = fit(recipe_of({"kind": kind}), parts)
-    rows = training.recipe.rows(parts.train_mat).toarray()
+    rows = training.run.recipe.rows(parts.train_mat).toarray()
     outputs = training.net(mx.np.array(rows)).asnumpy()
     expected = outputs.T if kind == "user" else outputs
     np.testing.assert_allclose(all_cells(training), expected, rtol=1e-5)
@@ -170,8 +171,10 @@ def test_predictions_are_the_networks_in_the_order_of_the_cells(kind):
     )
     cells = [0, 0, 0, 2], [9, 4, 1, 5]
     assert training.predict(backwards) == pytest.approx(expected[cells], rel=1e-5)
-    in_order = row_batches(training.recipe.rows(parts.train_mat), 10)
-    rmse = evaluator(training.net, in_order, training.recipe.rows(parts.test_mat), CPU)
+    in_order = row_batches(training.run.recipe.rows(parts.train_mat), 10)
+    rmse = evaluator(
+        training.net, in_order, training.run.recipe.rows(parts.test_mat), CPU
+    )
     assert history[-1].test_rmse == pytest.approx(rmse, rel=1e-5)
 
 
@@ -214,7 +217,9 @@ def test_a_network_of_ones_own_trains_and_predicts_by_its_own_code(monkeypatch):
     training, history = fit(recipe_of({"loss": "paper", "num_epochs": 20}))
     assert type(training.members[0].step) is Step
     assert history[-1].train_loss < history[0].train_loss
-    outputs = training.net(mx.np.array(training.parts.train_mat.toarray())).asnumpy()
+    outputs = training.net(
+        mx.np.array(training.run.parts.train_mat.toarray())
+    ).asnumpy()
     np.testing.assert_allclose(all_cells(training), outputs, rtol=1e-5)
 
 
@@ -249,7 +254,7 @@ def test_batches_follow_from_seed_and_epoch_alone():
 def test_the_cosine_schedule_ends_at_zero_with_the_last_step():
     for optimizer in ("adam", "sgd"):
         recipe = recipe_of({"schedule": "cosine", "optimizer": optimizer})
-        training = Training(recipe, make_parts(), CPU, 0)
+        training = Training(Run(make_parts(), recipe, 0), CPU)
         trainer = training.members[0].trainer
         rates = [trainer.learning_rate for _ in training.epochs()]
         # What is left over waits for the next epoch.
@@ -261,19 +266,37 @@ def test_the_cosine_schedule_ends_at_zero_with_the_last_step():
 
 def test_the_best_epoch_on_validation_is_trained_again_on_all_ratings():
     parts = make_parts(valid=True)
-    run = Run(parts, recipe_of({"num_epochs": 20, "lr": 0.3}), 0, patience=3)
-    training = Training.of(run, CPU)
-    stopping = training.patience(run.patience)
-    assert stopping.baseline == rmse_of_biases(parts.train_mat, parts.valid_mat)
-    assert (stopping.patience, stopping.latest) == (3, np.ceil(500 / (24 / 5)))
+    run = Run(parts, recipe_of({"num_epochs": 20, "lr": 0.3}), 0, patience=30)
+    training = Training(run, CPU)
     history = list(training.epochs())
-    best, recipe = training.choose(history)
+    best, again = training.choose()
     assert best.valid_rmse == min(epoch.valid_rmse for epoch in history)
-    assert recipe == run.recipe.changed(num_epochs=best.epoch)
-    again = run.refit(recipe, best)
+    assert again.recipe == run.recipe.changed(num_epochs=best.epoch)
     assert (again.parts.train_mat != parts.train_mat + parts.valid_mat).nnz == 0
     assert (again.parts.valid_mat, again.patience) == (None, None)
     assert again.parts.split["chosen_epoch"] == best.epoch
+
+
+@pytest.mark.parametrize(
+    ("biases", "steps", "stopped"),
+    [
+        (2.0, 500, 4),  # from the start on: while the mean is still being found
+        (0.85, 500, 9),  # from the 6th epoch on
+        (0.5, 38, 10),  # never better than biases: from the 8th on, by its steps
+    ],
+)
+def test_patience_counts_once_biases_are_passed(monkeypatch, biases, steps, stopped):
+    name = "d2l_autorec.training.training.STEPS_BEFORE_PATIENCE"
+    monkeypatch.setattr(name, steps)
+    parts = make_parts(valid=True)
+    unit = rmse_of_biases(parts.train_mat, parts.valid_mat).expected / biases
+    scores = [1.0, 1.2, 1.1, 1.3, 0.9, 0.8, 0.81, 0.82, 0.83, 0.84, 0.85]
+    past = [Epoch(n, 0.1, 1.0, unit * s, 1.0, 1) for n, s in enumerate(scores, 1)]
+    run = Run(parts, recipe_of({"num_epochs": 20}), 0, patience=3)
+    goes_on = [
+        any(Training(run, CPU, past[:n]).epochs()) for n in (stopped - 1, stopped)
+    ]
+    assert goes_on == [True, False]
 
 
 @pytest.mark.parametrize("devices", [CPU, TWO])
@@ -286,7 +309,7 @@ def test_a_loss_that_is_not_finite_ends_a_training(devices):
 def test_ratings_are_left_out_on_one_cpu(devices):
     recipe, names = recipe_of({"leave_one_out": True}), ", ".join(map(str, devices))
     with pytest.raises(DeviceUnavailable) as refused:
-        Training(recipe, make_parts(), devices, 0)
+        Training(Run(make_parts(), recipe, 0), devices)
     assert str(refused.value).endswith(f"one CPU, not {names}")
 
 
@@ -308,7 +331,7 @@ def test_a_state_of_another_optimizer_is_refused(optimizer, other):
 
 
 def test_pretraining_starts_where_one_hidden_layer_ended(monkeypatch):
-    monkeypatch.setattr("d2l_autorec.training.pretraining.NUM_EPOCHS", 1000)
+    monkeypatch.setattr("d2l_autorec.training.member.NUM_EPOCHS", 1000)
     rng = np.random.default_rng(0)
     taste, kind = rng.normal(size=(60, 2)), rng.normal(size=(2, 40))
     values = (3 + 1.5 * np.tanh(taste @ kind)) * (rng.random((60, 40)) < 0.5)
@@ -317,7 +340,7 @@ def test_pretraining_starts_where_one_hidden_layer_ended(monkeypatch):
     shallow = Recipe(8, num_epochs=60, dropout=0.0, **settings)
     deep = shallow.changed(num_hidden=(8, 16, 8), pretrain_epochs=60)
     error = fit(shallow, parts)[0].rmse(parts.train_mat)
-    training = Training(deep, parts, CPU, 0)
+    training = Training(Run(parts, deep, 0), CPU)
     assert training.rmse(parts.train_mat) > error + 1
     list(training.pretraining)
     assert training.rmse(parts.train_mat) < error + 0.15
@@ -326,7 +349,8 @@ def test_pretraining_starts_where_one_hidden_layer_ended(monkeypatch):
 def test_trainings_that_are_made_first_and_run_later_keep_apart():
     recipe = recipe_of(RECIPES["deep"])
     _, alone = fit(recipe)
-    first, second = (Training(recipe, make_parts(), CPU, seed) for seed in (0, 1))
+    runs = (Run(make_parts(), recipe, seed) for seed in (0, 1))
+    first, second = (Training(run, CPU) for run in runs)
     np.random.seed(2)
     list(second.epochs())
     losses = [epoch.train_loss for epoch in first.epochs()]
@@ -340,7 +364,7 @@ def test_trainings_that_are_made_first_and_run_later_keep_apart():
 def one_step(settings, devices=CPU):
     """Take an epoch of plain gradient descent; return it and the weights before."""
     own = {"num_epochs": 1, "batch_size": None, "optimizer": "sgd", "loss": "paper"}
-    training = Training(recipe_of({**own, **settings}), make_parts(), devices, 0)
+    training = Training(Run(make_parts(), recipe_of({**own, **settings}), 0), devices)
     # Larger than they are drawn, so that the penalty counts, and none of them 0.
     before = {
         name: 10 * array + 0.1 * np.sin(np.arange(array.size)).reshape(array.shape)
@@ -429,7 +453,7 @@ def test_rprops_steps_stay_within_their_limits():
 def everything(recipe, factor=1, shift=0):
     """What is predicted and recommended, in the unit of the ratings."""
     run = Run(make_parts(factor, shift), recipe, 7)
-    training = Training.of(run, CPU)
+    training = Training(run, CPU)
     *_, last = training.epochs()
     model = Predictor(training.net, run)
     lists = [model.recommend(user, 99) for user in (0, 1, 5)]

@@ -15,7 +15,15 @@ import scipy.sparse as sp
 from d2l_autorec import seed_everything
 from d2l_autorec._mxnet import mx
 from d2l_autorec.cluster import join
-from d2l_autorec.training import PRESETS, Blend, Parts, Recipe, Training, pretraining
+from d2l_autorec.training import (
+    PRESETS,
+    Blend,
+    Parts,
+    Recipe,
+    Run,
+    Training,
+    member,
+)
 
 BOOK = Recipe(8, lr=0.01, batch_size=5, num_epochs=3)
 PAPER = BOOK.changed(dropout=0.0, loss="paper", schedule="cosine", wd=200.0)
@@ -54,7 +62,7 @@ def train(recipe, team=None):
     part[[3, 8, 9]] = 2
     seed_everything(0)
     parts = Parts(*(sp.csr_matrix(dense * (part == number)) for number in (1, 2)))
-    training = Training(recipe, parts, [mx.cpu()], 0, team=team)
+    training = Training(Run(parts, recipe, 0), [mx.cpu()], team=team)
     history = [[epoch.train_loss, epoch.test_rmse] for epoch in training.epochs()]
     weights = training.parameters()
     training.load(weights, training.state())
@@ -102,7 +110,7 @@ def main(what, *words):
     team = join()
     if what == "train":
         folder, *names = words
-        pretraining.NUM_EPOCHS = 10  # how good they are does not matter
+        member.NUM_EPOCHS = 10  # how good they are does not matter
         found = {name: train(MANY[name], team) for name in names}
         (Path(folder) / f"{team.rank}.json").write_text(json.dumps(found))
     elif what == "sum":

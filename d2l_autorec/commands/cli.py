@@ -67,10 +67,7 @@ class Parser(argparse.ArgumentParser):
     ) -> None:
         """Add the flags of a class; `words` are filled into what they are for."""
         group = group or self.add_argument_group(title)
-        # Python 3.13 and later have docstrings without their indentation.
-        described = inspect.cleandoc(flags.__doc__ or "")
-        pieces = re.split(r"\n(\w+) : (.*)\n", described)[1:]
-        texts = dict(zip(pieces[::3], zip(pieces[1::3], pieces[2::3])))
+        texts = _described(flags)
         for name, flag in vars(flags).items():
             if not isinstance(flag, Flag):
                 continue
@@ -81,7 +78,7 @@ class Parser(argparse.ArgumentParser):
             elif flag.parse is not bool:
                 options = {"type": flag.parse, "default": flag.default}
                 options["metavar"] = metavar
-            text = " ".join(text.split()).format(**words)
+            text = text.format(**words)
             group.add_argument(written(name), help=text, **options)
 
     def parse_flags(self, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -378,6 +375,7 @@ def add_model_flag(parser: argparse.ArgumentParser) -> None:
 
 def add_recipe_flags(group: Any) -> None:
     """Add a flag for each setting of a recipe, as its description has it."""
+    texts = _described(Recipe)
     for name, setting in SETTINGS.items():
         flags = [written(name)]
         if setting.letter:
@@ -392,6 +390,15 @@ def add_recipe_flags(group: Any) -> None:
             options = {"type": parsed_by(setting.parse), "metavar": metavar}
         if setting.several:
             options["nargs"] = "+"
-        group.add_argument(
-            *flags, help=setting.help, default=getattr(Recipe(), name), **options
-        )
+        _, text = texts.get(name, ("", ""))
+        default = getattr(Recipe(), name)
+        group.add_argument(*flags, help=text, default=default, **options)
+
+
+def _described(cls: type) -> dict[str, tuple[str, str]]:
+    """Read the kind of each value, and what it is for, from a class's docstring."""
+    # Python 3.13 and later have docstrings without their indentation.
+    text = inspect.cleandoc(cls.__doc__ or "")
+    pieces = re.split(r"\n(\w+) : (.*)\n", text)[1:]
+    texts = (" ".join(text.split("\n\n")[0].split()) for text in pieces[2::3])
+    return dict(zip(pieces[::3], zip(pieces[1::3], texts)))

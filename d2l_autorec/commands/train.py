@@ -79,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             checkpoint = Checkpoint(args.save, run, args.overwrite)
         if checkpoint:
             checkpoint.locked = locked
-        training, history = job.train(run, checkpoint)
-        report(args, training, run, history)
+        training = job.train(run, checkpoint)
+        report(args, training, run, training.history)
 
 
 @dataclass
@@ -100,65 +100,73 @@ class _Job:
         """Choose epochs, or weights, on the validation part; return what to train."""
         from ..training import Training
 
-        training = Training.of(run, self.devices, team=self.team)
+        training = Training(run, self.devices, team=self.team)
         self._pretrain(training)
         epochs = training.epochs()
         if not self.args.quiet:
             epochs = _estimated(epochs, run.recipe.num_epochs)
-        history: list[Epoch] = []
         try:
-            self._go_through(epochs, run, training, history)
-            best, recipe = training.choose(history)
+            self._go_through(epochs, training)
+            best, run = training.choose()
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(
                 f"{interrupted_by(interrupt)} while choosing on the validation part; "
                 "nothing of that is kept"
             ) from None
-        run = run.refit(recipe, best)
         print(
-            f"{_chosen(recipe, best)}, validation RMSE {best.valid_rmse:.3f}; now on "
-            f"all {run.parts.train_mat.nnz:,} ratings:"
+            f"{_chosen(run.recipe, best)}, validation RMSE {best.valid_rmse:.3f}; now "
+            f"on all {run.parts.train_mat.nnz:,} ratings:"
         )
         return run
 
-    def train(
-        self, run: Run, checkpoint: Checkpoint | None
-    ) -> tuple[Training, list[Epoch]]:
-        """Train, or go on; return the training at its best epoch, and all epochs."""
-        from ..training import BestEpoch, Training
+    def train(self, run: Run, checkpoint: Checkpoint | None) -> Training:
+        """Train, or go on; the training is then at its best epoch."""
+        from ..curve import best_epoch
+        from ..training import Training
 
-        history = list(checkpoint.history) if checkpoint else []
-        training = Training.of(run, self.devices, len(history), self.team)
+        history = checkpoint.history if checkpoint else []
+        training = Training(run, self.devices, history, self.team)
         if checkpoint and history and self.first:
             checkpoint.restore(training)
         elif history:
             training.load({}, {})  # what the first one has
         self._pretrain(training)
-        kept: _Folder | BestEpoch = BestEpoch(training)
-        if self.args.save or self.args.resume:
-            kept = _Folder(training, checkpoint if self.first else None, self.team)
+        folder = bool(self.args.save or self.args.resume)
+        valid_mat = run.parts.valid_mat
+        best: dict[str, Any] = {}
+
+        def keep(epoch: Epoch) -> None:
+            if folder:
+                arrays = training.parameters(), training.state()  # of all workers
+                if checkpoint and self.first:
+                    checkpoint.save(epoch, *arrays)
+                if self.team:
+                    self.team.barrier()  # the first one, which may take long
+            elif valid_mat is not None and best_epoch(training.history) is epoch:
+                best.update(training.parameters())
+
         try:
-            self._go_through(training.epochs(), run, training, history, kept.keep)
+            self._go_through(training.epochs(), training, keep)
         except KeyboardInterrupt as interrupt:
-            left = _left(checkpoint, len(history), run.recipe.num_epochs)
+            num_epochs = run.recipe.num_epochs
+            left = _left(checkpoint, len(training.history), num_epochs)
             raise KeyboardInterrupt(f"{interrupted_by(interrupt)}{left}") from None
-        training.load(kept.parameters())
-        return training, history
+        if folder:
+            best = checkpoint.parameters() if checkpoint and self.first else {}
+        if folder or valid_mat is not None:
+            training.load(best)
+        return training
 
     def _go_through(
         self,
         epochs: Iterator[Epoch],
-        run: Run,
         training: Training,
-        history: list[Epoch],
         keep: Callable[[Epoch], None] = lambda epoch: None,
     ) -> None:
-        """Train until patience ends; keep, list and show each epoch."""
+        """Train to the end; keep and show each epoch, and show those of the past."""
         from ..curve import Progress
-        from ..training import until
 
-        past = list(history)
-        stopping = training.patience(run.patience) if run.patience else None
+        run, past = training.run, list(training.history)
         with ExitStack() as stack:
             progress = None
             if not self.args.quiet:
@@ -166,10 +174,9 @@ class _Job:
                 baseline = simple and simple.models["biases"].rmse
                 progress = Progress(run.recipe.num_epochs, baseline)
                 stack.enter_context(progress)
-            for epoch in chain(past, until(stopping, epochs, past)):
+            for epoch in chain(past, epochs):
                 if epoch.epoch > len(past):
                     keep(epoch)
-                    history.append(epoch)
                 if progress:
                     progress.show(epoch)
 
@@ -177,35 +184,14 @@ class _Job:
         """Find the weights to start from, where the recipe asks for it."""
         from tqdm import tqdm
 
-        num_epochs = training.recipe.pretrain_epochs
+        num_epochs = training.run.recipe.pretrain_epochs
         for _ in tqdm(
             training.pretraining,
             *("pretraining with one hidden layer", num_epochs),
             unit="epoch",
-            disable=self.args.quiet or not num_epochs or bool(training.trained),
+            disable=self.args.quiet or not num_epochs or bool(training.history),
         ):
             pass
-
-
-class _Folder:
-    """Keeps each epoch in the model's folder; of several workers, the first writes."""
-
-    def __init__(
-        self, training: Training, checkpoint: Checkpoint | None, team: Team | None
-    ) -> None:
-        self.training, self.checkpoint, self.team = training, checkpoint, team
-
-    def keep(self, epoch: Epoch) -> None:
-        """Save what was learned up to an epoch, for which all workers meet."""
-        arrays = self.training.parameters(), self.training.state()
-        if self.checkpoint:
-            self.checkpoint.save(epoch, *arrays)
-        if self.team:
-            self.team.barrier()  # the first one, which may take long
-
-    def parameters(self) -> dict[str, Any]:
-        """Return those of the best epoch, be it of the past, where they are read."""
-        return self.checkpoint.parameters() if self.checkpoint else {}
 
 
 def _left(checkpoint: Checkpoint | None, trained: int, num_epochs: int) -> str:

@@ -1,7 +1,7 @@
 """Training and predicting on sparse rows, by compiled loops."""
 
 from .adam import Adam, SparseEncoder
-from .arrays import on_device, release, view
+from .arrays import fill, on_device, release, view
 from .factors import Factors
 from .network import SparseNetwork, Workers, is_known, known, predict_cells
 from .products import COLUMN_COST
@@ -15,6 +15,7 @@ __all__ = [
     "SparseEncoder",
     "SparseNetwork",
     "Workers",
+    "fill",
     "is_known",
     "known",
     "on_device",

@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,16 @@ def view(array: Any) -> np.ndarray:
     check(library.MXNDArrayWaitToWrite(array.handle))
     check(library.MXNDArrayGetData(array.handle, ctypes.byref(address)))
     return np.asarray(_Memory(array, address.value))
+
+
+def fill(arrays: Mapping[str, Any], saved: Mapping[str, Any], owner: str) -> None:
+    """Copy saved arrays into those of an owner; other names or shapes, a ValueError."""
+    if unknown := arrays.keys() ^ saved.keys():
+        raise ValueError(f"{min(unknown)} is missing, or not of {owner}")
+    for name, array in arrays.items():
+        if array.shape != saved[name].shape:
+            raise ValueError(f"{name} has not the shape {array.shape}")
+        array[...] = saved[name]
 
 
 def release(array: np.ndarray) -> None:

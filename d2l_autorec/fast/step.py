@@ -28,7 +28,7 @@ from .._mxnet import autograd, gluon, mx, one_at_a_time
 from ..data import checked
 from ..loop import Step
 from ..model import AutoRec
-from .arrays import view
+from .arrays import fill, view
 from .compiled import call, compiled, in_shares, inlined
 from .hidden import dropout_mask, sigmoid
 from .network import SparseNetwork, Workers, is_known
@@ -140,22 +140,10 @@ class FastStep(Step):
         return arrays
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from a state that `state` returned.
-
-        Raises
-        ------
-        ValueError
-            If it is not of this network, by the array's name.
-        """
+        """Go on from a state that `state` returned; of another, it is a ValueError."""
         own = self.state()
-        if unknown := own.keys() ^ state.keys():
-            raise ValueError(f"{min(unknown)} is missing, or not of this network")
-        for name, array in own.items():
-            value = state[name]
-            if array.shape != value.shape:
-                raise ValueError(f"{name} has not the shape {array.shape}")
-            array[...] = value
-        self.num_updates = int(state["num_updates"])
+        fill(own, state, "this network")
+        self.num_updates = int(own["num_updates"])
 
     def __call__(self, batch: sp.csr_matrix) -> None:
         """Train on a batch of rows of ratings."""

@@ -174,7 +174,7 @@ class Checkpoint:
         Parameters
         ----------
         training : Training
-            Of `run`, with ``trained=len(history)``, not begun.
+            Of `run`, after `history`.
 
         Raises
         ------

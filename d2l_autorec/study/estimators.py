@@ -9,6 +9,7 @@ Autoencoders".
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,12 +23,11 @@ from ..training import (
     PRESETS,
     VALID_RATIO,
     Blend,
-    EarlyStopping,
     Parts,
     Recipe,
+    Run,
     Training,
     hold_out,
-    until,
 )
 from ..training import Biases as FittedBiases
 
@@ -212,14 +212,14 @@ class BookAutoRec(Estimator):
         return f"AutoRec ({self.name})"
 
     def fit(self, train_rows: np.ndarray, seed: int) -> Iterator[int]:  # noqa: D102
-        return self._train(self.recipe, train_rows, seed)
+        return self._train(
+            Run(Parts(self.ratings.matrix(train_rows)), self.recipe, seed)
+        )
 
-    def _train(self, recipe: Any, train_rows: np.ndarray, seed: int) -> Iterator[int]:
-        """Train by a recipe; yield as `fit`."""
-        seed_everything(seed)
-        self.train_mat = self.ratings.matrix(train_rows)
-        parts = Parts(self.train_mat)
-        self.training = Training(recipe, parts, self.devices, seed)
+    def _train(self, run: Run) -> Iterator[int]:
+        """Train what is to be trained; yield as `fit`."""
+        seed_everything(run.seed)
+        self.training = Training(run, self.devices)
         for _ in self.training.pretraining:
             yield 0
         for epoch in self.training.epochs():
@@ -240,17 +240,12 @@ class ChosenAutoRec(BookAutoRec):
         fit_mat, valid_mat = map(self.ratings.matrix, rows)
         seed_everything(seed)
         parts = Parts(fit_mat, valid_mat=valid_mat)
-        training = Training(self.recipe, parts, self.devices, seed)
-        for _ in training.pretraining:
+        training = Training(Run(parts, self.recipe, seed, self.patience), self.devices)
+        for _ in chain(training.pretraining, training.epochs()):
             yield 0
-        history = []
-        stopping = EarlyStopping(self.patience) if self.patience else None
-        for epoch in until(stopping, training.epochs()):
-            history.append(epoch)
-            yield 0
-        _, recipe = training.choose(history)
         self.mixture = training.mixture
-        yield from self._train(recipe, train_rows, seed)
+        _, run = training.choose()
+        yield from self._train(run)
 
     @property
     def weights(self) -> list[float]:  # noqa: D102

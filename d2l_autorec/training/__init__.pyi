@@ -8,6 +8,7 @@ from .networks import network as network
 from .networks import parameter_shapes as parameter_shapes
 from .run import Parts as Parts
 from .run import Run as Run
+from .run import hold_out as hold_out
 from .settings import FINITE as FINITE
 from .settings import MOST_NETWORKS as MOST_NETWORKS
 from .settings import NON_NEGATIVE_INT as NON_NEGATIVE_INT
@@ -20,7 +21,3 @@ from .settings import Recipe as Recipe
 from .settings import Setting as Setting
 from .training import Mixture as Mixture
 from .training import Training as Training
-from .validation import BestEpoch as BestEpoch
-from .validation import EarlyStopping as EarlyStopping
-from .validation import hold_out as hold_out
-from .validation import until as until

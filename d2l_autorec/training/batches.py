@@ -9,12 +9,10 @@ from ..loop import Step
 
 
 class SeededBatches:
-    """Batches of rows in an order that follows from a seed and the epoch alone.
+    """Batches of rows in an order that follows from a seed and the epoch alone."""
 
-    So an epoch can be repeated, a training that was interrupted goes on as it would
-    have, and workers draw alike. The seed of a `step`'s dropout is set for each batch.
-    As in the book, an incomplete batch waits for the next epoch.
-    """
+    # So a training that was interrupted goes on as it would have, and workers draw
+    # alike. As in the book, an incomplete batch waits for the next epoch.
 
     def __init__(
         self,

@@ -3,11 +3,11 @@
 References
 ----------
 O. Kuchaiev, B. Ginsburg, "Training Deep AutoEncoders for Collaborative Filtering",
-2017, arXiv:1708.01715, which masks the squared error.
+2017, arXiv:1708.01715, which masks the squared error. Y. Bengio, P. Lamblin, D.
+Popovici, H. Larochelle, "Greedy Layer-Wise Training of Deep Networks", NIPS 2006.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -23,8 +23,10 @@ from .batches import SeededBatches
 from .biases import Biases, normalizer_of, range_of
 from .networks import draw_weights, network
 from .optimizers import gluon_state, set_gluon_state
-from .pretraining import pretrain
 from .settings import Recipe
+
+# How layers are trained to pass on what they get.
+NUM_EPOCHS, BATCH_SIZE, LR = 200, 512, 0.003
 
 
 def masked_rmse(predictions: mx.np.ndarray, ratings: mx.np.ndarray) -> mx.np.ndarray:
@@ -75,14 +77,10 @@ class Member:
         self.step = self._step(rows.nnz / rows.shape[0])
         self.batches = SeededBatches(self.rows, batch_size, seed, self.step, trained)
         self.pretraining: Iterator[Epoch] = iter(())
-        if recipe.pretrain_epochs and not trained:
+        if (num_epochs := recipe.pretrain_epochs) and not trained:
             layer, *_ = recipe.num_hidden  # type: ignore[misc]
-            first = replace(
-                recipe,
-                num_hidden=layer,
-                num_epochs=recipe.pretrain_epochs,
-                pretrain_epochs=0,
-            )
+            first = recipe.changed(num_hidden=layer, pretrain_epochs=0)
+            first = first.changed(num_epochs=num_epochs)
             shallow = Member(first, train_mat, devices, seed, team=team)
             self.pretraining = self._pretrain(shallow)
 
@@ -141,26 +139,21 @@ class Member:
         self, outputs: np.ndarray, users: np.ndarray, items: np.ndarray
     ) -> np.ndarray:
         """Turn outputs at cells into ratings, with the rule for cold ones."""
-        recipe, (cold_items, cold_users) = self.recipe, self._cold
-        cold = cold_items[items] | cold_users[users]
+        recipe, train_mat = self.recipe, self.train_mat
+        cold = (train_mat.getnnz(1) == 0)[items] | (train_mat.getnnz(0) == 0)[users]
         if self.normalizer:
             if recipe.residual:
                 outputs[cold] = 0
             levels = self.normalizer.at(users, items)
             outputs = self.normalizer.restore(outputs, levels)
             if recipe.clip:
-                outputs = outputs.clip(*range_of(self.train_mat))
+                outputs = outputs.clip(*range_of(train_mat))
         if recipe.cold == "biases":
             outputs[cold] = self.biases.at(users[cold], items[cold])
         elif recipe.cold is not None:
             mean = recipe.cold == "mean"
-            outputs[cold] = self.train_mat.data.mean() if mean else recipe.cold
+            outputs[cold] = train_mat.data.mean() if mean else recipe.cold
         return outputs
-
-    @cached_property
-    def _cold(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mark the items, and the users, that have no training rating."""
-        return self.train_mat.getnnz(1) == 0, self.train_mat.getnnz(0) == 0
 
     @cached_property
     def biases(self) -> Biases:
@@ -222,11 +215,28 @@ class Member:
         return Step(*args)
 
     def _pretrain(self, shallow: "Member") -> Iterator[Epoch]:
-        """Train one hidden layer, and start the deep network where it ended."""
+        """Train one hidden layer, and start the deep network where it ended.
+
+        The layers between the first and the last one are trained to pass the shallow
+        network's hidden layer, (num_rows, num_hidden), on unchanged.
+        """
         yield from train_epochs(
             shallow.batches, shallow.step, shallow.recipe.num_epochs, lambda: None
         )
         codes = SparseNetwork(shallow.net, self.workers).encode_all(self.rows)
-        pretrain(self.net, shallow.net, codes, self.devices, self.seed)
+        batch_size = min(BATCH_SIZE, len(codes))
+        num_steps = NUM_EPOCHS * len(codes) // batch_size
+        schedule = mx.lr_scheduler.CosineScheduler(num_steps, LR)
+        settings = {"learning_rate": LR, "lr_scheduler": schedule}
+        between = self.net.deeper
+        trainer = gluon.Trainer(between.collect_params(), "adam", settings)
+        step = Step(between, gluon.loss.L2Loss(), trainer, self.devices)
+        batches = SeededBatches(sp.csr_matrix(codes), batch_size, self.seed, step)
+        for _ in train_epochs(batches, step, NUM_EPOCHS, lambda: None):
+            pass
+        for name in ("encoder", "decoder"):
+            layer, trained = getattr(self.net, name), getattr(shallow.net, name)
+            layer.weight.set_data(trained.weight.list_data()[0])
+            layer.bias.set_data(trained.bias.list_data()[0])
         if isinstance(self.step, FastStep):
             self.step.read()

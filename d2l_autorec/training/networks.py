@@ -38,13 +38,7 @@ class RowScaling(NamedTuple):
 
 
 class Output(gluon.nn.HybridBlock):
-    """From a decoder's outputs to ratings.
-
-    The activation is one of `settings.ACTIVATIONS`. Predictions are held to a range of
-    ratings, (lowest, highest), if there is one. An output that is bounded by itself,
-    sigmoid or tanh, needs it and is stretched over it; any other is clipped, but not in
-    training.
-    """
+    """From outputs to ratings: activated; stretched over a range, or clipped to it."""
 
     def __init__(
         self, activation: str, rating_range: tuple[float, float] | None = None
@@ -154,22 +148,22 @@ def network(
     # What has a normalizer is clipped only as ratings, by `Member`.
     raw = not (recipe.residual or recipe.standardize)
     bounded = raw and (recipe.clip or recipe.output in BOUNDED)
-    is_book = (recipe.activation, recipe.output) == ("sigmoid", "identity")
-    is_book &= not (bounded or recipe.balance or recipe.input_dropout)
+    output, scaling = None, None
+    if bounded or recipe.output != "identity":
+        output = Output(recipe.output, range_of(train_mat) if bounded else None)
+    if recipe.balance:
+        counts = np.diff(recipe.rows(train_mat).indptr)
+        typical = np.exp(np.log(counts[counts > 0]).mean())  # a geometric mean
+        scaling = RowScaling(recipe.balance, float(typical))
     # An optimizer's state is kept in the order of the parameters' names, which Gluon
     # counts up: here they always start from 0.
+    layers, beyond = recipe.num_hidden, (output, recipe.input_dropout, scaling)
+    is_book = recipe.activation == "sigmoid" and not any(beyond)
     with mx.name.NameManager():
-        if isinstance(recipe.num_hidden, int) and is_book:
-            return AutoRec(recipe.num_hidden, length, recipe.dropout)
-        scaling = None
-        if recipe.balance:
-            typical = _typical_length(recipe.rows(train_mat))
-            scaling = RowScaling(recipe.balance, typical)
-        return DeepAutoRec(
-            *(recipe.num_hidden, length, recipe.dropout, recipe.activation),
-            Output(recipe.output, range_of(train_mat) if bounded else None),
-            *(recipe.input_dropout, scaling),
-        )
+        if is_book and isinstance(layers, int):
+            return AutoRec(layers, length, recipe.dropout)
+        usual = layers, length, recipe.dropout, recipe.activation
+        return DeepAutoRec(*usual, *beyond)
 
 
 def parameter_shapes(
@@ -177,7 +171,7 @@ def parameter_shapes(
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """List names and shapes of a network's parameters, as Gluon has them.
 
-    The shape is that of the matrix, (num_items, num_users).
+    The shape is (num_items, num_users).
     """
     length = shape[0 if recipe.kind == "user" else 1]
     layers = recipe.num_hidden
@@ -207,12 +201,6 @@ def _check_size(recipe: Recipe, num_rows: int, length: int) -> None:
                 f"{what} would take {4 * size / 2**30:,.0f} GiB; this machine has "
                 f"{memory() / 2**30:,.0f}"
             )
-
-
-def _typical_length(rows: sp.csr_matrix) -> float:
-    """Return the geometric mean of how many ratings the rows have that have any."""
-    counts = np.diff(rows.indptr)
-    return float(np.exp(np.log(counts[counts > 0]).mean()))
 
 
 def _activation(name: str) -> gluon.nn.HybridBlock | None:

@@ -8,25 +8,23 @@ M. Hüsken, "Improving the Rprop Learning Algorithm", ICSC Symposium on Neural
 Computation, 2000.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from .._mxnet import gluon, mx
+from ..fast import fill
 
 
 @mx.optimizer.register
 class Rprop(mx.optimizer.Optimizer):
-    """Resilient propagation, for gradients of the whole data at once.
+    """Resilient propagation, for gradients of the whole data at once."""
 
-    Of a gradient only the signs count. Each weight has a step size of its own, which
-    grows by 1.2 while the sign stays, and shrinks by 0.5 when it changes; the weight
-    then rests for one step (the variant without backtracking of Igel and Hüsken, 2000,
-    with the factors of Riedmiller and Braun, 1993). Signs that change from batch to
-    batch would shrink the steps to nothing, so a batch has to be all of the rows.
-    """
-
+    # Of a gradient only the signs count. Each weight has a step size of its own, which
+    # grows while the sign stays, and shrinks when it changes; the weight then rests for
+    # one step, as in the variant of Igel and Hüsken without backtracking. The factors
+    # are those of Riedmiller and Braun.
     grow, shrink = 1.2, 0.5
     smallest, largest = 1e-6, 50.0
 
@@ -65,38 +63,26 @@ def gluon_state(trainer: gluon.Trainer) -> dict[str, np.ndarray]:
 def set_gluon_state(trainer: gluon.Trainer, saved: Mapping[str, np.ndarray]) -> None:
     """Go on from a state of `gluon_state`; of another optimizer, it is a ValueError."""
     for number, updater in enumerate(trainer._updaters):
-        arrays = _arrays(trainer, number)
-        optimizer = updater.optimizer
-        if unknown := {*arrays, "num_updates"} ^ saved.keys():
-            kind = type(optimizer).__name__
-            raise ValueError(f"{min(unknown)} is missing, or not of {kind}")
-        for name, array in arrays.items():
-            value = saved[name]
-            if value.shape != array.shape:
-                raise ValueError(f"{name} has not the shape {array.shape}")
-            array[:] = value
+        optimizer, count = updater.optimizer, np.array(0)
+        arrays = {**_arrays(trainer, number), "num_updates": count}
+        fill(arrays, saved, type(optimizer).__name__)
         # Each parameter's count of updates starts here.
-        optimizer.num_update = optimizer.begin_num_update = int(saved["num_updates"])
+        optimizer.num_update = optimizer.begin_num_update = int(count)
 
 
 def _arrays(trainer: gluon.Trainer, number: int) -> dict[str, mx.nd.NDArray]:
     """Name the arrays of the state on a device, made as Gluon does if they are not."""
     updater, device = trainer._updaters[number], trainer._contexts[number]
     optimizer, arrays = updater.optimizer, {}
+    kind = type(optimizer).__name__.lower()
     for index, parameter in enumerate(trainer._params):
         if index not in updater.states:
             weight = parameter.data(device).as_nd_ndarray()  # as an updater has it
             state = optimizer.create_state_multi_precision(index, weight)
             updater.states[index], updater.states_synced[index] = state, True
-        for leaf, array in enumerate(_leaves(updater.states[index])):
-            arrays[f"{type(optimizer).__name__.lower()}.{index}.{leaf}"] = array
+        state = updater.states[index]  # None, an array, or several
+        several = state if isinstance(state, tuple) else (state,)
+        for leaf, array in enumerate(several):
+            if array is not None:
+                arrays[f"{kind}.{index}.{leaf}"] = array
     return arrays
-
-
-def _leaves(state: Any) -> Iterator[mx.nd.NDArray]:
-    """Walk the arrays in an optimizer's state: None, an array, or a nest of them."""
-    if isinstance(state, (tuple, list)):
-        for part in state:
-            yield from _leaves(part)
-    elif state is not None:
-        yield state

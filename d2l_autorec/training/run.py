@@ -8,12 +8,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from ..curve import Epoch
 from ..data import check_ratings
+from ..errors import DataError
 from ..evaluators import Accuracy
 from ..ratings import Ratings, check_ids
 from .biases import baselines, range_of
 from .settings import NON_NEGATIVE_INT, POSITIVE_INT, Blend, Recipe
+
+
+def hold_out(
+    rows: np.ndarray, valid_ratio: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Set a random share of the training ratings aside, to choose something on.
+
+    Returned are the rows to fit and to validate on, in the order of `rows`; the same
+    seed sets the same rows aside. An empty part is a DataError.
+    """
+    size = round(valid_ratio * len(rows))
+    if not 0 < size < len(rows):
+        raise DataError(
+            f"{valid_ratio:g} of {len(rows)} training ratings leaves a part empty"
+        )
+    held = np.zeros(len(rows), bool)
+    held[np.random.default_rng(seed).choice(len(rows), size, replace=False)] = True
+    return rows[~held], rows[held]
 
 
 class Baseline(NamedTuple):
@@ -149,22 +167,3 @@ class Run:
         replace(POSITIVE_INT, words={"None": None}).check("patience", self.patience)
         if self.patience and self.parts.valid_mat is None:
             raise ValueError(f"patience={self.patience} needs a validation part")
-
-    def refit(self, recipe: Recipe | Blend, chosen: Epoch) -> "Run":
-        """Make the run that trains on the validation part as well.
-
-        The recipe ends with the epoch that was chosen there, as `Training.choose` says;
-        the split of the run's parts names that epoch and its validation RMSE.
-        """
-        parts = self.parts
-        choice = {
-            "chosen_epoch": chosen.epoch,
-            "chosen_valid_rmse": chosen.valid_rmse,
-        }
-        parts = replace(
-            parts,
-            train_mat=(parts.train_mat + parts.valid_mat).tocsr(),
-            valid_mat=None,
-            split={**parts.split, **choice},
-        )
-        return replace(self, parts=parts, recipe=recipe, patience=None)

@@ -10,9 +10,7 @@ settings are the defaults. S. Sedhain, A. K. Menon, S. Sanner, L. Xie, "AutoRec:
 Autoencoders Meet Collaborative Filtering", WWW 2015.
 """
 
-import inspect
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -40,18 +38,13 @@ class Setting:
     words: Mapping[str, Any] = field(default_factory=dict)  # of the command line
     several: bool = False  # a tuple of numbers will do, too
     letter: str | None = None  # a short flag
-    help: str = ""
-
-    def allow(self, value: Any) -> bool:
-        """Tell whether a value is one of them; True, False and NaN are no numbers."""
-        if self.several and isinstance(value, tuple):
-            return bool(value) and all(map(self._is_number, value))
-        known = any(type(value) is type(v) and value == v for v in self.words.values())
-        return known or self._is_number(value)
 
     def check(self, name: str, value: Any) -> None:
         """Raise a ValueError with the setting's name if a value is none of them."""
-        if not self.allow(value):
+        known = any(type(value) is type(v) and value == v for v in self.words.values())
+        several = self.several and isinstance(value, tuple) and bool(value)
+        numbers = value if several else (value,)
+        if not (known or all(map(self._is_number, numbers))):
             raise ValueError(f"{name}={value!r} is not {self}")
 
     def parse(self, text: str) -> Any:
@@ -74,6 +67,7 @@ class Setting:
         return number
 
     def _is_number(self, value: Any) -> bool:
+        """Tell whether it is one that fits; True, False and NaN are none."""
         return (
             self.kind is not None
             and isinstance(value, int if self.kind is int else int | float)
@@ -300,18 +294,8 @@ class Recipe:
         return 7.5 * math.sqrt(train_mat.nnz / min(train_mat.shape))
 
 
-def _described() -> dict[str, str]:
-    """Read what each setting is for from the docstring of `Recipe`."""
-    # Python 3.13 and later have docstrings without their indentation.
-    docstring = inspect.cleandoc(Recipe.__doc__ or "")
-    sections = re.split(r"\n(\w+) : .*\n", docstring)[1:]
-    texts = (text.split("\n\n")[0] for text in sections[1::2])
-    return {name: " ".join(t.split()) for name, t in zip(sections[::2], texts)}
-
-
 SETTINGS: dict[str, Setting] = {
-    one.name: replace(one.metadata["setting"], help=_described().get(one.name, ""))
-    for one in fields(Recipe)
+    one.name: one.metadata["setting"] for one in fields(Recipe)
 }
 
 LARGEST_WEIGHT = 100  # else a network that is all but biases would get any
@@ -342,8 +326,8 @@ class Blend:
             return
         if len(self.weights) != len(self.recipes):
             raise ValueError(f"weights={self.weights!r} are not as many as the recipes")
-        if not all(map(WEIGHT.allow, self.weights)):
-            raise ValueError(f"weights={self.weights!r}: one is not {WEIGHT.wanted}")
+        for weight in self.weights:
+            WEIGHT.check("weight", weight)
 
     @property
     def by_prefix(self) -> dict[str, Recipe]:

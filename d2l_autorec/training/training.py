@@ -10,6 +10,8 @@ Prize", 2009, for mixtures of different models of ratings.
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -22,9 +24,8 @@ from ..evaluators import rmse
 from ..loop import check_finite
 from .biases import Biases, baselines, range_of
 from .member import Member
-from .run import Parts, Run
-from .settings import LARGEST_WEIGHT, Blend, Recipe
-from .validation import EarlyStopping
+from .run import Run
+from .settings import LARGEST_WEIGHT, Blend
 
 # Patience begins after so many steps in any case.
 STEPS_BEFORE_PATIENCE = 500
@@ -64,27 +65,24 @@ class Mixture:
 
 
 class Training:
-    """A recipe at work; of a blend, an epoch is one of each network.
+    """A run at work; of a blend, an epoch is one of each network.
 
     Parameters
     ----------
-    recipe : Recipe or Blend
-        The settings. Where a blend has no weights, the validation part chooses them,
-        anew after each epoch.
-    parts : Parts
-        The ratings.
+    run : Run
+        What to train. Where a blend has no weights, the validation part chooses them,
+        anew after each epoch. MXNet's generator is seeded with the run's seed.
     devices : sequence of mxnet.Context
         To train on.
-    seed : int
-        Of the initial weights, the order of the rows and the dropout masks. MXNet's
-        generator is seeded with it.
-    trained : int
-        Epochs that lie behind it.
+    history : sequence of Epoch
+        Those that lie behind it.
     team : cluster.Team, optional
         Workers to train with.
 
     Attributes
     ----------
+    history : list of Epoch
+        Those that have passed.
     members : list of Member
         One for each network.
     net : mxnet.gluon.Block
@@ -97,51 +95,35 @@ class Training:
 
     def __init__(
         self,
-        recipe: Recipe | Blend,
-        parts: Parts,
+        run: Run,
         devices: Sequence[mx.Context],
-        seed: int,
-        trained: int = 0,
+        history: Sequence[Epoch] = (),
         team: Any = None,
     ) -> None:
-        mx.random.seed(seed)
-        self.recipe, self.parts, self.devices = recipe, parts, list(devices)
-        self.trained = trained
-        args = parts.train_mat, self.devices
+        mx.random.seed(run.seed)
+        self.run, self.devices, self.history = run, list(devices), [*history]
+        train_mat = run.parts.train_mat
         self.members = [
-            Member(one, *args, (seed, number), trained, team)
-            for number, one in enumerate(recipe.recipes)
+            Member(one, train_mat, devices, (run.seed, number), len(history), team)
+            for number, one in enumerate(run.recipe.recipes)
         ]
         self.net, self.mixture = self.members[0].net, None
-        if isinstance(recipe, Blend):
+        if isinstance(run.recipe, Blend):
             self.net = gluon.nn.Sequential()
             self.net.add(*(member.net for member in self.members))
-            self.mixture = Mixture(recipe, parts.train_mat)
+            self.mixture = Mixture(run.recipe, train_mat)
         self.pretraining = chain.from_iterable(m.pretraining for m in self.members)
 
-    @classmethod
-    def of(
-        cls, run: Run, devices: Sequence[mx.Context], trained: int = 0, team: Any = None
-    ) -> "Training":
-        """Make the training of a run; the arguments are those of the class."""
-        return cls(run.recipe, run.parts, devices, run.seed, trained, team)
-
-    def __getstate__(self) -> Any:
-        """Refuse to be pickled."""
-        raise TypeError(
-            "a training cannot be pickled; keep what it learns by a Checkpoint, or its "
-            "network by net.save_parameters(file)"
-        )
-
     def epochs(self) -> Iterator[Epoch]:
-        """Train, what is left of the pretraining first.
+        """Train to the last epoch, or until the run's patience has come to its end.
 
-        An epoch's RMSE on the test and on the validation part is None without it.
+        What is left of the pretraining comes first. An epoch's RMSE on the test and on
+        the validation part is None without it.
         """
         for _ in self.pretraining:
             pass
-        for number in range(self.trained + 1, self.recipe.num_epochs + 1):
-            start = time.perf_counter()
+        while len(self.history) < self.run.recipe.num_epochs and not self._is_over():
+            number, start = len(self.history) + 1, time.perf_counter()
             losses = []
             for member in self.members:
                 for batch in member.batches:
@@ -151,7 +133,7 @@ class Training:
             scores: dict[str, Any] = {
                 "training loss": float(np.mean([loss for loss, _ in losses])),
                 "validation RMSE": self._score_validation(),
-                "test RMSE": self.rmse(self.parts.test_mat),
+                "test RMSE": self.rmse(self.run.parts.test_mat),
             }
             for name, score in scores.items():
                 check_finite(name, score, number)
@@ -160,36 +142,62 @@ class Training:
                 count * member.num_columns // member.rows.shape[1]  # of all workers
                 for member, (_, count) in zip(self.members, losses)
             )
-            yield Epoch(number, train_loss, test_rmse, valid_rmse, seconds, examples)
+            done = Epoch(number, train_loss, test_rmse, valid_rmse, seconds, examples)
+            self.history.append(done)
+            yield done
 
-    def patience(self, patience: int) -> EarlyStopping:
-        """Make what ends the training after so many epochs without a new best.
+    def _is_over(self) -> bool:
+        """Tell whether the latest epochs, the run's patience of them, were no better.
 
-        They count once it is better than biases, or after `STEPS_BEFORE_PATIENCE`.
+        They count from the first epoch on that is better than biases, as the validation
+        RMSE swings while a network is still finding the mean; or, in any case, after
+        `STEPS_BEFORE_PATIENCE`.
         """
-        assert self.parts.valid_mat is not None
-        biases = baselines(self.parts.train_mat, self.parts.valid_mat)["biases"].rmse
+        if not (self.run.patience and self.history):
+            return False
         steps_per_epoch = min(member.steps_per_epoch for member in self.members)
-        latest = math.ceil(STEPS_BEFORE_PATIENCE / steps_per_epoch)
-        return EarlyStopping(patience, biases, latest)
+        latest: int = math.ceil(STEPS_BEFORE_PATIENCE / steps_per_epoch)
+        for epoch in self.history[:latest]:
+            assert epoch.valid_rmse is not None
+            if epoch.valid_rmse < self._rmse_of_biases:
+                latest = epoch.epoch
+                break
+        best = best_epoch(self.history).epoch
+        return len(self.history) - max(best, latest - 1) >= self.run.patience
 
-    def choose(self, history: Sequence[Epoch]) -> tuple[Epoch, Recipe | Blend]:
-        """Choose, on the validation part, what to train again on all ratings.
+    @cached_property
+    def _rmse_of_biases(self) -> float:
+        """Score biases on the validation part."""
+        train_mat, valid_mat = self.run.parts.train_mat, self.run.parts.valid_mat
+        return baselines(train_mat, valid_mat)["biases"].rmse
 
-        That is the best epoch and a recipe that ends with it. Of a blend without
-        weights it is the last epoch, as an earlier one would do well with the weights
-        that were chosen on the same ratings, where these are few, and not with others;
-        the recipe is then a blend of those that have a weight.
+    def choose(self) -> tuple[Epoch, Run]:
+        """Choose, on the validation part, what to train on all ratings.
+
+        That is the best epoch and a run that ends with it, to whose split the epoch and
+        its validation RMSE are added. Of a blend without weights it is the last epoch,
+        as an earlier one would do well with the weights that were chosen on the same
+        ratings, where these are few, and not with others; its recipe is then a blend of
+        those that have a weight.
         """
-        recipe, mixture = self.recipe, self.mixture
-        if not (mixture and mixture.is_chosen):
-            best = best_epoch(history)
-            return best, recipe.changed(num_epochs=best.epoch)
-        weights = mixture.weights
-        kept = np.flatnonzero(weights) if weights.any() else np.array([0])
-        recipes = tuple(recipe.recipes[i] for i in kept)
-        blend = Blend(recipes, tuple(weights[kept].tolist()))
-        return history[-1], blend.changed(num_epochs=history[-1].epoch)
+        recipe, parts, epoch = self.run.recipe, self.run.parts, best_epoch(self.history)
+        if self.mixture and self.mixture.is_chosen:
+            weights, epoch = self.mixture.weights, self.history[-1]
+            kept = np.flatnonzero(weights) if weights.any() else np.array([0])
+            recipes = tuple(recipe.recipes[i] for i in kept)
+            recipe = Blend(recipes, tuple(weights[kept].tolist()))
+        parts = replace(
+            parts,
+            train_mat=(parts.train_mat + parts.valid_mat).tocsr(),
+            valid_mat=None,
+            split={
+                **parts.split,
+                "chosen_epoch": epoch.epoch,
+                "chosen_valid_rmse": epoch.valid_rmse,
+            },
+        )
+        recipe = recipe.changed(num_epochs=epoch.epoch)
+        return epoch, replace(self.run, parts=parts, recipe=recipe, patience=None)
 
     def rmse(self, held_out: sp.csr_matrix | None) -> float | None:
         """Score held-out ratings, if there are any."""
@@ -211,7 +219,8 @@ class Training:
         """Predict the ratings of pairs of indices, in order; none occurs twice."""
         # A cell holds the place of its pair, from 1 as a matrix of 0 would be empty.
         places = np.arange(1, len(users) + 1)
-        cells = sp.csr_matrix((places, (items, users)), self.parts.train_mat.shape)
+        shape = self.run.parts.train_mat.shape
+        cells = sp.csr_matrix((places, (items, users)), shape)
         return self.predict(cells)[np.argsort(cells.data)]
 
     def parameters(self) -> dict[str, np.ndarray]:
@@ -236,14 +245,14 @@ class Training:
 
         A state of other networks or optimizers is a ValueError.
         """
-        for prefix, member in zip(self.recipe.by_prefix, self.members):
+        for prefix, member in zip(self.run.recipe.by_prefix, self.members):
             own = None if state is None else _beginning_with(prefix, state)
             member.load(_beginning_with(prefix, parameters), own)
 
     def _named(self, each: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return {
             prefix + name: array
-            for prefix, arrays in zip(self.recipe.by_prefix, each)
+            for prefix, arrays in zip(self.run.recipe.by_prefix, each)
             for name, array in arrays.items()
         }
 
@@ -256,7 +265,7 @@ class Training:
 
     def _score_validation(self) -> float | None:
         """Score the validation part, once it has chosen the weights if it is to."""
-        valid_mat = self.parts.valid_mat
+        valid_mat = self.run.parts.valid_mat
         if valid_mat is None:
             return None
         if self.mixture and self.mixture.is_chosen:

@@ -208,9 +208,10 @@ def test_the_books_models_have_the_books_size_and_epochs(ratings):
 def test_stopping_early_chooses_on_a_part_and_trains_on_all(ratings, monkeypatch):
     train_rows = only_run(ratings).train_rows
     monkeypatch.setattr(estimators.EarlyStoppedAutoRec, "patience", 2)
-    searched, epochs_of = [], Training.epochs
+    searched, sizes, epochs_of = [], [], Training.epochs
 
     def watched(training):
+        sizes.append(training.run.parts.train_mat.nnz)
         for epoch in epochs_of(training):
             if epoch.valid_rmse is not None:
                 searched.append(epoch.valid_rmse)
@@ -221,7 +222,7 @@ def test_stopping_early_chooses_on_a_part_and_trains_on_all(ratings, monkeypatch
     model, epochs = fitted(short, ratings, train_rows)
     assert epochs.count(0) == len(searched) <= 6
     assert epochs[-1] == 1 + int(np.argmin(searched))
-    assert model.train_mat.nnz == len(train_rows)
+    assert sizes[0] < sizes[-1] == len(train_rows)
 
 
 # What a run is, and a score.

@@ -195,7 +195,7 @@ def test_commands_have_the_flags_that_are_named(document, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     for command in commands(document):
         name, *flags = shlex.split(command, comments=True)
-        parser = importlib.import_module(f"d2l_autorec.commands.{name}")._parser()
+        parser = importlib.import_module(f"d2l_autorec.commands.{name}").make_parser()
         try:
             parser.parse_args(flags)
         except SystemExit:

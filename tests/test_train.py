@@ -198,14 +198,6 @@ def test_columns_that_are_taken_are_named(small_data, train, tmp_path):
     assert f"{file}: {said}" in err
 
 
-@pytest.mark.parametrize("num_epochs", [1, 2])
-def test_a_time_is_estimated_only_from_an_epoch(small_data, train, num_epochs):
-    flags = ["--dataset", "ml-100k", "--preset", "best", "-k", "2", "-e", num_epochs]
-    code, out, _ = train(*flags)
-    assert (code, "about 0 s" in out) == (0, False)
-    assert ("about" in out) == (num_epochs > 1)
-
-
 def test_refit_trains_on_the_validation_part_too(reported, tmp_path):
     more = ["-e", "12", "--lr", "0.3", "--schedule", "cosine"]
     flags = [*more, "--valid-ratio", "0.3"]
@@ -391,12 +383,8 @@ def test_only_the_whole_of_ml_100k_is_compared_with_the_book(small_data):
     whole = replace(datasets.synthetic_ratings(), name="ml-100k")
     assert beside(whole) == BOOK  # of that size
     # Other settings are what a comparison is about.
-    assert beside(whole, lr=0.01) == f"{BOOK}, with lr 0.002 (here 0.01)"
-    assert beside(whole, {"valid_ratio": 0.2}) == (
-        f"{BOOK}, with no validation part (here 0.2 of the training ratings)"
-    )
-    many = beside(whole, **asdict(PRESETS["paper"]))
-    assert re.fullmatch(rf"{BOOK}, with \d+ other settings", many)
+    for other in (beside(whole, lr=0.01), beside(whole, {"valid_ratio": 0.2})):
+        assert other == f"{BOOK}, with other settings"
     seq = {"split_mode": "seq-aware", "test_ratio": None}
     assert beside(whole, seq) == f"{apart} another split (here seq-aware)"
     assert (

@@ -13,8 +13,8 @@ from ..training import PRESETS, SETTINGS, Blend
 FOLDS = ("u1", "u2", "u3", "u4", "u5")
 # How a file of ratings is read.
 LAYOUT = (
-    *("columns", "encoding", "duplicates", "missing", "transform"),
-    "skip_bad_lines",
+    *("columns", "encoding", "duplicates", "missing"),
+    *("transform", "skip_bad_lines"),
 )
 # The questions that `recommend` answers by a table, and by a list.
 TABLES = ("pairs", "users", "all_users")
@@ -44,15 +44,10 @@ _RESUMABLE = {
     *("plot", "json", "quiet"),
 }
 # The models of lists, by the names that `topn` has for them.
-LIST_MODELS = (
-    "best",
-    "ease",
-    "user-ease",
-    "cdae",
-    "mult-dae",
-    "mult-vae",
-    "popularity",
-)
+LIST_MODELS = [
+    *("best", "ease", "user-ease", "cdae"),
+    *("mult-dae", "mult-vae", "popularity"),
+]
 # What models of ratings alone have.
 _OF_RATINGS = {
     *("members", "patience", "valid_ratio", "workers", "devices", "plot", "resume"),
@@ -68,13 +63,7 @@ def written(*names: str, last: str = ", ") -> str:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise a ValueError that names flags which do not go together.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        Of a command; `given` names the flags that were written.
-    """
+    """Raise a ValueError that names flags, of those `given`, which do not fit."""
     given: frozenset[str] = args.given
     if "resume" in given and (beside := given - _RESUMABLE):
         raise ValueError(
@@ -91,11 +80,22 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"{written(flag)} needs {written(*there, last=' or ')}")
     if "feedback" in args:
         check_feedback(args)
-    if "split_mode" in args:
-        _check_split(args)
-    if "refit" in args:
-        _check_validation(args)
+    mode = getattr(args, "split_mode", None) or getattr(args, "splits", "random")
+    if mode in (*FOLDS, "u1-u5") and (args.ratings or args.feedback == "implicit"):
+        raise ValueError("the folds u1 to u5 are those of ml-100k's ratings")
+    if mode not in ("random", "users") and "test_ratio" in given:
+        raise ValueError(f"--test-ratio is not for --split-mode {mode}")
+    chosen = given & {"patience", "refit"}
+    if chosen and not (args.valid_ratio or args.resume or _validates(args)):
+        raise ValueError(
+            f"{written(*sorted(chosen))} needs a validation part (--valid-ratio 0.1)"
+        )
     _check_places(args)
+
+
+def _validates(args: argparse.Namespace) -> bool:
+    """Tell whether what is trained brings a validation part."""
+    return args.feedback == "implicit" or isinstance(PRESETS[args.preset], Blend)
 
 
 def check_feedback(args: argparse.Namespace) -> None:
@@ -109,38 +109,14 @@ def check_feedback(args: argparse.Namespace) -> None:
                 f"--feedback implicit and {written(*sorted(beside))} exclude each "
                 f"other{hint}"
             )
-        if getattr(args, "splits", None) == "u1-u5":
-            raise ValueError("--splits u1-u5 is for ratings, not for lists")
         return
     if beside := args.given & {"min_rating", "at"}:
         raise ValueError(f"{written(*sorted(beside))} needs --feedback implicit")
-    for flag, names in (("split_mode", {"users"}), ("splits", {"users"})):
-        if getattr(args, flag, None) in names:
+    for flag in ("split_mode", "splits"):
+        if getattr(args, flag, None) == "users":
             raise ValueError(f"{written(flag)} users needs --feedback implicit")
     if "preset" in args and args.preset not in PRESETS:
         raise ValueError(f"--preset {args.preset} needs --feedback implicit")
-
-
-def _check_split(args: argparse.Namespace) -> None:
-    if args.split_mode in FOLDS and (
-        args.ratings or args.dataset not in (None, "ml-100k")
-    ):
-        raise ValueError(f"--split-mode {args.split_mode} is for --dataset ml-100k")
-    if args.split_mode not in ("random", "users") and "test_ratio" in args.given:
-        raise ValueError(f"--test-ratio is not for --split-mode {args.split_mode}")
-
-
-def _check_validation(args: argparse.Namespace) -> None:
-    # A blend brings a validation part, and so may a model folder.
-    if args.valid_ratio or args.resume or args.feedback == "implicit":
-        return
-    if isinstance(PRESETS[args.preset], Blend):
-        return
-    for flag in ("patience", "refit"):
-        if flag in args.given:
-            raise ValueError(
-                f"{written(flag)} needs a validation part (--valid-ratio 0.1)"
-            )
 
 
 def outputs(args: argparse.Namespace) -> dict[str, Path]:
@@ -151,13 +127,9 @@ def outputs(args: argparse.Namespace) -> dict[str, Path]:
 def _check_places(args: argparse.Namespace) -> None:
     """Refuse a result that would replace another one, or what is read."""
     named = {n: getattr(args, n) for n in _INPUTS if getattr(args, n, None)}
-    places: dict[str, str] = {_place(path): flag for flag, path in named.items()}
+    places = {os.path.realpath(path): flag for flag, path in named.items()}
     for flag, path in outputs(args).items():
         if not path.exists() or path.is_file() or path.is_dir():  # no device
-            other = places.setdefault(_place(path), flag)
+            other = places.setdefault(os.path.realpath(path), flag)
             if other != flag:
                 raise ValueError(f"{written(other, flag, last=' and ')} name one file")
-
-
-def _place(path: Path | str) -> str:
-    return os.path.realpath(path)

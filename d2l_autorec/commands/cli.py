@@ -1,4 +1,4 @@
-"""The flags of the commands: their types, and the groups that several commands have.
+"""The flags of the commands: kinds of values, and the groups that several have.
 
 Nothing heavy is imported here, so that ``--help`` answers at once.
 """
@@ -13,20 +13,15 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import AutoRecError, DeviceUnavailable
-from ..training import (
-    FINITE,
-    NON_NEGATIVE_INT,
-    POSITIVE_INT,
-    SETTINGS,
-    Recipe,
-    Setting,
-)
+from ..training import FINITE, NON_NEGATIVE_INT, POSITIVE_INT, SETTINGS, Recipe, Setting
 from . import checks
 from .checks import written
 
@@ -34,17 +29,39 @@ if TYPE_CHECKING:
     from .._mxnet import mx
 
 _MAX_SEEDS = 1000
+# The title of a group of flags, one of which a command needs.
+ONE_OF = "one of these"
 
 
-class Flag(NamedTuple):
-    """A flag: what reads its value (`bool` makes a switch), its default, its choices.
+@dataclass(frozen=True)
+class Kind:
+    """What reads a flag's value, which the help calls `metavar`."""
 
-    Flags are attributes of classes, whose docstrings say what they are for.
-    """
-
+    metavar: str
     parse: Callable[[str], Any] = str
-    default: Any = None
-    choices: Sequence[str] | None = None
+
+    def __call__(self, text: str) -> Any:
+        """Read a value; a ValueError is shown as the flag's."""
+        try:
+            if not text:
+                raise ValueError("is empty; is a variable not set?")
+            return self.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def flag(help: str, kind: Any = bool, default: Any = None, **more: Any) -> Any:
+    """Describe a flag as `argparse` takes it.
+
+    The kind is a `Kind`, a word for any text, a tuple of choices, or bool for a switch.
+    """
+    if kind is bool:
+        return {"help": help, "action": "store_true", **more}
+    if isinstance(kind, tuple):
+        return {"help": help, "choices": kind, "default": default, **more}
+    kind = Kind(kind) if isinstance(kind, str) else kind
+    value = {"type": kind, "metavar": kind.metavar, "default": default}
+    return {"help": help, **value, **more}
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -57,29 +74,21 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that says what is wrong in one line and exits with 2."""
+    """A command's flags, by the titles of their groups.
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
+    It says what is wrong in one line, and exits with 2.
+    """
 
-    def add_flags(
-        self, title: str, flags: type, group: Any = None, **words: str
+    def __init__(
+        self, groups: Mapping[str, Mapping[str, Any]] | None = None, **kwargs: Any
     ) -> None:
-        """Add the flags of a class; `words` are filled into what they are for."""
-        group = group or self.add_argument_group(title)
-        texts = _described(flags)
-        for name, flag in vars(flags).items():
-            if not isinstance(flag, Flag):
-                continue
-            metavar, text = texts.get(name, ("X", ""))  # without docstrings (-OO)
-            options: dict[str, Any] = {"action": "store_true"}
-            if flag.choices:
-                options = {"choices": flag.choices, "default": flag.default}
-            elif flag.parse is not bool:
-                options = {"type": flag.parse, "default": flag.default}
-                options["metavar"] = metavar
-            text = text.format(**words)
-            group.add_argument(written(name), help=text, **options)
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **kwargs)
+        for title, flags in (groups or {}).items():
+            group: Any = self.add_argument_group(title)
+            if title == ONE_OF:
+                group = group.add_mutually_exclusive_group(required=True)
+            for names, options in flags.items():
+                group.add_argument(*names.split(), **options)
 
     def parse_flags(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse a command's flags, which have to go together.
@@ -87,25 +96,16 @@ class Parser(argparse.ArgumentParser):
         `given` of the result names those that were written, even with their defaults.
         """
         args = self.parse_args(argv)
-        unset = object()
-        probe = argparse.Namespace(**dict.fromkeys(vars(args), unset))
+        probe = argparse.Namespace(**dict.fromkeys(vars(args), self))
         self.parse_args(argv, probe)
-        given = {name for name, value in vars(probe).items() if value is not unset}
-        args.given = frozenset(given)
+        args.given = frozenset(
+            n for n, value in vars(probe).items() if value is not self
+        )
         try:
             checks.check(args)
         except ValueError as error:
             self.error(str(error))
         return args
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse arguments, none of which may be an empty text."""
-        words = sys.argv[1:] if args is None else list(args)
-        for before, word in zip(["", *words], words):
-            if not word or re.fullmatch("--[a-z-]+=", word):
-                flag = word.rstrip("=") or before
-                self.error(f"argument {flag}: is empty; is a variable not set?")
-        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the message, exit with 2."""
@@ -115,29 +115,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2)
 
 
-# The types of flags.
+# Kinds of values.
+
+positive_int = Kind("N", POSITIVE_INT.parse)
+finite_float = Kind("X", FINITE.parse)
+seed = Kind("N", NON_NEGATIVE_INT.parse)
+ratio = Kind("R", Setting(float, lambda n: 0 < n < 1, "between 0 and 1").parse)
+share = Kind("R", Setting(float, lambda n: 0 <= n < 1, "between 0 and 1, or 0").parse)
+words = Kind("LIST", lambda text: text.split(","))
 
 
-def parsed_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Turn what raises a ValueError into a flag's type, which shows its message."""
-
-    def parse_flag(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parse_flag
-
-
-positive_int = parsed_by(POSITIVE_INT.parse)
-finite_float = parsed_by(FINITE.parse)
-seed = parsed_by(NON_NEGATIVE_INT.parse)
-ratio = parsed_by(Setting(float, lambda n: 0 < n < 1, "between 0 and 1").parse)
-share = parsed_by(Setting(float, lambda n: 0 <= n < 1, "between 0 and 1, or 0").parse)
-
-
-@parsed_by
+@partial(Kind, "LIST")
 def seeds(text: str) -> list[int]:
     """Parse seeds such as ``0-4`` or ``0,3,7``."""
     found: list[int] = []
@@ -145,39 +133,13 @@ def seeds(text: str) -> list[int]:
         if not re.fullmatch(r"\d+(-\d+)?", part):
             raise ValueError(f"{part!r} is not a seed or a range")
         first, last = seed(part.split("-")[0]), seed(part.split("-")[-1])
-        if last < first:
-            raise ValueError(f"{part!r} counts down")
-        if last - first >= _MAX_SEEDS:
-            raise ValueError(f"{part!r} is more than {_MAX_SEEDS:,} seeds")
+        if not first <= last < first + _MAX_SEEDS:
+            raise ValueError(f"{part!r} is not 1 to {_MAX_SEEDS:,} seeds")
         found += range(first, last + 1)
     return list(dict.fromkeys(found))
 
 
-@parsed_by
-def lengths(text: str) -> list[int]:
-    """Parse lengths of lists such as ``10,20,50``."""
-    return sorted({POSITIVE_INT.parse(part) for part in text.split(",")})
-
-
-@parsed_by
-def names(text: str) -> list[str]:
-    """Parse the columns of a file."""
-    found = [name.strip() for name in text.split(",")]
-    if "" in found or len(set(found)) < len(found):
-        raise ValueError(f"{text!r} is not a list of columns")
-    return found
-
-
-@parsed_by
-def column_names(text: str) -> list[str]:
-    """Parse the two to four columns of a ratings file."""
-    found = names(text)
-    if len(found) not in (2, 3, 4):
-        raise ValueError(f"{text!r} is not two to four columns")
-    return list(found)
-
-
-@parsed_by
+@partial(Kind, "LIST")
 def device_names(text: str) -> str:
     """Check a list of devices such as ``gpu`` or ``cpu:0,cpu:1``."""
     several = r"gpu|(cpu|(cpu|gpu):\d{1,3})(,(cpu|gpu):\d{1,3})*"
@@ -208,7 +170,7 @@ def parse_devices(names: str | None) -> list[mx.Context]:
     return devices
 
 
-@parsed_by
+@partial(Kind, "FILE")
 def output_file(text: str) -> Path:
     """Check, before the work starts, that a result will have a place to go to."""
     file = Path(text)
@@ -222,35 +184,31 @@ def output_file(text: str) -> Path:
         raise ValueError(f"{file} is a folder, not a file")
     # A regular file is replaced, in its folder; a pipe or a device is written to.
     if stat.S_ISREG(mode):
-        place = Path(os.path.realpath(file)).parent
-        if not place.is_dir():
-            raise ValueError(f"{file.parent} is not a folder")
-        _check_writable(place)
+        _check_writable(Path(os.path.realpath(file)).parent)
     elif stat.S_ISSOCK(mode) or not os.access(file, os.W_OK):
         raise ValueError(f"{file} cannot be written")
     return file
 
 
-@parsed_by
+@partial(Kind, "DIR")
 def output_folder(text: str) -> Path:
     """Check, before the work starts, that a folder can be made, or written to."""
     folder = Path(text)
-    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not place.is_dir():
-        raise ValueError(f"{place} is not a folder")
-    _check_writable(place)
+    _check_writable(next(p for p in (folder, *folder.absolute().parents) if p.exists()))
     return folder
 
 
 def _check_writable(folder: Path) -> None:
     """Open a file in a folder, of which nothing is left."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ValueError(f"{folder} cannot be written: {error.strerror}") from None
 
 
-@parsed_by
+@partial(Kind, "FILE")
 def plot_file(text: str) -> Path:
     """Check a plot's path and its kind, and that it can be drawn."""
     if Path(text).suffix not in (".png", ".svg", ".pdf"):
@@ -275,130 +233,103 @@ def check_drawing(ending: str) -> None:
 
 # Groups of flags that several commands have.
 
-
-class DataFlags:
-    """The data set.
-
-    dataset : NAME
-        ml-100k, ml-1m, ml-10m, ml-latest-small, netflix or synthetic-100k; by default
-        ml-100k, and synthetic-100k where that cannot be had (the paper command: ml-1m,
-        and with --quick ml-100k)
-    data_dir : DIR
-        folder that holds data sets as GroupLens unzips them, or their zips (default:
-        $D2L_AUTOREC_DATA; then the cache; then a download)
-    """
-
-    dataset, data_dir = Flag(), Flag()
-
-
-class EncodingFlag:
-    """How the files that are read are encoded.
-
-    encoding : NAME
-        utf-8, latin-1, ...
-    """
-
-    encoding = Flag(default="utf-8")
-
-
-class RatingsFlags:
-    """How a ratings file of one's own is read.
-
-    ratings : FILE
-        a file, a folder, or a pattern in quotes: one rating a line, fields separated by
-        tab, '::', comma, semicolon, '|' or spaces, with or without a header; JSON; or
-        Parquet; a text may be packed (.gz, .zst, .zip)
-    columns : U,I[,R[,T]]
-        names or positions (from 1) of the columns of user, item and, if there are any,
-        rating and timestamp (default: a guess)
-    duplicates : str
-        what to do when a user rated an item more than once
-    missing : X
-        leave out the rows with this value, which stands for no rating
-    transform : str
-        train on the logarithm of 1 plus the value, for counts and times
-    skip_bad_lines : bool
-        go on without lines that cannot be read, and say how many they are
-    """
-
-    ratings, columns = Flag(), Flag(column_names)
-    duplicates = Flag(str, "error", ("error", "last", "mean", "sum", "max"))
-    missing = Flag(finite_float)
-    transform, skip_bad_lines = Flag(choices=("log",)), Flag(bool)
-
-
-class FeedbackFlags:
-    """What the model is to predict.
-
-    feedback : str
-        explicit: what users would rate; implicit: what they choose next, in lists, from
-        pairs of user and item alone (docs/top-n.md). By default explicit, and implicit
-        for a file without ratings, or with equal ones
-    min_rating : X
-        with --feedback implicit: ratings from X on are pairs, and others are none
-    """
-
-    feedback = Flag(choices=("explicit", "implicit"))
-    min_rating = Flag(finite_float)
-
-
-class TitleFlags:
-    """Titles of the items.
-
-    titles : FILE
-        titles of the items, item,title a line: train keeps them with the model, and
-        recommend shows them beside those of the model
-    title_columns : I,T
-        names or positions (from 1) of the columns of item and title in that file
-        (default: a guess)
-    """
-
-    titles, title_columns = Flag(), Flag(names)
-
-
-class QuietFlag:
-    """What is shown.
-
-    quiet : bool
-        print only the result, no progress
-    """
-
-    quiet = Flag(bool)
-
-
-def add_model_flag(parser: argparse.ArgumentParser) -> None:
-    """Add the flag that names a saved model, which is required."""
-    parser.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="folder of the model"
+DATA = {
+    "--dataset": flag(
+        "ml-100k, ml-1m, ml-10m, ml-latest-small, netflix or synthetic-100k; by "
+        "default ml-100k, and synthetic-100k where that cannot be had (the paper "
+        "command: ml-1m, and with --quick ml-100k)",
+        "NAME",
+    ),
+    "--data-dir": flag(
+        "folder that holds data sets as GroupLens unzips them, or their zips (default: "
+        "$D2L_AUTOREC_DATA; then the cache; then a download)",
+        "DIR",
+    ),
+}
+ENCODING = {
+    "--encoding": flag("of the files that are read: latin-1, ...", "NAME", "utf-8")
+}
+RATINGS = {
+    "--ratings": flag(
+        "a file, a folder, or a pattern in quotes: one rating a line, fields separated "
+        "by tab, '::', comma, semicolon, '|' or spaces, with or without a header; "
+        "JSON; or Parquet; a text may be packed (.gz, .zst, .zip)",
+        "FILE",
+    ),
+    "--columns": flag(
+        "names or positions (from 1) of the columns of user, item and, if there are "
+        "any, rating and timestamp (default: a guess)",
+        replace(words, metavar="U,I[,R[,T]]"),
+    ),
+    "--duplicates": flag(
+        "what to do when a user rated an item more than once",
+        ("error", "last", "mean", "sum", "max"),
+        "error",
+    ),
+    "--missing": flag(
+        "leave out the rows with this value, which stands for no rating", finite_float
+    ),
+    "--transform": flag(
+        "train on the logarithm of 1 plus the value, for counts and times", ("log",)
+    ),
+    "--skip-bad-lines": flag(
+        "go on without lines that cannot be read, and say how many they are"
+    ),
+    **ENCODING,
+}
+FEEDBACK = {
+    "--feedback": flag(
+        "explicit: what users would rate; implicit: what they choose next, in lists, "
+        "from pairs of user and item alone (docs/top-n.md). By default explicit, and "
+        "implicit for a file without ratings, or with equal ones",
+        ("explicit", "implicit"),
+    ),
+    "--min-rating": flag(
+        "with --feedback implicit: ratings from X on are pairs, and others are none",
+        finite_float,
+    ),
+}
+TITLES = {
+    "--titles": flag(
+        "titles of the items, item,title a line: train keeps them with the model, and "
+        "recommend shows them beside those of the model",
+        "FILE",
+    ),
+    "--title-columns": flag(
+        "names or positions (from 1) of the columns of item and title in that file "
+        "(default: a guess)",
+        replace(words, metavar="I,T"),
+    ),
+}
+QUIET = {"--quiet": flag("print only the result, no progress")}
+MODEL = {"--model": flag("folder of the model", Kind("DIR", Path), required=True)}
+HELD_OUT = {
+    "--test-ratings": flag(
+        "hold out this file, which is like that of --ratings, and train on all of "
+        "that; a user or an item of this file alone is cold",
+        "FILE",
     )
+}
 
 
-def add_recipe_flags(group: Any) -> None:
-    """Add a flag for each setting of a recipe, as its description has it."""
-    texts = _described(Recipe)
-    for name, setting in SETTINGS.items():
-        flags = [written(name)]
-        if setting.letter:
-            flags.append(f"-{setting.letter}")
-        options: dict[str, Any]
-        if isinstance(getattr(Recipe(), name), bool):
-            options = {"action": argparse.BooleanOptionalAction}
-        elif not setting.kind:
-            options = {"choices": list(setting.words), "type": str.lower}
-        else:
-            metavar = "N" if setting.kind is int else "X"
-            options = {"type": parsed_by(setting.parse), "metavar": metavar}
-        if setting.several:
-            options["nargs"] = "+"
-        _, text = texts.get(name, ("", ""))
-        default = getattr(Recipe(), name)
-        group.add_argument(*flags, help=text, default=default, **options)
-
-
-def _described(cls: type) -> dict[str, tuple[str, str]]:
-    """Read the kind of each value, and what it is for, from a class's docstring."""
+def recipe_flags() -> dict[str, Any]:
+    """Make a flag for each setting of a recipe, with what its docstring says of it."""
     # Python 3.13 and later have docstrings without their indentation.
-    text = inspect.cleandoc(cls.__doc__ or "")
-    pieces = re.split(r"\n(\w+) : (.*)\n", text)[1:]
-    texts = (" ".join(text.split("\n\n")[0].split()) for text in pieces[2::3])
-    return dict(zip(pieces[::3], zip(pieces[1::3], texts)))
+    described = inspect.cleandoc(Recipe.__doc__ or "")
+    pieces = re.split(r"\n(\w+) : .*\n", described)[1:]
+    texts = {n: text.split("\n\n")[0] for n, text in zip(pieces[::2], pieces[1::2])}
+    flags: dict[str, Any] = {}
+    for name, setting in SETTINGS.items():
+        default, text = getattr(Recipe(), name), " ".join(texts.get(name, "").split())
+        letter = f" -{setting.letter}" if setting.letter else ""
+        if isinstance(default, bool):
+            switch = {"action": argparse.BooleanOptionalAction, "default": default}
+            found = {"help": text, **switch}
+        elif not setting.kind:
+            found = flag(text, tuple(setting.words), default, type=str.lower)
+        else:
+            kind = Kind("N" if setting.kind is int else "X", setting.parse)
+            several = {"nargs": "+"} if setting.several else {}
+            found = flag(text, kind, default, **several)
+        flags[written(name) + letter] = found
+    return flags

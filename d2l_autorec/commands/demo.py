@@ -18,19 +18,8 @@ PORT = Setting(int, lambda n: 0 <= n < 2**16, "a port from 0 to 65535")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command, until it is interrupted.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        By default the process's own arguments.
-
-    Raises
-    ------
-    AutoRecError
-        If the port cannot be had; and as `load_model` does.
-    """
-    parser = _parser()
+    """Run the command, until it is interrupted."""
+    parser = make_parser()
     args = parser.parse_flags(argv)
     if not find_spec("flask"):
         parser.error(
@@ -62,19 +51,16 @@ def _listen(port: int) -> socket.socket:
         raise AutoRecError(f"port {port}: {reason}; --port takes another") from None
 
 
-def _parser() -> cli.Parser:
-    parser = cli.Parser(
+def make_parser() -> cli.Parser:
+    """Make the parser of the flags."""
+    port = cli.Kind("N", PORT.parse)
+    where = {
+        "--port": cli.flag("where the page is; 0 takes one that is free", port, 8000)
+    }
+    return cli.Parser(
         prog="python -m d2l_autorec.demo",
         description="Show a page on which one rates items and sees one's "
         "recommendations change, with a model that `python -m d2l_autorec.train "
         "--save DIR` has kept. It listens on localhost only.",
+        groups={"page": {**cli.MODEL, **where}},
     )
-    cli.add_model_flag(parser)
-    parser.add_argument(
-        "--port",
-        type=cli.parsed_by(PORT.parse),
-        default=8000,
-        metavar="N",
-        help="where the page is; 0 takes one that is free",
-    )
-    return parser

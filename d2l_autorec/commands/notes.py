@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .checks import LAYOUT
 from .results import as_flags
 
 if TYPE_CHECKING:
-    from ..study import Score
     from .compare import Comparison
 
 
@@ -36,19 +35,18 @@ def report(comparison: Comparison) -> str:
 
 def _measures(comparison: Comparison) -> Iterator[str]:
     """Say what the columns of the table are."""
-    clipped = [
-        comparison.titles[name] for name, m in comparison.models.items() if m.clips
-    ]
+    titles = comparison.titles
+    clipped = [titles[name] for name, model in comparison.models.items() if model.clips]
     yield (
         "RMSE and MAE are pooled over all held-out ratings of a run, mean ± "
         "standard deviation over the runs. No prediction is clipped to the rating "
-        f"scale{', but for those of ' + _listed(clipped) if clipped else ''}. "
+        f"scale{', but for those of ' + ' and '.join(clipped) if clipped else ''}. "
         "Seconds are of training alone."
     )
-    if "mf" in comparison.models:
+    if "mf" in titles:
         yield (
             "Won: the runs, of all, in which a model's RMSE is below that of "
-            f"{comparison.titles['mf']}."
+            f"{titles['mf']}."
         )
     if comparison.args.ranking:
         yield (
@@ -82,7 +80,7 @@ def _choices(comparison: Comparison) -> Iterator[str]:
 
 
 def _cold_notes(comparison: Comparison) -> Iterator[str]:
-    """Say what happened to cold users and items."""
+    """Say how many users and items are cold, and what the models predict for them."""
     runs = zip(comparison.runs, comparison.cold)
     affected = {name: cold for name, cold in runs if cold["ratings"]}
     if not affected:
@@ -93,13 +91,17 @@ def _cold_notes(comparison: Comparison) -> Iterator[str]:
         "scored all the same:"
     )
     for name, cold in affected.items():
-        counted = ", ".join(
-            f"{len(cold[noun])} {noun}" for noun in ("users", "items") if cold[noun]
-        )
-        yield f"- {name}: {counted}; {cold['ratings']} ratings"
+        counted = (f"{len(cold[n])} {n}" for n in ("users", "items") if cold[n])
+        yield f"- {name}: {', '.join(counted)}; {cold['ratings']} ratings"
     yield "What the models predict there, from the lowest to the highest:"
     for name, found in comparison.scores.items():
-        yield f"- {comparison.titles[name]}: {_predicted(found)}"
+        said = []
+        for noun in ("users", "items"):
+            if ranges := [score.cold[noun] for score in found if noun in score.cold]:
+                ends = min(map(min, ranges)), max(map(max, ranges))
+                shown = dict.fromkeys(f"{round(end, 2) + 0.0:.2f}" for end in ends)
+                said.append(f"{' to '.join(shown)} for {noun}")
+        yield f"- {comparison.titles[name]}: {', '.join(said)}"
 
 
 def _provenance(comparison: Comparison) -> str:
@@ -108,26 +110,10 @@ def _provenance(comparison: Comparison) -> str:
 
     args = comparison.args
     source = "ratings" if args.ratings else "dataset"
+    split = "test_ratings" if args.test_ratings else "splits"
     settings = {source: args.ratings or comparison.ratings.name}
     settings |= {name: getattr(args, name) for name in LAYOUT if name in args.given}
-    split = "test_ratings" if args.test_ratings else "splits"
     settings |= {split: getattr(args, split), "seeds": span(comparison.seeds)}
-    for name in ("ranking", "models"):
-        if name in args.given:
-            settings[name] = getattr(args, name)
+    more = args.given & {"ranking", "models"}
+    settings |= {name: getattr(args, name) for name in sorted(more, reverse=True)}
     return f"{provenance('compare', as_flags(settings))}."
-
-
-def _predicted(scores: Sequence[Score]) -> str:
-    """Say what a model has predicted for cold users and for cold items, in all runs."""
-    said = []
-    for noun in ("users", "items"):
-        if ranges := [score.cold[noun] for score in scores if noun in score.cold]:
-            low, high = min(map(min, ranges)), max(map(max, ranges))
-            ends = dict.fromkeys(f"{round(end, 2) + 0.0:.2f}" for end in (low, high))
-            said.append(f"{' to '.join(ends)} for {noun}")
-    return ", ".join(said)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -3,23 +3,20 @@
 import argparse
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
+from functools import partial
 
 from ..study import NAMES, provenance
+from ..training import FINITE
 from . import cli
-from .cli import Flag
+from .cli import flag
 from .process import show_notes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        By default the process's own arguments.
-    """
-    args = _parser().parse_flags(argv)
+    """Run the command, by default with the process's own arguments."""
+    args = make_parser().parse_flags(argv)
     show_notes(args.quiet)
     cli.check_drawing(".png")
 
@@ -79,7 +76,7 @@ def _provenance(args: argparse.Namespace, dataset: str, num_splits: int) -> str:
     return f"{provenance('paper', flags, seeds)}, {date.today()}."
 
 
-@cli.parsed_by
+@partial(cli.Kind, "LIST")
 def _names(text: str) -> list[str]:
     names = text.split(",")
     if unknown := [name for name in names if name not in NAMES]:
@@ -87,38 +84,35 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _cold(text: str) -> float | str:
-    return text if text == "mean" else cli.finite_float(text)
+STUDY = {
+    "--quick": flag(
+        "a tour in less than 5 minutes: few epochs, one split, nothing tuned"
+    ),
+    "--only": flag(f"some of {', '.join(NAMES)} (default: all)", _names),
+    "--splits": flag(
+        "random splits, with the seeds 0, 1, ... (default: 5, and with --quick 1)",
+        cli.positive_int,
+    ),
+    "--cold": flag(
+        "prediction for a user or an item without a training rating: a number, or "
+        "'mean' for that of the training ratings",
+        cli.Kind("X", replace(FINITE, words={"mean": "mean"}).parse),
+        3.0,
+    ),
+    "--out": flag(
+        "folder for the table (.md), every training (.json) and the plot (.png)",
+        cli.output_folder,
+        "paper-results",
+    ),
+}
 
 
-class _StudyFlags:
-    """What is trained, and where the results go.
-
-    quick : bool
-        a tour in less than 5 minutes: few epochs, one split, nothing tuned
-    only : LIST
-        some of {known} (default: all)
-    splits : N
-        random splits, with the seeds 0, 1, ... (default: 5, and with --quick 1)
-    cold : X
-        prediction for a user or an item without a training rating: a number, or 'mean'
-        for that of the training ratings
-    out : DIR
-        folder for the table (.md), every training (.json) and the plot (.png)
-    """
-
-    quick, only, splits = Flag(bool), Flag(_names), Flag(cli.positive_int)
-    cold, out = Flag(_cold, 3.0), Flag(cli.output_folder, "paper-results")
-
-
-def _parser() -> cli.Parser:
-    parser = cli.Parser(
+def make_parser() -> cli.Parser:
+    """Make the parser of the flags."""
+    return cli.Parser(
         prog="python -m d2l_autorec.paper",
         description="Repeat the experiments of the AutoRec paper on MovieLens 1M, in "
         "one to two hours on 2 cores. Every training is kept as soon as it is done: "
         "the same command goes on where it was interrupted.",
+        groups={"data": cli.DATA, "study": STUDY, "output": cli.QUIET},
     )
-    parser.add_flags("data", cli.DataFlags)
-    parser.add_flags("study", _StudyFlags, known=", ".join(NAMES))
-    parser.add_flags("output", cli.QuietFlag)
-    return parser

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, DatasetUnavailable
 from . import cli
 from .checks import FOLDS, LAYOUT, check_feedback, outputs
-from .cli import Flag
+from .cli import flag
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,80 +18,72 @@ if TYPE_CHECKING:
     from ..ratings import Ratings
 
 NOT_COMPARABLE = "not comparable with the book"
-
-
-class SplitFlags:
-    """Which ratings are held out.
-
-    split_mode : str
-        which ratings are held out: a random share; each user's newest one; those of a
-        fold that ml-100k comes with; or, of lists, a fifth of the pairs of a share of
-        the users, the rest of which the model is given and not trained on
-    test_ratio : R
-        share that the random split holds out, or of users; 0 trains on all
-    test_ratings : FILE
-        hold out these, and train on all of --ratings; a user or an item of this file
-        alone is cold
-    valid_ratio : R
-        share of the training ratings that is set aside to choose the best epoch
-    seed : N
-        of the split, the initial weights, the order and the dropout
-    """
-
-    split_mode = Flag(
-        default="random", choices=("random", "seq-aware", "users", *FOLDS)
-    )
-    test_ratio = Flag(cli.share, 0.1)
-    test_ratings = Flag()
-    valid_ratio = Flag(cli.ratio)
-    seed = Flag(cli.seed, 0)
+SPLIT = {
+    "--split-mode": flag(
+        "which ratings are held out: a random share; each user's newest one; those of "
+        "a fold that ml-100k comes with; or, of lists, a fifth of the pairs of a share "
+        "of the users, the rest of which the model is given and not trained on",
+        ("random", "seq-aware", "users", *FOLDS),
+        "random",
+    ),
+    "--test-ratio": flag(
+        "share that the random split holds out, or of users; 0 trains on all",
+        cli.share,
+        0.1,
+    ),
+    **cli.HELD_OUT,
+    "--valid-ratio": flag(
+        "share of the training ratings that is set aside to choose the best epoch",
+        cli.ratio,
+    ),
+    "--seed": flag(
+        "of the split, the initial weights, the order and the dropout", cli.seed, 0
+    ),
+}
 
 
 def load(args: argparse.Namespace) -> tuple[Ratings, Any]:
     """Load ratings, and the rows to train and to test on where they come so."""
-    from ..ratings import load_folds_ml100k, read_parts, read_ratings
+    from ..ratings import read_parts, read_ratings
 
     parts: Any = None
-    fold = getattr(args, "split_mode", None)
     layout = {name: getattr(args, name) for name in LAYOUT}
-    layout["pairs"] = getattr(args, "feedback", None) == "implicit"
+    layout["pairs"] = args.feedback == "implicit"
     if args.test_ratings:
         ratings, *parts = read_parts(args.ratings, args.test_ratings, **layout)
     elif args.ratings:
         ratings = read_ratings(args.ratings, **layout)
-    elif fold in FOLDS:
-        ratings = _load_dataset(args, "ml-100k")
-        parts = load_folds_ml100k(args.data_dir)[FOLDS.index(fold)]
     else:
-        ratings = _load_dataset(args, args.dataset)
-    feedback = _feedback(args, ratings, parts[0] if parts else slice(None))
-    if feedback == "explicit":
-        ratings.check_varied(parts[0] if parts else None)
-        summary = ratings.summary()
-    else:
+        ratings = _load_dataset(args)
+    train_rows = parts[0] if parts else slice(None)
+    if args.feedback is None:
+        _find_feedback(args, ratings, ratings.rating[train_rows])
+    if args.feedback == "implicit":
         ratings, parts, summary = _pairs(ratings, parts, args.min_rating)
+    else:
+        ratings.check_varied(parts and train_rows)
+        summary = ratings.summary()
     if not args.quiet:
         print(summary)
     return ratings, parts
 
 
-def _feedback(args: argparse.Namespace, ratings: Ratings, train_rows: Any) -> str:
-    """Tell what the ratings are: as asked for, or pairs where all of them are equal."""
-    feedback: str = getattr(args, "feedback", "explicit") or "explicit"
-    if getattr(args, "feedback", "explicit") is None:
-        rating = ratings.rating[train_rows]
-        if len(rating) and rating.min() == rating.max():
-            args.feedback = feedback = "implicit"
-            try:
-                check_feedback(args)
-            except ValueError as error:
-                raise DataError(f"{ratings.name}: has no ratings: {error}") from None
-            if not args.quiet:
-                print(
-                    f"{ratings.name}: has no ratings, or only equal ones: what users "
-                    "choose next is learned, as with --feedback implicit"
-                )
-    return feedback
+def _find_feedback(
+    args: argparse.Namespace, ratings: Ratings, rating: np.ndarray
+) -> None:
+    """Set what the ratings are: pairs, if all of them are equal."""
+    if not len(rating) or rating.min() < rating.max():
+        return
+    args.feedback = "implicit"
+    try:
+        check_feedback(args)
+    except ValueError as error:
+        raise DataError(f"{ratings.name}: has no ratings: {error}") from None
+    if not args.quiet:
+        print(
+            f"{ratings.name}: has no ratings, or only equal ones: what users choose "
+            "next is learned, as with --feedback implicit"
+        )
 
 
 def _pairs(
@@ -125,7 +117,7 @@ def _pairs(
     return pairs, parts, f"{pairs.name}: {size}, {len(pairs.rating):,} pairs{which}"
 
 
-def _load_dataset(args: argparse.Namespace, name: str | None) -> Ratings:
+def _load_dataset(args: argparse.Namespace) -> Ratings:
     """Load a data set, by default ML-100K, or generated ratings where it is not there.
 
     Results of generated ratings replace none unless they were asked for by name.
@@ -134,12 +126,12 @@ def _load_dataset(args: argparse.Namespace, name: str | None) -> Ratings:
     from ..serving import MODEL_FILE
 
     try:
-        return load_dataset(name or "ml-100k", args.data_dir)
+        return load_dataset(args.dataset or "ml-100k", args.data_dir)
     except DatasetUnavailable as error:
-        if name:
+        if args.dataset:
             raise
-        for flag, place in outputs(args).items():
-            file = place / MODEL_FILE if flag == "save" else place
+        for name, place in outputs(args).items():
+            file = place / MODEL_FILE if name == "save" else place
             if file.exists():
                 raise DatasetUnavailable(
                     f"{error}; {file} is there, and results of generated ratings "
@@ -181,22 +173,15 @@ def cut(
     """Cut ratings, loaded by `load`, into rows to train, to test and to validate on."""
     import numpy as np
 
-    from ..data import split_rows
+    from ..study import make_splits
     from ..training import hold_out
 
     train_rows, test_rows, valid_rows = np.arange(ratings.num_ratings), None, None
     if parts:
         train_rows, test_rows = parts
-    elif args.split_mode == "users" and args.test_ratio:
-        from ..study import cut_users
-
-        train_rows, test_rows = cut_users(
-            ratings.user_index, args.test_ratio, args.seed
-        )
-    elif args.split_mode != "random" or args.test_ratio:
-        train_rows, test_rows = split_rows(
-            ratings.user_index, ratings.timestamp, args.split_mode, args.test_ratio
-        )
+    elif args.test_ratio:
+        how = [args.seed], args.data_dir, args.test_ratio
+        *_, train_rows, test_rows = next(make_splits(ratings, args.split_mode, *how))
     if args.valid_ratio and args.feedback != "implicit":
         train_rows, valid_rows = hold_out(train_rows, args.valid_ratio, args.seed)
     return train_rows, test_rows, valid_rows

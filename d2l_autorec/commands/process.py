@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from .._ready import check_variables
@@ -38,7 +38,7 @@ def run(
     several machines it waits for workers that wait for this one.
     """
     _open_streams()
-    with Interrupts():
+    with _interruptible():
         try:
             status, message = 2, _message(check_variables)
             if not message:
@@ -129,10 +129,8 @@ def _open_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, flags)  # gets the lowest number that is free
-    if sys.stdout is None:
-        sys.stdout = os.fdopen(1, "w", closefd=False)
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     if isinstance(raw := getattr(sys.stdout, "buffer", None), io.RawIOBase):
         # Unbuffered (PYTHONUNBUFFERED), a write that is cut short would go unnoticed.
         sys.stdout = io.TextIOWrapper(
@@ -143,44 +141,39 @@ def _open_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-class Interrupts:
-    """Ctrl-C and SIGTERM, the first of which interrupts a command.
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM interrupt a command, and no more as it ends."""
 
-    As it ends, more of them do not keep it from leaving everything in order.
-    """
-
-    def __enter__(self) -> None:
-        self._hook, sys.unraisablehook = sys.unraisablehook, self._pass_on
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before = signal.getsignal(number)
-                if before in (signal.SIG_DFL, signal.default_int_handler):
-                    self._before[number] = before
-        self._handle(self._interrupt)
-
-    def __exit__(self, *error: object) -> None:
-        sys.unraisablehook = self._hook
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    def _handle(self, handler: Any) -> None:
-        for number in self._before:
+    def handle(handler: Any) -> None:
+        for number in before:
             signal.signal(number, handler)
 
-    def _interrupt(self, number: int, frame: Any) -> NoReturn:
-        self._handle(signal.SIG_IGN)
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        handle(signal.SIG_IGN)
         raise KeyboardInterrupt("terminated" if number == signal.SIGTERM else "")
 
-    def _pass_on(self, unraisable: Any) -> None:
-        """Keep an interrupt from being lost.
-
-        MXNet frees its arrays in ``__del__``, where Python can only report an
-        exception, be it a KeyboardInterrupt, and go on.
-        """
+    def pass_on(unraisable: Any) -> None:
+        # MXNet frees its arrays in __del__, where Python can only report an exception,
+        # be it a KeyboardInterrupt, and go on.
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            self._handle(self._interrupt)
+            handle(interrupt)
             # From a thread and a little later: here it would be lost like the first.
             threading.Timer(0.1, _thread.interrupt_main).start()
         else:
             sys.__unraisablehook__(unraisable)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    # One that is ignored stays so.
+    usual = signal.SIG_DFL, signal.default_int_handler
+    before = {number: found for number, found in before.items() if found in usual}
+    hook, sys.unraisablehook = sys.unraisablehook, pass_on
+    handle(interrupt)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for number, found in before.items():
+            signal.signal(number, found)

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import cli
-from .checks import LISTS, TABLES, written
-from .cli import Flag
+from .checks import LISTS, TABLES
+from .cli import flag
 from .process import show_notes
 from .results import as_json
 
@@ -29,23 +29,10 @@ _COLUMNS = {
 }
 
 
-def columns_of(asked: str, model: Predictor) -> tuple[str, ...]:
-    """Name the columns of the file that a question is asked by, if it is."""
-    names = _COLUMNS.get(asked, ())
-    return names if is_rated(model) else tuple(n for n in names if n != "rating")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command, by default with the process's own arguments."""
-    parser = _parser()
-    args = parser.parse_flags(argv)
+    args = make_parser().parse_flags(argv)
     (asked,) = args.given.intersection((*TABLES, *LISTS))
-    if args.columns:
-        names = _COLUMNS[asked]
-        # Of a model of lists, a new user has no ratings.
-        if not len(names) - (asked == "new_user") <= len(args.columns) <= len(names):
-            wanted = ",".join(name[0].upper() for name in names)
-            parser.error(f"--columns of {written(asked)} are {wanted}")
     show_notes(quiet=True)
 
     # Only now, so that --help and a bad flag need not wait for MXNet.
@@ -61,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             print(title, _listed(best), sep="\n")
         return
-    tables = _pairs(args, model) if args.pairs else _all(args, model)
+    tables = _clipped(_tables(args, model), model)
     if args.output:
         save_tables(tables, args.output)
     else:
@@ -129,30 +116,34 @@ def held_to_scale(best: Iterable[Any], model: Predictor) -> list[Any]:
     return [item._replace(rating=min(max(item.rating, low), high)) for item in best]
 
 
-def _pairs(args: argparse.Namespace, model: Predictor) -> Iterator[pd.DataFrame]:
-    pairs = _read(args, model)
-    found = model.predict(pairs, _unknown(args))
-    value = model.recommendation._fields[1]
-    rated = is_rated(model)
-    pairs[value] = found.clip(*model.run.parts.rating_range) if rated else found
-    yield pairs
-
-
-def _all(args: argparse.Namespace, model: Predictor) -> Iterator[pd.DataFrame]:
+def _tables(args: argparse.Namespace, model: Predictor) -> Iterator[pd.DataFrame]:
+    """Answer a question whose answer is a table, or several of them."""
     from tqdm import tqdm
 
     from ..serving import recommend_all
 
+    value = model.recommendation._fields[1]
+    if args.pairs:
+        pairs = _read(args, model)
+        pairs[value] = model.predict(pairs, _unknown(args))
+        yield pairs
+        return
     users = _read(args, model)["user_id"].tolist() if args.users else None
     how = args.n, args.include_rated, _unknown(args), args.min_ratings or 1
     total = len(model.run.parts.user_ids if users is None else users)
     with tqdm(total=total, unit="user") as bar:
         for table in recommend_all(model, users, *how):
-            if is_rated(model):
-                table["rating"] = table["rating"].clip(*model.run.parts.rating_range)
             yield table
             bar.update(table["user_id"].nunique())
         bar.update(total - bar.n)  # those for whom no item is left
+
+
+def _clipped(tables: Iterable[pd.DataFrame], model: Predictor) -> Iterator[Any]:
+    """Clip predicted ratings to the scale of the data."""
+    for table in tables:
+        if is_rated(model):
+            table["rating"] = table["rating"].clip(*model.run.parts.rating_range)
+        yield table
 
 
 def _unknown(args: argparse.Namespace) -> str:
@@ -164,9 +155,10 @@ def _read(args: argparse.Namespace, model: Predictor) -> pd.DataFrame:
     from ..ratings import read_table
 
     asked = next(name for name in _COLUMNS if getattr(args, name))
-    path, names = getattr(args, asked), columns_of(asked, model)
+    rated = is_rated(model)
+    names = tuple(name for name in _COLUMNS[asked] if rated or name != "rating")
     layout = {"columns": args.columns, "encoding": args.encoding}
-    table = read_table(path, names, **layout)
+    table = read_table(getattr(args, asked), names, **layout)
     for column in table.columns.intersection(["user_id", "item_id"]):
         table[column] = _raw_ids(table[column], getattr(model.run.parts, f"{column}s"))
     return table
@@ -186,67 +178,60 @@ def _listed(best: Sequence[Recommendation | Similar]) -> str:
     return "\n".join(lines)
 
 
-class _Questions:
-    """What is asked, one of these.
-
-    user : ID
-        recommend the user's best unrated items
-    users : FILE
-        the same for these users, one a line
-    all_users : bool
-        the same for all users of the model
-    new_user : FILE
-        recommend to someone who was not in the training: a file of their ratings,
-        item,rating a line; for a model of lists one of their items, an item a line
-    like : ITEM
-        list the items that are most like this one to the network, with the cosine of
-        their hidden layers
-    pairs : FILE
-        predict the ratings of pairs, user,item a line (by a model of lists: scores,
-        which compare within a user)
-    """
-
-    user, users, all_users = Flag(), Flag(), Flag(bool)
-    new_user, like, pairs = Flag(), Flag(), Flag()
-
-
-class _ListFlags:
-    """How it is answered.
-
-    n : N
-        how many items to recommend
-    include_rated : bool
-        recommend items too that the user has rated
-    item_mean : bool
-        for a user or an item without a training rating, take the item's mean rating
-        (the mean of all, if the item is unknown) instead of an error; a model of lists
-        gives such a user the most popular items
-    min_ratings : N
-        leave out items with fewer training ratings (default: 1)
-    columns : C,...
-        names or positions (from 1) of the columns of the file: user,item of --pairs,
-        user of --users, item,rating of --new-user (default: a guess)
-    json : bool
-        print a list of items as JSON
-    output : FILE
-        where --pairs, --users and --all-users write to, as Parquet if it ends in
-        .parquet, else as CSV (default: the terminal)
-    """
-
-    n, include_rated, item_mean = Flag(cli.positive_int, 10), Flag(bool), Flag(bool)
-    min_ratings, columns = Flag(cli.positive_int), Flag(cli.names)
-    json, output = Flag(bool), Flag(cli.output_file)
+QUESTIONS = {
+    "--user": flag("recommend the user's best unrated items", "ID"),
+    "--users": flag("the same for these users, one a line", "FILE"),
+    "--all-users": flag("the same for all users of the model"),
+    "--new-user": flag(
+        "recommend to someone who was not in the training: a file of their ratings, "
+        "item,rating a line; for a model of lists one of their items, an item a line",
+        "FILE",
+    ),
+    "--like": flag(
+        "list the items that are most like this one to the network, with the cosine of "
+        "their hidden layers",
+        "ITEM",
+    ),
+    "--pairs": flag(
+        "predict the ratings of pairs, user,item a line (by a model of lists: scores, "
+        "which compare within a user)",
+        "FILE",
+    ),
+}
+ANSWERS = {
+    "-n": flag("how many items to recommend", cli.positive_int, 10),
+    "--include-rated": flag("recommend items too that the user has rated"),
+    "--item-mean": flag(
+        "for a user or an item without a training rating, take the item's mean rating "
+        "(the mean of all, if the item is unknown) instead of an error; a model of "
+        "lists gives such a user the most popular items"
+    ),
+    "--min-ratings": flag(
+        "leave out items with fewer training ratings (default: 1)", cli.positive_int
+    ),
+    "--columns": flag(
+        "names or positions (from 1) of the columns of the file: user,item of --pairs, "
+        "user of --users, item,rating of --new-user (default: a guess)",
+        cli.words,
+    ),
+    "--json": flag("print a list of items as JSON"),
+    "--output": flag(
+        "where --pairs, --users and --all-users write to, as Parquet if it ends in "
+        ".parquet, else as CSV (default: the terminal)",
+        cli.output_file,
+    ),
+}
 
 
-def _parser() -> cli.Parser:
-    parser = cli.Parser(
+def make_parser() -> cli.Parser:
+    """Make the parser of the flags."""
+    return cli.Parser(
         prog="python -m d2l_autorec.recommend",
         description="Recommend items, or predict ratings, with a model that "
         "`python -m d2l_autorec.train --save DIR` has kept.",
+        groups={
+            "model": cli.MODEL,
+            cli.ONE_OF: QUESTIONS,
+            "answer": {**ANSWERS, **cli.TITLES, **cli.ENCODING},
+        },
     )
-    cli.add_model_flag(parser)
-    asked = parser.add_mutually_exclusive_group(required=True)
-    parser.add_flags("", _Questions, asked)
-    for flags in (_ListFlags, cli.TitleFlags, cli.EncodingFlag):
-        parser.add_flags("", flags, parser)
-    return parser

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 BOOK = "the book prints train loss 0.000, test RMSE 0.898"
 _BOOK_SPLIT = {"split_mode": "random", "test_ratio": 0.1}
-_MOST_SETTINGS = 3  # that are listed
 
 
 def report(
@@ -62,45 +61,21 @@ def report(
         ]
     else:
         closing = [best_epoch(history).summary(), f"{speed} on {training.devices}"]
+    compared = [*_comparison(run, scores), *_lists(run, lists)]
     publish(
-        "\n".join(
-            [
-                *(_kept(run, history), *closing),
-                *(*_comparison(run, scores), *_lists(run, lists)),
-            ]
-        ),
+        "\n".join([_kept(run, history), *closing, *compared]),
         (args.json, json_writer(result)),
         (args.plot, lambda file: save_figure(_curve(run, history, note), file)),
     )
-
-
-def _lists(run: Run, measures: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Say how good the network's lists are, and what makes better ones."""
-    from ..ratings import SYNTHETIC
-
-    if not measures:
-        return []
-    listed = (
-        f"{name} {found['recall@10']:.3f} ({found['ndcg@10']:.3f})"
-        for name, found in measures.items()
-    )
-    lines = [f"recall@10 (nDCG@10) of its lists: {', '.join(listed)}"]
-    ours, popular = measures.values()
-    if ours["ndcg@10"] < popular["ndcg@10"] and run.parts.name != SYNTHETIC:
-        lines.append(
-            "the most popular items are better lists; for lists of what users choose "
-            "next: --feedback implicit --min-rating 4"
-        )
-    return lines
 
 
 def beside_the_book(run: Run) -> str:
     """Say how the result compares with the book; nothing if the ratings are others."""
     from ..ratings import label
 
-    if run.parts.name != "ml-100k":
-        return ""
     parts = run.parts
+    if parts.name != "ml-100k":
+        return ""
     size = len(parts.user_ids), len(parts.item_ids), sum(m.nnz for m in parts.matrices)
     name = label(parts.name, size)
     split = [parts.split.get(part) for part in _BOOK_SPLIT]
@@ -112,21 +87,9 @@ def beside_the_book(run: Run) -> str:
         apart.append(f"another split (here {here or 'one of your own'})")
     if apart:
         return f"{NOT_COMPARABLE}, which has {' and '.join(apart)}"
-    other = _other_settings(run)
-    if len(other) > _MOST_SETTINGS:
-        return f"{BOOK}, with {len(other)} other settings"
-    return f"{BOOK}, with {', '.join(other)}" if other else BOOK
-
-
-def _other_settings(run: Run) -> list[str]:
-    """List the book's settings that are others here."""
-    if type(run.recipe) is not Recipe:
-        return ["one network (here several)"]
-    ours, books = asdict(run.recipe), asdict(Recipe())
-    other = [f"{n} {books[n]} (here {ours[n]})" for n in books if ours[n] != books[n]]
-    if share := run.parts.split.get("valid_ratio"):
-        other.append(f"no validation part (here {share} of the training ratings)")
-    return other
+    if run.recipe != Recipe() or parts.split.get("valid_ratio"):
+        return f"{BOOK}, with other settings"
+    return BOOK
 
 
 def _kept(run: Run, history: Sequence[Epoch]) -> str:
@@ -138,16 +101,12 @@ def _kept(run: Run, history: Sequence[Epoch]) -> str:
     if best.valid_rmse is not None:
         which = f"the best on validation (RMSE {best.valid_rmse:.3f})"
     why = ""
-    if _ended(run, history) == "patience":
+    if last < run.recipe.num_epochs:
         why = f", as {run.patience} brought no new best (--patience {run.patience})"
     return (
         f"kept: epoch {best.epoch}, {which}; ended: after epoch {last} of "
         f"{run.recipe.num_epochs}{why}"
     )
-
-
-def _ended(run: Run, history: Sequence[Epoch]) -> str:
-    return "epochs" if history[-1].epoch == run.recipe.num_epochs else "patience"
 
 
 def _curve(run: Run, history: Sequence[Epoch], note: str) -> Figure:
@@ -177,14 +136,31 @@ def _comparison(run: Run, scores: Mapping[str, Accuracy]) -> list[str]:
     lines = [f"{simple.part} RMSE (MAE): {', '.join(listed)}"]
     # Of generated ratings, which model is the better one says nothing.
     if ours.rmse > biases.rmse and run.parts.name != SYNTHETIC:
-        hints = ["more epochs (--num-epochs)"]
-        if isinstance(run.recipe, Recipe):
-            hints.insert(0, "--preset best")
-            if not run.recipe.residual:
-                hints.insert(0, "--residual")
+        plain = isinstance(run.recipe, Recipe) and not run.recipe.residual
+        hints = "--residual, --preset best, " if plain else ""
         lines.append(
             f"this network is worse than biases by {ours.rmse - biases.rmse:.3f}; what "
-            f"may help: {', '.join(hints)}"
+            f"may help: {hints}more epochs (--num-epochs)"
+        )
+    return lines
+
+
+def _lists(run: Run, measures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Say how good the network's lists are, and what makes better ones."""
+    from ..ratings import SYNTHETIC
+
+    if not measures:
+        return []
+    listed = (
+        f"{name} {found['recall@10']:.3f} ({found['ndcg@10']:.3f})"
+        for name, found in measures.items()
+    )
+    lines = [f"recall@10 (nDCG@10) of its lists: {', '.join(listed)}"]
+    ours, popular = measures.values()
+    if ours["ndcg@10"] < popular["ndcg@10"] and run.parts.name != SYNTHETIC:
+        lines.append(
+            "the most popular items are better lists; for lists of what users choose "
+            "next: --feedback implicit --min-rating 4"
         )
     return lines
 
@@ -216,7 +192,7 @@ def _result(
         "valid_rmse": best.valid_rmse,
         "valid_mae": valid and valid.mae,
         "best_epoch": best.epoch,
-        "ended": _ended(run, history),
+        "ended": "epochs" if len(history) == run.recipe.num_epochs else "patience",
         "examples_per_second": speed,
         "ratings_per_second": speed
         * parts.train_mat.nnz

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing, redirect_stdout
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..cluster import check_recipe, launched
 from ..training import PRESETS, SETTINGS, VALID_RATIO, Blend, Recipe
 from . import cli, lists, parts, workers
 from .checks import LIST_MODELS
-from .cli import Flag
+from .cli import flag
 from .process import interrupted_by, show_notes
 from .report import report
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command, by default with the process's own arguments."""
-    parser = _parser()
+    parser = make_parser()
     args = parser.parse_flags(argv)
     several = launched()
     if several:
@@ -45,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_recipe(recipe)
     if args.workers and not several:
         workers.launch(args.workers, sys.argv[1:] if argv is None else argv)
+
     # Only now, so that --help and a bad flag need not wait for MXNet.
     from ..serving import Checkpoint, lock, make_folder
     from ..training import Run
@@ -101,12 +101,9 @@ class _Job:
         from ..training import Training
 
         training = Training(run, self.devices, team=self.team)
-        self._pretrain(training)
-        epochs = training.epochs()
-        if not self.args.quiet:
-            epochs = _estimated(epochs, run.recipe.num_epochs)
         try:
-            self._go_through(epochs, training)
+            for _ in self._epochs(training):
+                pass
             best, run = training.choose()
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(
@@ -120,78 +117,63 @@ class _Job:
         return run
 
     def train(self, run: Run, checkpoint: Checkpoint | None) -> Training:
-        """Train, or go on; the training is then at its best epoch."""
+        """Train, or go on; the training is then at its best epoch.
+
+        Of several workers, the first has the folder; the others have what it has.
+        """
         from ..curve import best_epoch
         from ..training import Training
 
         history = checkpoint.history if checkpoint else []
         training = Training(run, self.devices, history, self.team)
-        if checkpoint and history and self.first:
-            checkpoint.restore(training)
-        elif history:
-            training.load({}, {})  # what the first one has
-        self._pretrain(training)
-        folder = bool(self.args.save or self.args.resume)
-        valid_mat = run.parts.valid_mat
-        best: dict[str, Any] = {}
-
-        def keep(epoch: Epoch) -> None:
-            if folder:
-                arrays = training.parameters(), training.state()  # of all workers
-                if checkpoint and self.first:
-                    checkpoint.save(epoch, *arrays)
-                if self.team:
-                    self.team.barrier()  # the first one, which may take long
-            elif valid_mat is not None and best_epoch(training.history) is epoch:
-                best.update(training.parameters())
-
+        writes = checkpoint if self.first else None
+        in_folder = bool(self.args.save or self.args.resume)
+        if history:
+            training.load({}, {}) if writes is None else writes.restore(training)
+        chooses, best = run.parts.valid_mat is not None, dict[str, Any]()
         try:
-            self._go_through(training.epochs(), training, keep)
+            with closing(self._epochs(training)) as epochs:
+                for epoch in epochs:
+                    if in_folder:
+                        arrays = training.parameters(), training.state()  # of all
+                        if writes:
+                            writes.save(epoch, *arrays)
+                        if self.team:
+                            self.team.barrier()  # the first one, which may take long
+                    elif chooses and best_epoch(training.history) is epoch:
+                        best.update(training.parameters())
         except KeyboardInterrupt as interrupt:
-            num_epochs = run.recipe.num_epochs
-            left = _left(checkpoint, len(training.history), num_epochs)
+            left = _left(checkpoint, len(training.history), run.recipe.num_epochs)
             raise KeyboardInterrupt(f"{interrupted_by(interrupt)}{left}") from None
-        if folder:
-            best = checkpoint.parameters() if checkpoint and self.first else {}
-        if folder or valid_mat is not None:
-            training.load(best)
+        if in_folder or best:
+            training.load(writes.parameters() if writes else best)
         return training
 
-    def _go_through(
-        self,
-        epochs: Iterator[Epoch],
-        training: Training,
-        keep: Callable[[Epoch], None] = lambda epoch: None,
-    ) -> None:
-        """Train to the end; keep and show each epoch, and show those of the past."""
+    def _epochs(self, training: Training) -> Generator[Epoch, None, None]:
+        """Train to the end, and show each epoch, those of the past as well."""
+        from tqdm import tqdm
+
         from ..curve import Progress
 
         run, past = training.run, list(training.history)
-        with ExitStack() as stack:
-            progress = None
-            if not self.args.quiet:
-                simple = run.parts.baseline
-                baseline = simple and simple.models["biases"].rmse
-                progress = Progress(run.recipe.num_epochs, baseline)
-                stack.enter_context(progress)
-            for epoch in chain(past, epochs):
-                if epoch.epoch > len(past):
-                    keep(epoch)
-                if progress:
-                    progress.show(epoch)
-
-    def _pretrain(self, training: Training) -> None:
-        """Find the weights to start from, where the recipe asks for it."""
-        from tqdm import tqdm
-
-        num_epochs = training.run.recipe.pretrain_epochs
         for _ in tqdm(
             training.pretraining,
-            *("pretraining with one hidden layer", num_epochs),
+            *("pretraining with one hidden layer", run.recipe.pretrain_epochs),
             unit="epoch",
-            disable=self.args.quiet or not num_epochs or bool(training.history),
+            disable=self.args.quiet or not run.recipe.pretrain_epochs or bool(past),
         ):
             pass
+        if self.args.quiet:
+            yield from training.epochs()
+            return
+        simple = run.parts.baseline
+        baseline = simple and simple.models["biases"].rmse
+        with Progress(run.recipe.num_epochs, baseline) as progress:
+            for epoch in past:
+                progress.show(epoch)
+            for epoch in training.epochs():
+                yield epoch
+                progress.show(epoch)
 
 
 def _left(checkpoint: Checkpoint | None, trained: int, num_epochs: int) -> str:
@@ -207,22 +189,8 @@ def _left(checkpoint: Checkpoint | None, trained: int, num_epochs: int) -> str:
     return ""
 
 
-def _estimated(epochs: Iterator[Epoch], num_epochs: int) -> Iterator[Epoch]:
-    """Run two epochs, and say by the second one how long all of it will take."""
-    first = next(epochs)  # in which loops may be compiled
-    start = time.perf_counter()
-    second = list(islice(epochs, 1))
-    minutes = 2 * num_epochs * (time.perf_counter() - start) / 60
-    how_long = f"{max(60 * minutes, 1):.0f} s" if minutes < 2 else f"{minutes:.0f} min"
-    if second:
-        print(
-            f"about {how_long} in all: {num_epochs} epochs to choose on the validation "
-            "part, and at most as many on all ratings"
-        )
-    return chain([first], second, epochs)
-
-
 def _chosen(recipe: Recipe | Blend, best: Epoch) -> str:
+    """Say what the validation part has chosen."""
     if isinstance(recipe, Recipe):
         return f"best on validation: epoch {best.epoch}"
     assert recipe.weights
@@ -274,22 +242,25 @@ def _reopen(args: argparse.Namespace) -> Checkpoint:
     from ..errors import ModelError
     from ..serving import Checkpoint
 
+    def refuse(why: str) -> None:
+        raise ModelError(f"{args.resume}: {why}")
+
     checkpoint = Checkpoint.open(args.resume)
     run, trained = checkpoint.run, len(checkpoint.history)
     if "num_epochs" in args.given:
-        if args.num_epochs < trained:
-            raise ModelError(f"{args.resume}: is already trained for {trained} epochs")
         planned = run.recipe.num_epochs
         schedules = {one.schedule for one in run.recipe.recipes}
+        if args.num_epochs < trained:
+            refuse(f"is already trained for {trained} epochs")
         if "cosine" in schedules and args.num_epochs != planned:
-            raise ModelError(
-                f"{args.resume}: its cosine schedule ends with epoch {planned}; "
-                f"for {args.num_epochs} epochs train anew"
+            refuse(
+                f"its cosine schedule ends with epoch {planned}; for {args.num_epochs} "
+                "epochs train anew"
             )
         run = replace(run, recipe=run.recipe.changed(num_epochs=args.num_epochs))
     if args.patience:
         if run.parts.valid_mat is None:
-            raise ModelError(f"{args.resume}: has no validation part for --patience")
+            refuse("has no validation part for --patience")
         run = replace(run, patience=args.patience)
     checkpoint.run = run
     return checkpoint
@@ -312,7 +283,7 @@ def _summary(run: Run, checkpoint: Checkpoint | None) -> str:
     return line
 
 
-@cli.parsed_by
+@partial(cli.Kind, "NAME")
 def _preset(text: str) -> str:
     known = list(dict.fromkeys([*PRESETS, *LIST_MODELS]))
     if text.partition(":")[0] not in known:
@@ -320,103 +291,78 @@ def _preset(text: str) -> str:
     return text
 
 
-class _RecipeFlags:
-    """The settings as a whole.
-
-    preset : str
-        all of the settings below at once: the book's, which are the defaults; the
-        paper's model and objective; or with best a blend of five networks, item- and
-        user-based, with weights that --valid-ratio of the training ratings chooses (by
-        default a tenth) before all of them are trained on. With --feedback implicit a
-        model of lists, by default ease: {models}; with settings as in mult-vae:lr=0.001
-        and, for a tenth of the training pairs to choose, values as in ease:l2=250/500
-    members : N
-        networks of each kind, to train side by side and to average
-    """
-
-    preset = Flag(_preset, "book")
-    members = Flag(cli.positive_int, 1)
-
-
-class _EndFlags:
-    """When the training ends.
-
-    patience : N
-        stop after N epochs without a new best on the validation part, counted once the
-        network is better there than biases, or after 500 steps
-    refit : bool
-        once the best epoch on the validation part is found, train anew on that part as
-        well, to that epoch, where a cosine schedule then ends; a model of lists needs
-        no --valid-ratio, and takes a tenth
-    """
-
-    patience, refit = Flag(cli.positive_int), Flag(bool)
-
-
-class _MachineFlags:
-    """What trains.
-
-    workers : N
-        share the users out over N workers on this machine; for several machines start
-        this command by mpiexec (docs/distributed.md)
-    devices : LIST
-        cpu, gpu (all of them), or a list like cpu:0,cpu:1 (default: every GPU, or the
-        CPU where there is none)
-    """
-
-    workers, devices = Flag(cli.positive_int), Flag(cli.device_names)
-
-
-class _SavingFlags:
-    """Where the model is kept.
-
-    save : DIR
-        keep the model there, with the last epoch and the best on validation
-    overwrite : bool
-        let --save replace a model that is there
-    resume : DIR
-        go on with a training that was saved there, and save there
-    """
-
-    save, overwrite = Flag(cli.output_folder), Flag(bool)
-    resume = Flag(cli.output_folder)
+RECIPE = {
+    "--preset": flag(
+        "all of the settings below at once, which a flag beside it changes: the "
+        "book's, which are the defaults; the paper's model and objective; or with best "
+        "a blend of five networks, item- and user-based, with weights that "
+        "--valid-ratio of the training ratings chooses (by default a tenth) before all "
+        "of them are trained on. With --feedback implicit a model of lists, by default "
+        f"ease: {', '.join(LIST_MODELS)}; with settings as in mult-vae:lr=0.001 and, "
+        "for a tenth of the training pairs to choose, values as in ease:l2=250/500",
+        _preset,
+        "book",
+    ),
+    "--members": flag(
+        "networks of each kind, to train side by side and to average",
+        cli.positive_int,
+        1,
+    ),
+}
+END = {
+    "--patience": flag(
+        "stop after N epochs without a new best on the validation part, counted once "
+        "the network is better there than biases, or after 500 steps",
+        cli.positive_int,
+    ),
+    "--refit": flag(
+        "once the best epoch on the validation part is found, train anew on that part "
+        "as well, to that epoch, where a cosine schedule then ends; a model of lists "
+        "needs no --valid-ratio, and takes a tenth"
+    ),
+}
+MACHINES = {
+    "--workers": flag(
+        "share the users out over N workers on this machine; for several machines "
+        "start this command by mpiexec (docs/distributed.md)",
+        cli.positive_int,
+    ),
+    "--devices": flag(
+        "cpu, gpu (all of them), or a list like cpu:0,cpu:1 (default: every GPU, or "
+        "the CPU where there is none)",
+        cli.device_names,
+    ),
+}
+SAVING = {
+    "--save": flag(
+        "keep the model there, with the last epoch and the best on validation",
+        cli.output_folder,
+    ),
+    "--overwrite": flag("let --save replace a model that is there"),
+    "--resume": flag(
+        "go on with a training that was saved there, and save there", cli.output_folder
+    ),
+}
+OUTPUT = {
+    "--plot": flag("write the learning curve (.png, .svg or .pdf)", cli.plot_file),
+    "--json": flag("write settings, history and result", cli.output_file),
+}
 
 
-class _OutputFlags:
-    """The files that are written.
-
-    plot : FILE
-        write the learning curve (.png, .svg or .pdf)
-    json : FILE
-        write settings, history and result
-    """
-
-    plot, json = Flag(cli.plot_file), Flag(cli.output_file)
-
-
-def _parser() -> cli.Parser:
-    parser = cli.Parser(
+def make_parser() -> cli.Parser:
+    """Make the parser of the flags."""
+    return cli.Parser(
         prog="python -m d2l_autorec.train",
         description="Train AutoRec on rating data and score it on held-out ratings. "
         "Without flags: the book's recipe on MovieLens 100K.",
+        groups={
+            "data": cli.DATA,
+            "your own ratings": cli.RATINGS,
+            "task": cli.FEEDBACK,
+            "split": parts.SPLIT,
+            "recipe": {**RECIPE, **cli.recipe_flags(), **END},
+            "machines": MACHINES,
+            "saving": {**SAVING, **cli.TITLES},
+            "output": {**cli.QUIET, **OUTPUT},
+        },
     )
-    parser.add_flags("data", cli.DataFlags)
-    own = parser.add_argument_group("your own ratings")
-    parser.add_flags("", cli.RatingsFlags, own)
-    parser.add_flags("", cli.EncodingFlag, own)
-    parser.add_flags("task", cli.FeedbackFlags)
-    parser.add_flags("split", parts.SplitFlags)
-    recipe = parser.add_argument_group(
-        "recipe", "A flag given beside --preset changes that setting of it."
-    )
-    parser.add_flags("", _RecipeFlags, recipe, models=", ".join(LIST_MODELS))
-    cli.add_recipe_flags(recipe)
-    parser.add_flags("", _EndFlags, recipe)
-    parser.add_flags("machines", _MachineFlags)
-    saving = parser.add_argument_group("saving")
-    parser.add_flags("", _SavingFlags, saving)
-    parser.add_flags("", cli.TitleFlags, saving)
-    output = parser.add_argument_group("output")
-    parser.add_flags("", cli.QuietFlag, output)
-    parser.add_flags("", _OutputFlags, output)
-    return parser

@@ -18,6 +18,8 @@ from .lists import cut_users
 from .ranking import ranking
 from .tables import markdown_table, spread
 
+FOLDS = ("u1", "u2", "u3", "u4", "u5")  # of ML-100K
+
 
 class Split(NamedTuple):
     """One split and one seed, which every model meets alike.
@@ -74,6 +76,8 @@ class Score(NamedTuple):
     cold : mapping of str to list of float
         The lowest and the highest prediction for ``'users'``, and for ``'items'``, that
         have no training rating, where the test part has some; in the unit of the file.
+    predictions : numpy.ndarray or None
+        Of the test ratings.
     """
 
     measures: dict[str, float]
@@ -83,15 +87,21 @@ class Score(NamedTuple):
     chosen: str = ""
     weights: Sequence[float] = ()
     cold: Mapping[str, list[float]] = {}
+    predictions: np.ndarray | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Lay the score out for JSON, each measure by its name."""
-        found = self._asdict()
+        """Lay all but the predictions out for JSON, each measure by its name."""
+        found = self._replace(predictions=None)._asdict()
+        del found["predictions"]
         return {**found.pop("measures"), **found}
 
 
 def make_splits(
-    ratings: Ratings, splits: str, seeds: Sequence[int], data_dir: str | None = None
+    ratings: Ratings,
+    splits: str,
+    seeds: Sequence[int],
+    data_dir: str | None = None,
+    test_ratio: float = 0.1,
 ) -> Iterator[Split]:
     """Split the ratings, once for all models.
 
@@ -99,14 +109,16 @@ def make_splits(
     ----------
     ratings : Ratings
         All of them.
-    splits : {'random', 'seq-aware', 'users', 'u1-u5', 'N-fold'}
-        As for `split_rows`; a tenth of the users, as `cut_users` does; the five folds
-        of ML-100K; or N random parts of about equal size, each of which is a test part
-        once.
+    splits : {'random', 'seq-aware', 'users', 'u1', ..., 'u5', 'u1-u5', 'N-fold'}
+        As for `split_rows`; a share of the users, as `cut_users` does; a fold of
+        ML-100K, or all five; or N random parts of about equal size, each of which is a
+        test part once.
     seeds : sequence of int
         Each makes one run, or one a fold.
     data_dir : str, optional
         Where the folds are, as for `load_dataset`.
+    test_ratio : float
+        Share of the ratings that is held out at random, or of the users.
 
     Yields
     ------
@@ -117,12 +129,12 @@ def make_splits(
     DataError
         If there are no such folds, or a part would be empty.
     """
-    if splits == "u1-u5":
+    if splits[:2] in FOLDS:
         if ratings.name != "ml-100k":
             raise DataError(f"the folds u1-u5 are ml-100k's; {ratings.name} has none")
-        for number, parts in enumerate(load_folds_ml100k(data_dir), 1):
-            for seed in seeds:
-                yield Split(f"u{number}, seed {seed}", seed, ratings, *parts)
+        for name, parts in zip(FOLDS, load_folds_ml100k(data_dir)):
+            for seed in seeds if splits in ("u1-u5", name) else ():
+                yield Split(f"{name}, seed {seed}", seed, ratings, *parts)
         return
     for seed in seeds:
         if splits.endswith("-fold"):
@@ -130,10 +142,10 @@ def make_splits(
             continue
         seed_everything(seed)
         if splits == "users":
-            parts = cut_users(ratings.user_index, 0.1, seed)
-            yield Split(f"seed {seed}", seed, ratings, *parts)
-            continue
-        parts = split_rows(ratings.user_index, ratings.timestamp, splits)
+            parts = cut_users(ratings.user_index, test_ratio, seed)
+        else:
+            how = splits, test_ratio
+            parts = split_rows(ratings.user_index, ratings.timestamp, *how)
         yield Split(f"seed {seed}", seed, ratings, *parts)
 
 
@@ -200,7 +212,7 @@ def score(
     cold = {noun: shifted[marked] for noun, marked in run.cold_rows().items()}
     ends = {n: [float(p.min()), float(p.max())] for n, p in cold.items() if p.size}
     learned = model.num_parameters, model.chosen, model.weights
-    return Score(measures, curve, seconds, *learned, ends)
+    return Score(measures, curve, seconds, *learned, ends, predictions)
 
 
 def book_protocol(model: BookMF, ratings: Ratings, seed: int) -> dict[str, float]:

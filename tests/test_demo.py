@@ -113,7 +113,7 @@ def test_predictions_are_held_to_the_scale(model, client, monkeypatch):
         ([[0, "\uff15"]], "no list of pairs"),  # a 5 of full width
         ([[0, True]], "no list of pairs"),
         ([[True, 1]], "no list of pairs"),
-        ([[0, float("nan")]], "not a finite"),
+        ([[0, float("nan")]], "outside the scale"),
         ([[0, 1], [0, 2]], "more than once"),
     ],
 )

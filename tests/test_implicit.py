@@ -99,8 +99,8 @@ def test_a_new_user_is_a_set_whose_unknown_items_are_named(folder, tmp_path, com
     )
     assert code == 0
     assert [one["item_id"][0] for one in json.loads(out)] == ["a", "a"]
-    assert "skipped: 'lamp'" in err
-    with pytest.raises(DataError, match="'lamp': not among the items"):
+    assert "skipped, as not among the items of the training: 'lamp'" in err
+    with pytest.raises(DataError, match="not among the items of the training: 'lamp'"):
         load_model(folder).recommend_new(["lamp"])
 
 

@@ -491,8 +491,28 @@ def test_a_new_users_scale_is_shifted_too(model):
     low = model.recommend_new({100: -1, 101: -1, 102: -1}, 3, include_rated=True)
     high = model.recommend_new({100: 3, 101: 3, 102: 3}, 3, include_rated=True)
     assert np.mean([i.rating for i in low]) < np.mean([i.rating for i in high])
-    with pytest.raises(DataError, match="unknown item 5"):
-        model.recommend_new({5: 1.0})
+
+
+def test_a_new_users_unknown_items_are_skipped_and_named(model, logged):
+    # Item 108 has no training rating.
+    found = model.recommend_new([(100, 3), (5, 1), ("101", 1), (108, 2)])
+    assert found == model.recommend_new({100: 3})
+    assert "not among the items of the training: 5, '101', 108; the" in logged.text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({5: 1.0}, "not among the items of the training: 5$"),
+        ({"101": 1.0}, "'101'; the model's items are of type int: 101"),
+        ({100: 3, 101: 3.5}, "rating 3.5 of item 101 is outside .*, -1 to 3"),
+        ({100: float("nan")}, "rating nan of item 100 is outside"),
+        ([(100, 1), (100, 2)], "item 100 is rated more than once"),
+    ],
+)
+def test_new_ratings_that_do_not_fit_are_refused(model, given, said):
+    with pytest.raises(DataError, match=said):
+        model.recommend_new(given)
 
 
 # The command.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from ..errors import DataError
 from ..topn import TopN, make
 from ..training import Parts
 from .folder import MODEL_FILE, ListsModel, make_folder, write_model
@@ -20,7 +18,6 @@ from .lists import best_items
 from .predictor import Predictor
 from .storage import Arrays, blaming
 
-_log = logging.getLogger(__name__)
 _CELLS = 2**22  # scores that are computed at once
 
 
@@ -137,15 +134,7 @@ class ListPredictor(Predictor):
         DataError
             If there are items, and none of them has a training pair.
         """
-        wanted = list(dict.fromkeys(items))
-        found = self._known(wanted, "item", "item-mean")
-        if unknown := [one for one, at in zip(wanted, found) if at < 0]:
-            named = ", ".join(map(repr, unknown[:5]))
-            more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
-            said = f"{named}{more}: not among the items of the training pairs"
-            if len(unknown) == len(wanted):
-                raise DataError(said)
-            _log.warning("skipped: %s", said)
+        found = self._new_items(list(dict.fromkeys(items)))
         rated = found[found >= 0]
         scores = self._model.of_new_user(rated, None)
         left_out = rated[:0] if include_rated else rated

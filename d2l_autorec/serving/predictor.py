@@ -1,6 +1,8 @@
 """Predictions and recommendations from a trained model, by raw ids."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,6 +16,7 @@ from ..training import Run
 from .lists import best_items
 from .reconstruction import Reconstruction
 
+_log = logging.getLogger(__name__)
 # A number that gets too large is an error of the model, and no warning beside it.
 _QUIETLY: Any = {"over": "ignore", "invalid": "ignore"}
 
@@ -194,7 +197,8 @@ class Predictor:
         ----------
         ratings : mapping, or iterable of (item_id, rating)
             Raw item id to the rating that the new user gave it, in the unit of the
-            ratings file.
+            ratings file. Items without a training rating are skipped, and a warning
+            names them.
         n, include_rated, min_ratings
             As for `recommend`.
 
@@ -206,8 +210,8 @@ class Predictor:
         Raises
         ------
         DataError
-            If an item has no training rating, or occurs twice, or a rating is not a
-            finite, positive float32 with the offset of the training added.
+            If there are items, and none of them has a training rating; if one occurs
+            twice, or a rating is outside the scale of the training ratings.
         ModelError
             If the model is item-based and its output is not the identity.
 
@@ -227,22 +231,43 @@ class Predictor:
         self, pairs: Sequence[tuple[Any, float]]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Check a new user's ratings; return their items' indices, and them shifted."""
-        item_ids = [item_id for item_id, _ in pairs]
-        rated = self._known(item_ids, "item", "error")
-        given = np.array([rating for _, rating in pairs], float)
-        given += self.run.parts.rating_offset
-        with np.errstate(over="ignore"):
-            single = given.astype(np.float32)
-        for place, (item_id, rating) in enumerate(pairs):
-            if not 0 < single[place] < np.inf:
+        low, high = self.run.parts.rating_range
+        slack = 1e-6 * max(abs(low), abs(high))  # float32 rounds the training's
+        ids = [item_id for item_id, _ in pairs]
+        for item_id, rating in pairs:
+            if not low - slack <= rating <= high + slack:
                 raise DataError(
-                    f"rating {rating} of item {item_id!r} is not a finite, positive "
-                    f"float32, with the {self.run.parts.rating_offset:g} of the "
-                    "training added"
+                    f"rating {rating} of item {item_id!r} is outside the scale of the "
+                    f"training ratings, {low:g} to {high:g}"
                 )
-            if rated[place] in rated[:place]:
-                raise DataError(f"item {item_id!r} is rated more than once")
-        return rated, given
+        if repeated := pd.Index(ids).duplicated().nonzero()[0].tolist():
+            raise DataError(f"item {ids[repeated[0]]!r} is rated more than once")
+        rated = self._new_items(ids)
+        given = np.array([rating for _, rating in pairs], float)
+        return rated[rated >= 0], given[rated >= 0] + self.run.parts.rating_offset
+
+    def _new_items(self, ids: Sequence[Any]) -> np.ndarray:
+        """Return the indices of a new user's items; of those to be skipped, -1."""
+        found = self._known(ids, "item", "item-mean")
+        if unknown := [one for one, at in zip(ids, found) if at < 0]:
+            named = ", ".join(map(repr, unknown[:5]))
+            more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
+            said = f"not among the items of the training: {named}{more}"
+            said += max(self._of_type(one, "item") for one in unknown)
+            if len(unknown) == len(ids):
+                raise DataError(said)
+            _log.warning("skipped, as %s", said)
+        return found
+
+    def _of_type(self, raw_id: Any, noun: str) -> str:
+        """Say if an unknown id would be known as one of the model's type."""
+        index = self._index[noun]
+        kind = type(index[:1].tolist()[0])
+        with suppress(ValueError, TypeError, OverflowError):
+            same = kind(raw_id)
+            if type(raw_id) is not kind and str(same) == str(raw_id) and same in index:
+                return f"; the model's {noun}s are of type {kind.__name__}: {same!r}"
+        return ""
 
     @np.errstate(**_QUIETLY)
     def predict(self, pairs: Any, unknown: str = "error") -> np.ndarray:
@@ -310,16 +335,9 @@ class Predictor:
         if unknown == "error" and not trained.all():
             raw_id = list(ids)[int(np.argmin(trained))]
             if found[np.argmin(trained)] < 0:
-                same = [i for i in index.tolist() if str(i) == str(raw_id)]
-                if same:
-                    raise DataError(
-                        f"unknown {noun} {raw_id!r}; the model's {noun}s are of type "
-                        f"{type(same[0]).__name__}: {same[0]!r}"
-                    )
-                raise DataError(
-                    f"unknown {noun} {raw_id!r}; the model knows {len(index):,} "
-                    f"{noun}s, such as {index[0]!r}"
-                )
+                known = f"the model knows {len(index):,} {noun}s, such as {index[0]!r}"
+                said = self._of_type(raw_id, noun) or f"; {known}"
+                raise DataError(f"unknown {noun} {raw_id!r}{said}")
             raise DataError(f"{noun} {raw_id!r} has no rating in the training part")
         return np.where(trained, found, -1)
 

@@ -69,9 +69,7 @@ class Biases(Normalizer):
 
     :math:`\hat r_{ui} = \mu + b_u + b_i`, by alternating least squares as in Koren
     (2010). Ten sweeps and the regularisation of 10 (items) and 15 (users) are the
-    defaults of Surprise's ``BaselineOnly``; nothing was tuned here. Ratings that are
-    multiplied by a number and shifted by another have predictions, and a scale, that
-    are, too.
+    defaults of Surprise's ``BaselineOnly``; nothing was tuned here.
     """
 
     item_reg, user_reg, num_sweeps = 10, 15, 10

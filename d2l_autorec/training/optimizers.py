@@ -28,9 +28,6 @@ class Rprop(mx.optimizer.Optimizer):
     grow, shrink = 1.2, 0.5
     smallest, largest = 1e-6, 50.0
 
-    def __init__(self, learning_rate: float = 0.001, **kwargs: Any) -> None:
-        super().__init__(learning_rate=learning_rate, **kwargs)
-
     def create_state(self, index: int, weight: mx.nd.NDArray) -> tuple[Any, Any]:
         """Make the last gradient and the step sizes of a parameter, of its shape."""
         return mx.nd.zeros_like(weight), mx.nd.full(

@@ -149,9 +149,8 @@ class Training:
     def _is_over(self) -> bool:
         """Tell whether the latest epochs, the run's patience of them, were no better.
 
-        They count from the first epoch on that is better than biases, as the validation
-        RMSE swings while a network is still finding the mean; or, in any case, after
-        `STEPS_BEFORE_PATIENCE`.
+        They count from the first epoch that is better than biases, or in any case after
+        `STEPS_BEFORE_PATIENCE`: a network swings while it is finding the mean.
         """
         if not (self.run.patience and self.history):
             return False
@@ -186,16 +185,9 @@ class Training:
             kept = np.flatnonzero(weights) if weights.any() else np.array([0])
             recipes = tuple(recipe.recipes[i] for i in kept)
             recipe = Blend(recipes, tuple(weights[kept].tolist()))
-        parts = replace(
-            parts,
-            train_mat=(parts.train_mat + parts.valid_mat).tocsr(),
-            valid_mat=None,
-            split={
-                **parts.split,
-                "chosen_epoch": epoch.epoch,
-                "chosen_valid_rmse": epoch.valid_rmse,
-            },
-        )
+        chosen = {"chosen_epoch": epoch.epoch, "chosen_valid_rmse": epoch.valid_rmse}
+        train_mat, split = parts.train_mat + parts.valid_mat, {**parts.split, **chosen}
+        parts = replace(parts, train_mat=train_mat, valid_mat=None, split=split)
         recipe = recipe.changed(num_epochs=epoch.epoch)
         return epoch, replace(self.run, parts=parts, recipe=recipe, patience=None)
 

@@ -30,22 +30,7 @@ def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def in_shares(loop: Callable[..., Any], num_shares: int, *args: Any) -> list[Any]:
-    """Run a loop several times at once, each for a share of the work.
-
-    Parameters
-    ----------
-    loop : callable
-        ``loop(share, *args)``, `compiled`, so that others run meanwhile.
-    num_shares : int
-        How many: `num_threads`, as a rule.
-    *args
-        For all of them.
-
-    Returns
-    -------
-    list
-        What each returned.
-    """
+    """Run a `compiled` ``loop(share, *args)`` for all shares at once; list results."""
     # Numba's own threads are often OpenMP's, which do not survive a fork, and its way
     # of calling them takes five times as long to compile.
     others = [

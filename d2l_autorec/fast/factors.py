@@ -73,16 +73,8 @@ class Factors:
                   + \lambda_u (b_u^2 + \|p_u\|^2)
                   + \lambda_i (b_i^2 + \|q_i\|^2) \right)
 
-        Parameters
-        ----------
-        users, items : numpy.ndarray of int64, shape (num_ratings,)
-            Indices.
-        ratings : numpy.ndarray of float, shape (num_ratings,)
-            Ratings.
-        lr : float
-            Length of a step.
-        user_wd, item_wd : numpy.ndarray, shapes (num_users,), (num_items,)
-            :math:`\lambda_u` and :math:`\lambda_i`.
+        where `lr` is the length of a step, and `user_wd`, (num_users,), and `item_wd`,
+        (num_items,), are :math:`\lambda_u` and :math:`\lambda_i`.
         """
         penalties = user_wd.astype(np.float32), item_wd.astype(np.float32)
         ratings = ratings.astype(np.float32, copy=False)
@@ -99,18 +91,7 @@ class Factors:
         return all(np.isfinite(array).all() for array in self._arrays)
 
     def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Predict ratings.
-
-        Parameters
-        ----------
-        users, items : numpy.ndarray of int64, shape (num_pairs,)
-            Indices.
-
-        Returns
-        -------
-        numpy.ndarray of float32, shape (num_pairs,)
-            NaN where no model has a weight.
-        """
+        """Predict pairs' ratings, (num_pairs,); NaN where no model has a weight."""
         predictions = np.empty(len(users), np.float32)
         call(_predict, users, items, self._arrays, predictions)
         return predictions

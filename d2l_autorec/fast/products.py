@@ -18,25 +18,12 @@ COLUMN_COST = 5
 
 
 class Cells(NamedTuple):
-    """The ratings of a batch of rows, column by column.
+    """The ratings of a batch of rows, column by column."""
 
-    Attributes
-    ----------
-    starts : numpy.ndarray of int, shape (num_columns + 1,)
-        Where each column's ratings begin.
-    rows : numpy.ndarray of int, shape (num_ratings,)
-        The batch's row of each.
-    ratings : numpy.ndarray of float32, shape (num_ratings,)
-    bounds : numpy.ndarray of int, shape (num_threads + 1,)
-        First column of each thread's share of the work.
-    num_rows : int
-        Of the batch.
-    """
-
-    starts: np.ndarray
-    rows: np.ndarray
-    ratings: np.ndarray
-    bounds: np.ndarray
+    starts: np.ndarray  # (num_columns + 1,): where each column's ratings begin
+    rows: np.ndarray  # (num_ratings,): the batch's row of each
+    ratings: np.ndarray  # float32
+    bounds: np.ndarray  # (num_threads + 1,): first column of each thread's share
     num_rows: int
 
     @property
@@ -64,18 +51,7 @@ def by_columns(rows: sp.csr_matrix) -> Cells:
 
 
 def multiply(cells: Cells, weight: np.ndarray) -> np.ndarray:
-    """Multiply rows of ratings with a matrix.
-
-    Parameters
-    ----------
-    cells : Cells
-        A batch of ratings.
-    weight : numpy.ndarray of float32, shape (num_columns, size)
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (num_rows, size)
-    """
+    """Multiply ratings with a matrix (num_columns, size): float32, (num_rows, size)."""
     check_fit(cells, cells.num_rows, len(weight))
     sums = np.zeros((cells.num_shares, cells.num_rows, weight.shape[1]), np.float32)
     in_shares(_multiply, cells.num_shares, cells, weight, sums)
@@ -85,20 +61,7 @@ def multiply(cells: Cells, weight: np.ndarray) -> np.ndarray:
 def outputs_at(
     cells: Cells, hidden: np.ndarray, weight: np.ndarray, bias: np.ndarray
 ) -> np.ndarray:
-    """Compute a dense layer's outputs at a batch's cells.
-
-    Parameters
-    ----------
-    cells : Cells
-        The cells.
-    hidden : numpy.ndarray of float32, shape (num_rows, num_hidden)
-    weight, bias : numpy.ndarray of float32
-        Shapes (num_columns, num_hidden) and (num_columns,).
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (num_ratings,)
-    """
+    """Compute a dense layer's outputs at a batch's cells: float32, (num_ratings,)."""
     check_fit(cells, len(hidden), len(weight))
     outputs = np.empty(cells.ratings.size, np.float32)
     in_shares(_outputs_at, cells.num_shares, cells, hidden, weight, bias, outputs)

@@ -69,13 +69,6 @@ class FastStep(Step):
     leave_one_out : bool
         Predict each rating from the others of its row: for one layer of sigmoid units
         without dropout, a linear output and half the squared error.
-
-    Attributes
-    ----------
-    sparse : SparseNetwork
-        The network as it is now.
-    num_updates : int
-        So far.
     """
 
     def __init__(

@@ -238,16 +238,6 @@ def test_only_some_experiments_run(tiny_study, tmp_path, capsys):
     assert "I-AutoRec" not in (tmp_path / "synthetic-100k.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "flags", [["--only", "items"], ["--splits", "0"], ["--cold", "warm"]]
-)
-def test_a_bad_flag_ends_with_one_line(flags, capsys):
-    with pytest.raises(SystemExit) as exit:
-        command.main(flags)
-    assert exit.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
-
-
 def test_the_names_are_those_of_the_experiments():
     found = {name.rstrip("0123456789").rstrip("-") for name in experiments()}
     assert found == set(NAMES)

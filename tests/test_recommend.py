@@ -2,10 +2,8 @@
 
 import io
 import json
-import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -446,23 +444,6 @@ def test_new_users_ratings_are_predicted_better_than_by_item_means(newcomers):
     few, mean = rmse_of_new_users(model, data, 0.1)
     many, _ = rmse_of_new_users(model, data, 0.7)
     assert many < few < mean
-
-
-@pytest.mark.slow
-def test_new_users_of_ml_100k():
-    root = os.environ.get("D2L_AUTOREC_DATA")
-    if not root or not (Path(root) / "ml-100k").is_dir():
-        pytest.skip("needs the real ml-100k in $D2L_AUTOREC_DATA")
-    from d2l_autorec import load_dataset
-
-    ratings = load_dataset("ml-100k")
-    users = np.random.default_rng(1).choice(ratings.user_ids, 150, replace=False)
-    new = ratings.data["user_id"].isin(users)
-    model = fold_in_model(ratings, new, Recipe())
-    for share in (0.1, 0.5, 0.9):
-        ours, mean = rmse_of_new_users(model, ratings.data[new], share)
-        print(f"{share:.0%} given: RMSE {ours:.3f}, of item means {mean:.3f}")
-        assert ours < mean
 
 
 def test_an_old_users_ratings_fold_in_to_what_the_model_says_of_them(newcomers):

@@ -352,12 +352,6 @@ def test_a_flag_beside_a_preset_wins(small_data, train, tmp_path, preset):
     assert all(one in expected(**changed, clip=False) for one in recipe(*flags))
 
 
-def test_cold_net_undoes_a_presets_rule(small_data, train, tmp_path):
-    flags = ["--quiet", "-e", "1", "--preset", "paper", "--json", tmp_path / "r.json"]
-    assert train(*flags, "--cold", "net")[0] == 0
-    assert json.loads((tmp_path / "r.json").read_text())["recipe"]["cold"] is None
-
-
 def test_two_devices_give_the_result_of_one(small_data, train, tmp_path):
     def rmse(devices):
         flags = ["--dropout", "0", "--devices", devices, "--json", tmp_path / "r.json"]

@@ -24,16 +24,8 @@ _MAX_LEVELS = 10
 def make_page(model: Predictor) -> flask.Flask:
     """Make the page, and have the model ready to answer at once.
 
-    Parameters
-    ----------
-    model : Predictor
-        Asked by `Predictor.recommend_new`.
-
-    Returns
-    -------
-    flask.Flask
-        It answers requests that name this machine as their host, and no others: a
-        page from elsewhere cannot reach it by a name of its own (DNS rebinding).
+    It answers requests that name this machine as their host, and no others: a page from
+    elsewhere cannot reach it by a name of its own (DNS rebinding).
     """
     page = flask.Flask(__name__)
     page.config.update(TRUSTED_HOSTS=_HOSTS, MAX_CONTENT_LENGTH=_MAX_REQUEST)

@@ -12,6 +12,7 @@ from ..training import FINITE
 from . import cli
 from .cli import flag
 from .process import show_notes
+from .results import as_flags
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,12 +67,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _provenance(args: argparse.Namespace, dataset: str, num_splits: int) -> str:
-    flags = ["--quick"] if args.quick else ["--dataset", dataset]
-    flags += ["--splits", str(num_splits)]
-    if args.cold != 3.0:
-        flags += ["--cold", str(args.cold)]
-    if args.only:
-        flags += ["--only", ",".join(args.only)]
+    settings = {"quick": True} if args.quick else {"dataset": dataset}
+    more = {
+        name: getattr(args, name) for name in ("cold", "only") if name in args.given
+    }
+    flags = as_flags({**settings, "splits": num_splits, **more})
     seeds = f", seeds 0 to {num_splits - 1},"
     return f"{provenance('paper', flags, seeds)}, {date.today()}."
 

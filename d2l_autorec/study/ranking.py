@@ -8,10 +8,13 @@ Gain-Based Evaluation of IR Techniques", ACM TOIS 20(4), 2002.
 """
 
 import numpy as np
+import scipy.sparse as sp
 
 from ..errors import DataError
+from ..topn import measure
 
 CUTOFF = 10
+MEASURES = "NDCG@10", "recall@10", "precision@10"
 
 
 def ranking(
@@ -60,28 +63,21 @@ def ranking(
             "all held-out ratings are below the mean of the training ratings: no item "
             "is relevant, and there is nothing to rank"
         )
-    order, user, sizes, place = _places(predictions, user_index, seed)
-    num_relevant = np.bincount(user, relevant[order])
-    hit = relevant[order] & (place < CUTOFF)
-    hits = np.bincount(user, hit)
-    gain = np.bincount(user, hit / np.log2(place + 2))
-    ideal = np.cumsum(1 / np.log2(np.arange(CUTOFF) + 2))
-    best = ideal[num_relevant.clip(1, CUTOFF).astype(int) - 1]
-    values = {
-        f"NDCG@{CUTOFF}": gain / best,
-        f"recall@{CUTOFF}": hits / num_relevant.clip(1),
-        f"precision@{CUTOFF}": hits / sizes.clip(max=CUTOFF),
-    }
-    return {name: float(v[num_relevant > 0].mean()) for name, v in values.items()}
-
-
-def _places(
-    predictions: np.ndarray, user_index: np.ndarray, seed: int
-) -> tuple[np.ndarray, ...]:
-    """Rank by user: the order of the rows; their users and places; the users' sizes."""
     ties = np.random.default_rng(seed).permutation(len(predictions))
     order = np.lexsort((np.argsort(ties), -predictions, user_index))
-    ranked = user_index[order]
-    _, user, sizes = np.unique(ranked, return_inverse=True, return_counts=True)
+    _, user, sizes = np.unique(
+        user_index[order], return_inverse=True, return_counts=True
+    )
     place = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[user]  # from 0
-    return order, user, sizes, place
+    lists = np.full((len(sizes), CUTOFF), -1)
+    top = place < CUTOFF
+    lists[user[top], place[top]] = order[top]
+    hits = relevant[order]
+    cells = np.ones(hits.sum()), (user[hits], order[hits])
+    test = sp.csr_matrix(cells, (len(sizes), len(order)))
+    counted = np.diff(test.indptr) > 0
+    found = measure(lists[counted], test[counted], [CUTOFF]).per_user
+    # A list is no longer than there are items.
+    found["precision@10"] *= CUTOFF / sizes[counted].clip(max=CUTOFF)
+    mean = found.rename(columns={"ndcg@10": "NDCG@10"}).mean()
+    return {name: float(mean[name]) for name in MEASURES}

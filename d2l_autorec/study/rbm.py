@@ -30,6 +30,27 @@ class RBM(Estimator):
     A visible vector is an item's ratings, or with the `kind` ``'user'`` a user's. A
     prediction is the expectation of the level, given the probabilities of the hidden
     units with the training ratings. It is trained on the CPU.
+
+    Notes
+    -----
+    Of a row that has the levels :math:`k_j` in its cells,
+
+    .. math:: P(h_f = 1) = \sigma(b_f + \sum_j W_{j k_j f}), \qquad
+              P(k_j = k) \propto \exp(c_{jk} + \sum_f W_{jkf} h_f)
+
+    Any weights would overfit. These have a low rank, and neighboring levels have
+    similar ones:
+
+    .. math:: W_{jkf} = \sum_t \sum_i p_t(k) A_{jti} B_{if}
+
+    with orthonormal polynomials :math:`p_t` of the degrees 0, 1 and 2. That of degree 0
+    tells the hidden units that there is a rating at all, as in a conditional machine.
+    :math:`c` starts at the logarithms of the levels' shares.
+
+    A step goes up the gradients of contrastive divergence by Adam, with an eighth of
+    the learning rate for :math:`B`, in which all columns meet; the weight decay is that
+    of :math:`A` and :math:`B`. In its one Gibbs step the hidden units are drawn; of the
+    levels, and then of the hidden units, the probabilities are taken.
     """
 
     kind: str = "item"
@@ -80,26 +101,7 @@ class RBM(Estimator):
 
 
 class Boltzmann:
-    r"""A restricted Boltzmann machine, computed at the observed cells alone.
-
-    Of a row that has the levels :math:`k_j` in its cells,
-
-    .. math:: P(h_f = 1) = \sigma(b_f + \sum_j W_{j k_j f}), \qquad
-              P(k_j = k) \propto \exp(c_{jk} + \sum_f W_{jkf} h_f)
-
-    Any weights would overfit. These have a low rank, and neighboring levels have
-    similar ones:
-
-    .. math:: W_{jkf} = \sum_t \sum_i p_t(k) A_{jti} B_{if}
-
-    with orthonormal polynomials :math:`p_t` of the degrees 0, 1 and 2. That of degree 0
-    tells the hidden units that there is a rating at all, as in a conditional machine.
-
-    :math:`c` starts at the logarithms of the levels' `shares`, (num_columns,
-    num_levels). `parameters` are :math:`A`, (num_columns * 3, num_factors); :math:`B`,
-    (num_factors, num_hidden); :math:`c`, (num_columns * num_levels,); and :math:`b`,
-    (num_hidden,). `polynomials` is :math:`p`, (num_levels, 3); of two levels, (2, 2).
-    """
+    """The machine of `RBM`, computed at the observed cells alone."""
 
     def __init__(
         self,
@@ -125,19 +127,13 @@ class Boltzmann:
 
     @property
     def parameters(self) -> list[np.ndarray]:
-        """A, B, c and b, in float32, as NumPy sees them."""
+        """A, (num_columns * num_terms, num_factors), B, c and b, flat, in float32."""
         return [view(array) for array in self._arrays]
 
     def gradients(
         self, rows: sp.csr_matrix, rng: np.random.Generator
     ) -> list[np.ndarray]:
-        """Compute the gradients of contrastive divergence, up, of each parameter.
-
-        One Gibbs step: the hidden units are drawn; of the levels, and then of the
-        hidden units, the probabilities are taken, without the noise of draws. The
-        gradient of :math:`W_{jkf}` is the mean over the rows of :math:`[k_j = k]
-        P(h_f = 1)` with the data less :math:`P(k_j = k) P(h_f = 1)` after that step.
-        """
+        """Compute the gradients of contrastive divergence, of each parameter."""
         _, hidden_factors, _, _ = self.parameters
         data, inputs, hidden = self._infer(rows, self.polynomials[rows.data])
         drawn = rng.random(hidden.shape, np.float32) < hidden
@@ -156,22 +152,14 @@ class Boltzmann:
     def step(
         self, rows: sp.csr_matrix, lr: float, wd: float, rng: np.random.Generator
     ) -> None:
-        """Take a step up the gradients, by MXNet's Adam.
-
-        The learning rate of :math:`B`, in which all columns meet, is an eighth of that
-        of the others; the weight decay is that of :math:`A` and :math:`B`.
-        """
+        """Take a step up the gradients, by MXNet's Adam."""
         self._adam.optimizer.set_learning_rate(lr)
         self._adam.optimizer.wd = wd
         for number, gradient in enumerate(self.gradients(rows, rng)):
             self._adam(number, mx.np.array(-gradient), self._arrays[number])
 
     def chances(self, rows: sp.csr_matrix, cells: sp.csr_matrix) -> np.ndarray:
-        """Compute the probabilities of the levels of cells, given their rows' ratings.
-
-        The cells are those that the matrix stores, in its order; the result is of shape
-        (num_cells, num_levels).
-        """
+        """Compute the chances of cells' levels, (num_cells, num_levels)."""
         _, _, hidden = self._infer(rows, self.polynomials[rows.data])
         return self._chances(hidden, cells)
 
@@ -196,10 +184,7 @@ class Boltzmann:
 
 
 def polynomials(num_levels: int, degree: int = 2) -> np.ndarray:
-    """Compute orthonormal polynomials of levels, a column each, the constant first.
-
-    Of few levels, the degree is one less than their number.
-    """
+    """Compute orthonormal polynomials, (num_levels, at most `degree` + 1)."""
     powers = np.vander(np.arange(num_levels), degree + 1, increasing=True)
     return np.linalg.qr(powers)[0].astype(np.float32)
 
@@ -213,11 +198,7 @@ def side_by_side(cells: sp.csr_matrix, values: np.ndarray) -> sp.csr_matrix:
 
 
 def rating_levels(rating: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the levels of ratings, ascending, and the level of each rating, from 0.
-
-    They are the distinct ratings; if these are more than `MAX_LEVELS`, means of about
-    equally many ratings each.
-    """
+    """Find at most `MAX_LEVELS` levels, ascending, and each rating's, from 0."""
     levels, codes = np.unique(rating, return_inverse=True)
     if len(levels) > MAX_LEVELS:
         bounds = np.unique(np.quantile(rating, np.linspace(0, 1, MAX_LEVELS + 1)))
@@ -230,10 +211,7 @@ def rating_levels(rating: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def level_shares(
     visible: sp.csr_matrix, num_levels: int, prior: float = 5.0
 ) -> np.ndarray:
-    """Compute the share of each level in each column, (num_columns, num_levels).
-
-    Each column has `prior` ratings besides, of the levels as they are in all columns.
-    """
+    """Compute the levels' shares, (num_columns, num_levels), with some of all."""
     num_columns = visible.shape[1]
     place = visible.indices * num_levels + visible.data
     counts: np.ndarray = np.bincount(place, minlength=num_columns * num_levels)

@@ -249,19 +249,6 @@ def test_what_is_not_finite_is_not_saved(tmp_path, what):
     assert content(tmp_path) == before
 
 
-def test_a_folder_that_another_training_saved_to_is_left_alone(tmp_path):
-    train(tmp_path, make_run(num_epochs=1))
-    opened = Checkpoint.open(tmp_path)
-    new = Checkpoint(tmp_path, make_run(), overwrite=True)
-    train(tmp_path, make_run(lr=0.1), overwrite=True)
-    before = content(tmp_path)
-    for late in (opened, new):
-        training = Training(late.run, CPU)
-        with pytest.raises(ModelError, match="another training has saved to it"):
-            next(late.saving(training, training.epochs()))
-    assert content(tmp_path) == before
-
-
 def test_what_no_machine_holds_is_refused_before_it_is_made(monkeypatch):
     parts = make_run().parts
     with pytest.raises(DataError, match="the parameters would take"):

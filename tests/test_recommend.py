@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -598,9 +597,6 @@ def test_many_users_go_into_a_parquet_file(ask, model, tmp_path, monkeypatch):
     assert not titled[0] and titled.any(), "a first table without any title"
     found = pd.read_parquet(tmp_path / "all.parquet")
     pd.testing.assert_frame_equal(found, expected, check_dtype=False)
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    said = ask(*asked, "--output", tmp_path / "out.parquet", error=True)
-    assert "out.parquet: Parquet needs pyarrow" in said
 
 
 def test_a_failure_leaves_the_output_as_it_was(ask, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from test_checkpoint import CPU, make_run, parameters, same, train
+from test_checkpoint import CPU, make_run, parameters, same, saving, train
 
 from d2l_autorec._mxnet import mx
 from d2l_autorec.commands import train as command
@@ -28,7 +28,7 @@ def resume(directory, num_epochs, devices=CPU):
     checkpoint.run = replace(checkpoint.run, recipe=recipe)
     training = Training(checkpoint.run, devices, checkpoint.history)
     checkpoint.restore(training)
-    list(checkpoint.saving(training, training.epochs()))
+    list(saving(checkpoint, training))
     return checkpoint.history, training.net
 
 
@@ -82,9 +82,9 @@ def test_an_interrupted_training_goes_on_with_any_recipe(tmp_path, name):
         run = replace(run, recipe=SEVERAL[name]())
     whole = train(tmp_path / "a", run)
     training = Training(run, CPU)
-    saving = Checkpoint(tmp_path / "b", run).saving(training, training.epochs())
-    list(islice(saving, 2))
-    saving.close()
+    epochs = saving(Checkpoint(tmp_path / "b", run), training)
+    list(islice(epochs, 2))
+    epochs.close()
     assert_same(resume(tmp_path / "b", 5), whole)
     assert Checkpoint.open(tmp_path / "b").run.recipe == run.recipe
     if run.recipe.recipes[0].schedule == "cosine":
@@ -95,10 +95,10 @@ def test_two_devices_go_on_too(tmp_path):
     devices = [mx.cpu(0), mx.cpu(1)]
     run = make_run(4)
     training = Training(run, devices)
-    list(Checkpoint(tmp_path / "a", run).saving(training, training.epochs()))
+    list(saving(Checkpoint(tmp_path / "a", run), training))
     run = make_run(2)
     begun = Training(run, devices)
-    list(Checkpoint(tmp_path / "b", run).saving(begun, begun.epochs()))
+    list(saving(Checkpoint(tmp_path / "b", run), begun))
     _, resumed = resume(tmp_path / "b", 4, devices)
     for name, value in training.net._collect_params_with_prefix().items():
         other = resumed._collect_params_with_prefix()[name]

@@ -7,6 +7,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from test_checkpoint import saving
 
 from d2l_autorec import PRESETS, AutoRec, Predictor, Recipe, evaluator, row_batches
 from d2l_autorec.curve import Epoch
@@ -141,7 +142,7 @@ def test_a_loaded_model_predicts_what_its_training_did(tmp_path, recipe):
     parts = make_parts()
     run = Run(parts, recipe, 7)
     training = Training(run, CPU)
-    (*_, last) = Checkpoint(tmp_path, run).saving(training, training.epochs())
+    (*_, last) = saving(Checkpoint(tmp_path, run), training)
     opened = Checkpoint.open(tmp_path)
     assert opened.run.recipe == recipe
     # A model does not know users and items that have no training rating.

@@ -1,9 +1,7 @@
 """A model of ratings in its folder: saved, opened, and gone on with."""
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -30,7 +28,6 @@ from .folder import (
     Model,
     RatingsModel,
     check_place,
-    lock,
     make_folder,
     read_model,
     write_model,
@@ -82,7 +79,6 @@ class Checkpoint:
         self.history: list[Epoch] = []
         self.locked: int | None = None
         self._arrays: Arrays = {}  # of the last save, on disk
-        self._stamp = _stamp(self.directory)  # of the last save that is known of
 
     @classmethod
     def open(cls, directory: str | Path) -> "Checkpoint":
@@ -185,44 +181,13 @@ class Checkpoint:
             state = self._beginning_with(_STATE)
             training.load(self._beginning_with(_LAST), state)
 
-    def saving(self, training: Training, epochs: Iterable[Epoch]) -> Iterator[Epoch]:
-        """Save after each epoch, under the folder's `lock`.
-
-        Parameters
-        ----------
-        training : Training
-            Of `run`.
-        epochs : iterable of Epoch
-            Of that training, as they pass by.
-
-        Yields
-        ------
-        Epoch
-            Each as soon as it is on disk.
-
-        Raises
-        ------
-        ModelError
-            If another training saves to this folder, or has done so since it was
-            opened; and as `save` does.
-        """
-        with ExitStack() as stack:
-            if self.locked is None:
-                self.locked = stack.enter_context(lock(self.directory))
-                stack.callback(setattr, self, "locked", None)
-            if self._stamp != _stamp(self.directory):
-                raise ModelError(f"{self.directory}: another training has saved to it")
-            for epoch in epochs:
-                self.save(epoch, training.parameters(), training.state())
-                yield epoch
-
     def save(
         self,
         epoch: Epoch,
         parameters: Mapping[str, np.ndarray],
         state: Mapping[str, np.ndarray],
     ) -> None:
-        """Replace the model in the folder by the state after an epoch.
+        """Replace the model in the folder by that after an epoch, under its `lock`.
 
         Parameters
         ----------
@@ -260,7 +225,7 @@ class Checkpoint:
             history=history,
         )
         self._arrays = write_model(self.directory, model, run.parts, arrays)
-        self.history, self._stamp = history, _stamp(self.directory)
+        self.history = history
 
     def check_place(self) -> None:
         """Check that the folder, where it is locked, was not moved: a `ModelError`."""
@@ -316,15 +281,6 @@ class Checkpoint:
                     f"{name} is of {array.dtype} and shape {array.shape}; it does not "
                     "belong to the recipe and its epochs"
                 )
-
-
-def _stamp(directory: Path) -> tuple[int, int] | None:
-    """Tell a folder's model from the ones before and after it."""
-    try:
-        found = os.stat(directory / MODEL_FILE)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def _check_size(name: str, array: np.ndarray, is_factor: bool, epoch: int) -> None:

@@ -9,17 +9,13 @@ import stat
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
-
-from ..errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-NO_PYARROW = "Parquet needs pyarrow: python -m pip install pyarrow"
 
 
 @contextmanager
@@ -69,10 +65,7 @@ def save_tables(tables: Iterable[pd.DataFrame], file: str | Path) -> None:
     """
     with replacing(file) as temporary:
         if temporary.suffix == ".parquet":
-            try:
-                _write_parquet(tables, temporary)
-            except ImportError:
-                raise DataError(f"{file}: {NO_PYARROW}") from None
+            _write_parquet(tables, temporary)
             return
         opened = gzip.open if temporary.suffix == ".gz" else open
         with opened(temporary, "wb") as out:
@@ -86,23 +79,16 @@ def write_csv(tables: Iterable[pd.DataFrame], out: IO[bytes] | gzip.GzipFile) ->
 
 
 def _write_parquet(tables: Iterable[pd.DataFrame], file: Path) -> None:
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetWriter
+    import duckdb
 
-    with ExitStack() as stack:
-        writer = None
-        for table in tables:
+    with duckdb.connect() as con:
+        for number, table in enumerate(tables):
             # A column of the first table may be empty, and of texts in the second.
-            types = {"i": pa.int64(), "f": pa.float64(), "O": pa.string()}
-            kinds = [(name, table[name].dtype.kind) for name in table]
-            for name, kind in kinds:
-                if kind == "O":
-                    table[name] = table[name].map(str, na_action="ignore")
-            schema = pa.schema([(name, types[kind]) for name, kind in kinds])
-            if writer is None:
-                writer = stack.enter_context(ParquetWriter(file, schema))
-            rows = pa.Table.from_pandas(table, schema, preserve_index=False)
-            writer.write_table(rows)
+            texts = dict.fromkeys(table.select_dtypes("object"), "string")
+            con.register("part", table.astype(texts))
+            how = "INSERT INTO whole" if number else "CREATE TABLE whole AS"
+            con.execute(f"{how} FROM part")
+        con.table("whole").write_parquet(str(file))
 
 
 def save_figure(figure: Figure, file: str | Path) -> None:

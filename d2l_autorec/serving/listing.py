@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,6 @@ import scipy.sparse as sp
 from ..topn import TopN, make
 from ..training import Parts
 from .folder import MODEL_FILE, ListsModel, make_folder, write_model
-from .lists import best_items
 from .predictor import Predictor
 from .storage import Arrays, blaming
 
@@ -69,17 +68,7 @@ class ListRun:
 
 
 class Suggestion(NamedTuple):
-    """An item for a user, by a model of lists.
-
-    Attributes
-    ----------
-    item_id
-        Raw id.
-    score : float
-        Higher is better; scores compare within one user's list alone.
-    title : str or None
-        Where the data set has one.
-    """
+    """An item, with a score that compares within one user's list alone."""
 
     item_id: Any
     score: float
@@ -107,39 +96,11 @@ class ListPredictor(Predictor):
         self.run: Any = run
         self._model: Any = _Sets(run)
 
-    def recommend_new(
-        self,
-        items: Mapping[Any, Any] | Iterable[Any],
-        n: int = 10,
-        include_rated: bool = False,
-        min_ratings: int = 1,
-    ) -> list[Any]:
-        """Recommend items to someone who was not in the training.
-
-        Parameters
-        ----------
-        items : iterable, or mapping
-            Raw ids of the items that the new user has; of a mapping, its keys. Unknown
-            ones are skipped, and a warning names them.
-        n, include_rated, min_ratings
-            As for `Predictor.recommend`.
-
-        Returns
-        -------
-        list of Suggestion
-            Best first.
-
-        Raises
-        ------
-        DataError
-            If there are items, and none of them has a training pair.
-        """
-        found = self._new_items(list(dict.fromkeys(items)))
+    def _new_row(self, ratings: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of a new user's items; that they have them is all."""
+        found = self._new_items(list(dict.fromkeys(ratings)))
         rated = found[found >= 0]
-        scores = self._model.of_new_user(rated, None)
-        left_out = rated[:0] if include_rated else rated
-        best = best_items(scores, self._counts["item"], n, min_ratings, left_out)
-        return self._listed(Suggestion, best, scores[best])
+        return rated, np.ones(len(rated), np.float32)
 
     @cached_property
     def _item_means(self) -> np.ndarray:
@@ -179,9 +140,8 @@ class _Sets:
 
     def of_new_user(self, rated: np.ndarray, given: Any) -> np.ndarray:
         """Score all items (num_items,) for a set."""
-        ones = np.ones(len(rated), np.float32)
         shape = 1, self._rows.shape[1]
-        row = sp.csr_matrix((ones, np.sort(rated), [0, len(rated)]), shape)
+        row = sp.csr_matrix((given, np.sort(rated), [0, len(rated)]), shape)
         return np.asarray(self._model.scores(row)[0])
 
     def clip(self, scores: np.ndarray) -> np.ndarray:

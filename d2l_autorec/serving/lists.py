@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .predictor import Predictor
 
 # Scores that are computed at once: 2 MiB of each network's, which a cache may hold.
@@ -42,7 +43,7 @@ def recommend_all(
     include_rated: bool = False,
     unknown: str = "error",
     min_ratings: int = 1,
-) -> Iterator[pd.DataFrame]:
+) -> "Iterator[pd.DataFrame]":
     """Recommend items to many users, some of them at a time.
 
     Parameters
@@ -73,7 +74,7 @@ def recommend_all(
         user_ids = (
             run.parts.user_ids if unknown != "error" else run.parts.user_ids[trained]
         ).tolist()
-    all_ids = pd.Index(user_ids)
+    all_ids = list(user_ids)
     size = max(1, _CELLS // len(run.parts.item_ids))
     for start in range(0, len(all_ids), size):
         ids = all_ids[start : start + size]
@@ -82,13 +83,15 @@ def recommend_all(
 
 
 def _table(
-    model: "Predictor", user_ids: pd.Index, best: Sequence[np.ndarray], unknown: str
-) -> pd.DataFrame:
+    model: "Predictor", user_ids: list[Any], best: Sequence[np.ndarray], unknown: str
+) -> "pd.DataFrame":
+    import pandas as pd  # of no use to a training
+
     lengths = [len(items) for items in best]
     items = model.run.parts.item_ids[np.concatenate(best)]
     table = pd.DataFrame(
         {
-            "user_id": user_ids.repeat(lengths),
+            "user_id": pd.Index(user_ids).repeat(lengths),
             "place": np.concatenate([np.arange(1, size + 1) for size in lengths]),
             "item_id": items,
         }

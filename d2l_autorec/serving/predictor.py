@@ -1,13 +1,13 @@
 """Predictions and recommendations from a trained model, by raw ids."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from .._mxnet import gluon
@@ -111,9 +111,9 @@ class Predictor:
         """Return for each user the best items' indices, at most n, best first."""
         scores = self.scores(user_ids, unknown)
         best = []
-        for row, user in zip(scores, self._index["user"].get_indexer(user_ids)):
+        for row, user in zip(scores, map(self._index["user"].get, user_ids)):
             rated: Any = ()
-            if user >= 0 and not include_rated:
+            if user is not None and not include_rated:
                 rated = self._rated[:, user].indices
             best.append(best_items(row, self._counts["item"], n, min_ratings, rated))
         return best
@@ -197,8 +197,8 @@ class Predictor:
         ----------
         ratings : mapping, or iterable of (item_id, rating)
             Raw item id to the rating that the new user gave it, in the unit of the
-            ratings file. Items without a training rating are skipped, and a warning
-            names them.
+            ratings file; of a model of lists an iterable of raw item ids. Items without
+            a training rating are skipped, and a warning names them.
         n, include_rated, min_ratings
             As for `recommend`.
 
@@ -219,18 +219,16 @@ class Predictor:
         -----
         How the ratings are used is in ``serving/reconstruction.py``, ``of_new_user``.
         """
-        pairs = list(ratings.items() if isinstance(ratings, Mapping) else ratings)
-        rated, given = self._new_row(pairs)
+        rated, given = self._new_row(ratings)
         found = self._model.of_new_user(rated, given)
         left_out = rated[:0] if include_rated else rated
         best = best_items(found, self._counts["item"], n, min_ratings, left_out)
         ratings = self._model.clip(found[best]) - self.run.parts.rating_offset
         return self._listed(self.recommendation, best, ratings)
 
-    def _new_row(
-        self, pairs: Sequence[tuple[Any, float]]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _new_row(self, ratings: Any) -> tuple[np.ndarray, np.ndarray]:
         """Check a new user's ratings; return their items' indices, and them shifted."""
+        pairs = list(ratings.items() if isinstance(ratings, Mapping) else ratings)
         low, high = self.run.parts.rating_range
         slack = 1e-6 * max(abs(low), abs(high))  # float32 rounds the training's
         ids = [item_id for item_id, _ in pairs]
@@ -240,8 +238,8 @@ class Predictor:
                     f"rating {rating} of item {item_id!r} is outside the scale of the "
                     f"training ratings, {low:g} to {high:g}"
                 )
-        if repeated := pd.Index(ids).duplicated().nonzero()[0].tolist():
-            raise DataError(f"item {ids[repeated[0]]!r} is rated more than once")
+        if repeated := [one for one, times in Counter(ids).items() if times > 1]:
+            raise DataError(f"item {repeated[0]!r} is rated more than once")
         rated = self._new_items(ids)
         given = np.array([rating for _, rating in pairs], float)
         return rated[rated >= 0], given[rated >= 0] + self.run.parts.rating_offset
@@ -261,11 +259,11 @@ class Predictor:
 
     def _of_type(self, raw_id: Any, noun: str) -> str:
         """Say if an unknown id would be known as one of the model's type."""
-        index = self._index[noun]
-        kind = type(index[:1].tolist()[0])
+        kind = type(next(iter(self._index[noun])))
         with suppress(ValueError, TypeError, OverflowError):
             same = kind(raw_id)
-            if type(raw_id) is not kind and str(same) == str(raw_id) and same in index:
+            is_same = str(same) == str(raw_id) and same in self._index[noun]
+            if is_same and type(raw_id) is not kind:
                 return f"; the model's {noun}s are of type {kind.__name__}: {same!r}"
         return ""
 
@@ -291,10 +289,11 @@ class Predictor:
         DataError
             For the first unknown id.
         """
-        if not isinstance(pairs, pd.DataFrame):
-            pairs = pd.DataFrame(list(pairs), columns=["user_id", "item_id"])
-        users = self._known(pairs["user_id"], "user", unknown)
-        items = self._known(pairs["item_id"], "item", unknown)
+        if hasattr(pairs, "columns"):
+            pairs = zip(pairs["user_id"], pairs["item_id"])
+        user_ids, item_ids = zip(*found) if (found := list(pairs)) else ((), ())
+        users = self._known(user_ids, "user", unknown)
+        items = self._known(item_ids, "item", unknown)
         return self._ratings(users, items)
 
     def _ratings(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -330,28 +329,25 @@ class Predictor:
         if unknown not in ("error", "item-mean"):
             raise ValueError(f"unknown is 'error' or 'item-mean', not {unknown!r}")
         index, counts = self._index[noun], self._counts[noun]
-        found = index.get_indexer(pd.Index(ids))
+        found = np.fromiter((index.get(raw_id, -1) for raw_id in ids), int, len(ids))
         trained = (found >= 0) & (counts[found] > 0)
         if unknown == "error" and not trained.all():
-            raw_id = list(ids)[int(np.argmin(trained))]
-            if found[np.argmin(trained)] < 0:
-                known = f"the model knows {len(index):,} {noun}s, such as {index[0]!r}"
-                said = self._of_type(raw_id, noun) or f"; {known}"
-                raise DataError(f"unknown {noun} {raw_id!r}{said}")
-            raise DataError(f"{noun} {raw_id!r} has no rating in the training part")
+            raw_id = ids[int(np.argmin(trained))]
+            if raw_id in index:
+                raise DataError(f"{noun} {raw_id!r} has no rating in the training part")
+            known = f"{len(index):,} {noun}s, such as {next(iter(index))!r}"
+            said = self._of_type(raw_id, noun) or f"; the model knows {known}"
+            raise DataError(f"unknown {noun} {raw_id!r}{said}")
         return np.where(trained, found, -1)
 
     @cached_property
-    def _index(self) -> dict[str, pd.Index]:
-        indices = {
-            "user": pd.Index(self.run.parts.user_ids),
-            "item": pd.Index(self.run.parts.item_ids),
+    def _index(self) -> dict[str, dict[Any, int]]:
+        """Map raw ids to their indices."""
+        parts = self.run.parts
+        return {
+            noun: {raw_id: index for index, raw_id in enumerate(ids.tolist())}
+            for noun, ids in (("user", parts.user_ids), ("item", parts.item_ids))
         }
-        for index in indices.values():
-            # This makes pandas build its tables now: at the first look-up, several
-            # threads might do so at once, which spoils them.
-            index.is_unique  # noqa: B018
-        return indices
 
     def _listed(self, kind: Any, items: Any, values: Any) -> list[Any]:
         """Name items by their raw ids and titles, each with its value between them."""

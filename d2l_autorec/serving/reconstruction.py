@@ -45,28 +45,18 @@ class Reconstruction:
 
     def of_users(self, users: np.ndarray) -> np.ndarray:
         """Predict what users (num_users,) would rate all items: (num_users, ...)."""
-        return self._mixed(
-            lambda biases: biases.at(users[:, None], slice(None)),
-            lambda network: network.of_users(users),
-        )
+        return self._mixed(lambda one: one.at(users[:, None], slice(None)))
 
     def of_cells(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Predict single cells (num_cells,), clipped as the recipe says."""
-        found = self._mixed(
-            lambda biases: biases.at(users, items),
-            lambda network: network.of_cells(users, items),
-        )
-        return self.clip(found)
+        return self.clip(self._mixed(lambda one: one.at(users, items)))
 
     def of_new_user(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
         """Predict all items (num_items,) for a user who was not in the training.
 
         The user gave the items `rated` (num_ratings,) the ratings `given`.
         """
-        return self._mixed(
-            lambda biases: biases.of_new_user(rated, given),
-            lambda network: network.of_new_user(rated, given),
-        )
+        return self._mixed(lambda one: one.of_new_user(rated, given))
 
     def clip(self, predictions: np.ndarray) -> np.ndarray:
         """Hold predictions to the range of the ratings where the recipe says so."""
@@ -77,18 +67,13 @@ class Reconstruction:
         """Return what the networks know of each item: (num_items, num_units)."""
         return np.hstack([network.items[:, :-1] for network in self._networks])
 
-    def _mixed(
-        self,
-        levels: Callable[[Biases], np.ndarray],
-        predict: Callable[["_Network"], np.ndarray],
-    ) -> np.ndarray:
-        """Mix the networks' predictions, if there are several."""
+    def _mixed(self, predict: Callable[[Any], np.ndarray]) -> np.ndarray:
+        """Predict by the network; of several, mix what they and the biases predict."""
         if not self._mixture:
             return predict(self._networks[0])
         found = [_clipped(predict(one), one.bounds) for one in self._networks]
-        return self._mixture.mixed(
-            levels(self._mixture.biases), np.stack(found), clip=False
-        )
+        levels = predict(self._mixture.biases)
+        return self._mixture.mixed(levels, np.stack(found), clip=False)
 
 
 class _Network:
@@ -114,17 +99,18 @@ class _Network:
         is_clipped = bounded or (self._normalizer and recipe.clip)
         self.bounds = range_of(train_mat) if is_clipped else None
 
-    def of_users(self, users: np.ndarray) -> np.ndarray:
-        sums = self.users[users] @ self.items.T
-        return self._ratings(sums, users[:, None], slice(None))
-
-    def of_cells(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        sums = np.empty(len(users), np.float32)
-        for start in range(0, len(users), 10_000):
-            part = slice(start, start + 10_000)
-            vectors = self.items[items[part]], self.users[users[part]]
-            sums[part] = np.einsum("ij,ij->i", *vectors)
-        return self._ratings(sums, users, items)
+    def at(self, users: np.ndarray, items: Any) -> np.ndarray:
+        """Predict cells (num_cells,), or for users (num_users, 1) all items."""
+        if isinstance(items, slice):
+            sums = self.users[users[:, 0]] @ self.items.T
+        else:
+            sums = np.empty(len(users), np.float32)
+            for start in range(0, len(users), 10_000):
+                part = slice(start, start + 10_000)
+                vectors = self.items[items[part]], self.users[users[part]]
+                sums[part] = np.einsum("ij,ij->i", *vectors)
+        levels = self._normalizer.at(users, items) if self._normalizer else None
+        return self._ratings(sums, levels)
 
     def of_new_user(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
         r"""Predict all items for a new user.
@@ -161,10 +147,7 @@ class _Network:
                 f"not {self._recipe.output}: train with --kind user or with "
                 "--output identity"
             )
-        outputs = self._outputs(sums)
-        return (
-            self._normalizer.restore(outputs, levels) if self._normalizer else outputs
-        )
+        return self._ratings(sums, levels)
 
     @property
     def users(self) -> np.ndarray:
@@ -194,15 +177,8 @@ class _Network:
         hidden = SparseNetwork(self._net).encode(rows)
         return np.column_stack([hidden, np.ones(len(hidden), np.float32)])
 
-    def _ratings(self, sums: np.ndarray, users: Any, items: Any) -> np.ndarray:
-        """Turn products of vectors into ratings."""
-        outputs = self._outputs(sums)
-        if self._normalizer:
-            return self._normalizer.restore(outputs, self._normalizer.at(users, items))
-        return outputs
-
-    def _outputs(self, outputs: np.ndarray) -> np.ndarray:
-        """Turn products of vectors into the network's outputs."""
+    def _ratings(self, outputs: np.ndarray, levels: Any) -> np.ndarray:
+        """Turn products of vectors, before the activation, into ratings."""
         if not np.isfinite(outputs).all():
             raise ModelError("the model predicts no finite numbers")
         if self._recipe.output != "identity":
@@ -210,6 +186,8 @@ class _Network:
             device = decoder.weight.list_ctx()[0]
             with autograd.train_mode():  # not clipped
                 outputs = decoder.act(on_device(outputs, device)).asnumpy()
+        if self._normalizer:
+            return self._normalizer.restore(outputs, levels)
         return outputs
 
     def _estimate(self, rated: np.ndarray, given: np.ndarray) -> np.ndarray:
@@ -238,7 +216,7 @@ class _Network:
         some = slice(None, None, cells.nnz // 100_000 + 1)
         users, items, ratings = cells.col[some], cells.row[some], cells.data[some]
         scale = self._normalizer.scale if self._normalizer else 1.0
-        predicted = _clipped(self.of_cells(users, items), self.bounds)
+        predicted = _clipped(self.at(users, items), self.bounds)
         return float(np.mean((predicted - ratings) ** 2) / scale**2)
 
 

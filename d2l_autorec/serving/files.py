@@ -84,7 +84,7 @@ def _write_parquet(tables: Iterable[pd.DataFrame], file: Path) -> None:
     with duckdb.connect() as con:
         for number, table in enumerate(tables):
             # A column of the first table may be empty, and of texts in the second.
-            texts = dict.fromkeys(table.select_dtypes("object"), "string")
+            texts = {n: "string" for n in table if table[n].dtype.kind == "O"}
             con.register("part", table.astype(texts))
             how = "INSERT INTO whole" if number else "CREATE TABLE whole AS"
             con.execute(f"{how} FROM part")

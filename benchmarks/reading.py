@@ -1,9 +1,9 @@
 """Reading ratings: seconds and memory of a large file, and what odd files come to.
 
 ``python benchmarks/reading.py size --rows 100000000`` makes ratings of the Netflix
-Prize's shape as Parquet and as CSV, and reads each in a process of its own, also as one
-of two workers. ``odd`` writes small files with whatever a file may hold and compares
-what is read with what was written; ``bits`` flips bytes of a Parquet file.
+Prize's shape as Parquet and as CSV, and reads each in a process of its own. ``odd``
+writes small files with whatever a file may hold and compares what is read with what was
+written; ``bits`` flips bytes of a Parquet file.
 """
 
 import argparse
@@ -50,24 +50,22 @@ def make(folder: Path, rows: int) -> list[Path]:
     return files
 
 
-def measure(file: str, shard: str) -> None:
+def measure(file: str) -> None:
     """Read a file here; print seconds and peak memory."""
     start = time.perf_counter()
-    options = {"shard": tuple(map(int, shard.split("/")))} if shard else {}
-    ratings = read_ratings(file, **options)
+    ratings = read_ratings(file)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     found = {"ratings": len(ratings.rating), "seconds": seconds, "peak_gb": peak}
-    print(json.dumps({"file": Path(file).name, "shard": shard, **found}))
+    print(json.dumps({"file": Path(file).name, **found}))
 
 
 def of_size(rows: int) -> None:
     """Make the files, and read each in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         for file in make(Path(folder), rows):
-            for shard in ("", "0/2", "1/2"):
-                asked = [sys.executable, __file__, "one", "--file", str(file)]
-                subprocess.run([*asked, "--shard", shard], check=True)
+            asked = [sys.executable, __file__, "one", "--file", str(file)]
+            subprocess.run(asked, check=True)
 
 
 def odd_files(number: int, seed: int) -> Iterator[tuple[bytes, list[tuple[str, str]]]]:
@@ -161,12 +159,11 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--file")
-    parser.add_argument("--shard", default="")
     args = parser.parse_args()
     if args.what == "size":
         of_size(args.rows)
     elif args.what == "one":
-        measure(args.file, args.shard)
+        measure(args.file)
     else:
         {"odd": odd, "bits": bits}[args.what](args.number, args.seed)
 

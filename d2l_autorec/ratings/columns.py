@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import shlex
 from collections.abc import Sequence
 
 from ..errors import DataError
@@ -27,9 +25,8 @@ USUAL = {
     },
     "title": {"title", "titles", "name", "itemname", "itemtitle", "movietitle"},
 }
-# Of a column that is not called so: what its name holds, if just one column's does.
+# Of a column that is not called so: words in its name, if just one column has them.
 HELD = {
-    "rating": ("rating", "score", "star"),
     "user_id": ("user", "customer", "visitor", "member", "account"),
     "item_id": (
         *("item", "movie", "anime", "game", "book"),
@@ -37,65 +34,32 @@ HELD = {
     ),
 }
 
-_POSITION = re.compile("[0-9]{1,9}")  # Python reads no number of thousands of digits
-# A name that a list of columns can hold.
-_WORD = re.compile(r"[^\W\d_][^,\x00-\x1f\x7f]{0,39}")
 
+def find_columns(fields: Sequence[str], names: Sequence[str]) -> dict[str, list[int]]:
+    """Find for each name the positions of the columns that may be called so.
 
-def usual(fields: Sequence[str], names: Sequence[str]) -> dict[str, list[int]]:
-    """Find for each name the positions of the columns that are usually called so."""
-    words = _words(fields, names)
-    return {
-        name: [i for i, w in enumerate(words) if w in USUAL[name]] for name in names
-    }
-
-
-def likely(fields: Sequence[str], found: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Add to what is `usual` the only column whose name holds a word for what lacks."""
-    found, words = dict(found), _words(fields, [*found])
+    Once one of them has a usual name, a column whose name holds a word counts, too.
+    """
+    words = [
+        "".join(filter(str.isalpha, field.partition(":")[0].lower()))
+        for field in fields
+    ]
+    if not _has_numbers(names):  # to tell a header by: user1 is a user
+        numbered = [any(map(str.isdigit, field)) for field in fields]
+        words = ["" if is_one else w for w, is_one in zip(words, numbered)]
+    found = {n: [i for i, w in enumerate(words) if w in USUAL[n]] for n in names}
+    if not any(found.values()):
+        return found
     for name, parts in HELD.items():
         if found.get(name) == []:
             taken = {i for among in found.values() for i in among}
-            holding = [
+            held = [
                 i
                 for i, word in enumerate(words)
                 if i not in taken and any(part in word for part in parts)
             ]
-            found[name] = holding if len(holding) == 1 else []
+            found[name] = held if len(held) == 1 else []
     return found
-
-
-def _words(fields: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Leave the letters of fields, in lower case."""
-    # Where there is no number to tell a header by, user1 is a user.
-    digits = {"rating", "timestamp"}.isdisjoint(names)
-    return [
-        ""
-        if digits and any(map(str.isdigit, field))
-        else "".join(filter(str.isalpha, field.partition(":")[0].lower()))
-        for field in fields
-    ]
-
-
-def suggested(fields: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Find a position for each name: of the `likely` column, or one that is left."""
-    found = likely(fields, usual(fields, [*names, "timestamp"]))
-    taken = {i for among in found.values() for i in among[:1]}
-    rest = iter([i for i in range(len(fields)) if i not in taken])
-    return [found[name][0] if found[name] else next(rest, 0) for name in names]
-
-
-def _hint(fields: Sequence[str], names: Sequence[str]) -> str:
-    """Propose columns: by name, or by position where a name would not be found."""
-    positions = suggested(fields, names)
-    written = [fields[i] for i in positions]
-    if not all(_WORD.fullmatch(f) and fields.count(f) == 1 for f in written):
-        written = [str(i + 1) for i in positions]
-    flag = "--title-columns" if "title" in names else "--columns"
-    hint = f"name them, such as {flag} {shlex.quote(','.join(written))}"
-    if not _has_numbers(names):
-        hint += ", or by position where there is no header"
-    return hint
 
 
 def names_of(
@@ -107,8 +71,8 @@ def names_of(
     """
     if len(columns or fields) == 2:
         return PAIR
-    if pairs and not columns:
-        found = likely(fields, usual(fields, COLUMNS))
+    if pairs and not columns and _is_header(fields, COLUMNS):
+        found = find_columns(fields, COLUMNS)
         if found["user_id"] and found["item_id"] and not found["rating"]:
             return (*PAIR, "timestamp") if found["timestamp"] else PAIR
     return COLUMNS
@@ -119,73 +83,45 @@ def place_columns(
     fields: Sequence[str],
     names: Sequence[str],
     columns: Sequence[str] | None,
-    below: Sequence[str] | None,
 ) -> tuple[list[int], bool]:
     """Find the positions of the columns, and whether the first line is a header.
 
-    `below` are the fields of the next line; None where fields are names in any case.
-    """
-    if columns is None:
-        return guess_columns(label, fields, names, below is None)
-    columns = [str(column) for column in columns]
-    least = len([name for name in names if name != "timestamp"])
-    if not least <= len(columns) <= len(names):
-        raise DataError(
-            f"{label}: {columns} are not columns of {listed(names[:least])}"
-        )
-    positions = [_position(label, column, fields) for column in columns]
-    if len(set(positions)) < len(positions):
-        raise DataError(f"{label}: two of the columns {columns} are the same")
-    if below is None:
-        return positions, True
-    named = [column for column in columns if not _POSITION.fullmatch(column)]
-    if not _has_numbers(names):  # names were found in it
-        return positions, bool(named) or _is_header(fields, positions, names)
-    header = _is_header(fields, positions, names)
-    if named and not header:
-        raise DataError(f"{label}: has no header to find column {named[0]!r} in")
-    if header and not named:
-        found = usual(fields, names)
-        is_usual = all(p in found[name] for p, name in zip(positions, names))
-        ids = [below[p] for p, n in zip(positions, names) if "_id" in n and below[p:]]
-        if not is_usual and all(number(raw_id) is None for raw_id in ids):
-            raise DataError(
-                f"{label}:1: {shown(', '.join(fields))} may be a header or a rating; "
-                "name the columns as it does (--columns), or remove it"
-            )
-    return positions, header
-
-
-def guess_columns(
-    label: str, fields: Sequence[str], names: Sequence[str], named: bool = False
-) -> tuple[list[int], bool]:
-    """Guess where the columns are, and whether the first line is a header.
-
-    `named` says that it is one.
+    A header has no number where ratings are read, or else a usual name.
     """
     needed = [name for name in names if name != "timestamp"]
-    found = usual(fields, names)
-    if any(found[name] for name in needed) and found.get("rating") != []:
-        usually, found = found, likely(fields, found)
-        if all(found[name] for name in needed) and found != usually:
-            chosen = shown(", ".join(fields[found[name][0]] for name in needed))
+    if columns:
+        columns = [str(column) for column in columns]
+        if not len(needed) <= len(columns) <= len(names):
+            raise DataError(f"{label}: {columns} are not columns of {listed(needed)}")
+        positions = [_position(label, column, fields) for column in columns]
+        if len(set(positions)) < len(positions):
+            raise DataError(f"{label}: two of the columns {columns} are the same")
+        if not all(map(str.isdecimal, columns)):
+            return positions, True
+        header = _is_header([fields[p] for p in positions], names)
+        if header and not any(find_columns(fields, names).values()):
             _log.warning(
-                "%s: columns %s are taken for %s", label, chosen, listed(needed)
+                "%s:1: %s is taken for a header", label, shown(", ".join(fields))
+            )
+        return positions, header
+    found = find_columns(fields, names)
+    for name, among in found.items():
+        if len(among) > 1:
+            both = clipped(" and ".join(repr(fields[i]) for i in among))
+            raise DataError(
+                f"{label}:1: the columns {both} may both be the {listed([name])}; "
+                + _hint(fields, needed)
             )
     if all(found[name] for name in needed):
-        for name, among in found.items():
-            if len(among) > 1:
-                both = clipped(" and ".join(repr(fields[i]) for i in among))
-                raise DataError(
-                    f"{label}:1: the columns {both} may both be the {listed([name])}; "
-                    + _hint(fields, needed)
-                )
-        return [found[name][0] for name in names if found[name]], True
-    if len(needed) <= len(fields) <= len(names):
-        positions = list(range(len(fields)))
-        half_a_header = not _has_numbers(names) and any(found.values())
-        if named or not half_a_header and not _is_header(fields, positions, names):
-            return positions, named
+        chosen = [fields[found[name][0]] for name in needed]
+        if not all(find_columns([field], names)[n] for field, n in zip(chosen, needed)):
+            _log.warning(
+                "%s: columns %s are taken for %s",
+                *(label, shown(", ".join(chosen)), listed(needed)),
+            )
+        return [among[0] for among in found.values() if among], True
+    if len(needed) <= len(fields) <= len(names) and not _is_header(fields, names):
+        return [*range(len(fields))], False
     if len(fields) > 20 and all(number(field) is not None for field in fields):
         raise DataError(
             f"{label}:1: has {len(fields)} numbers, as a matrix with a row a user has; "
@@ -200,32 +136,36 @@ def guess_columns(
     )
 
 
+def _hint(fields: Sequence[str], names: Sequence[str]) -> str:
+    """Propose positions of columns: by their names, or of those that are left."""
+    found = find_columns(fields, names)
+    taken = {i for among in found.values() for i in among[:1]}
+    rest = iter([i for i in range(len(fields)) if i not in taken])
+    such = [found[name][0] if found[name] else next(rest, 0) for name in names]
+    flag = "--title-columns" if "title" in names else "--columns"
+    return f"give their names or positions, such as {flag} " + ",".join(
+        str(i + 1) for i in such
+    )
+
+
 def _has_numbers(names: Sequence[str]) -> bool:
     return not {"rating", "timestamp"}.isdisjoint(names)
 
 
-def _is_header(
-    fields: Sequence[str], positions: Sequence[int], names: Sequence[str]
-) -> bool:
-    """Tell a header from ratings: it has words where the rating is and no numbers.
-
-    Where there is no rating, a header is what has usual names.
-    """
-    if not _has_numbers(names):
-        found = usual(fields, names)
-        return all(p in found[name] for p, name in zip(positions, names))
-    return all(fields[p] and number(fields[p]) is None for p in positions)
+def _is_header(fields: Sequence[str], names: Sequence[str]) -> bool:
+    if _has_numbers(names):
+        return all(number(field) is None for field in fields)
+    return any(find_columns(fields, names).values())
 
 
 def _position(label: str, column: str, fields: Sequence[str]) -> int:
-    if _POSITION.fullmatch(column) and 1 <= int(column) <= len(fields):
+    if column in map(str, range(1, len(fields) + 1)):
         return int(column) - 1
-    among = f"among {shown(', '.join(fields))}"
-    if fields.count(column) > 1:
-        raise DataError(f"{label}: several columns {shown(column)} {among}")
-    if column in fields:
-        return fields.index(column)
-    raise DataError(f"{label}: no column {shown(column)} {among}")
+    if fields.count(column) != 1:
+        count = "several columns" if column in fields else "no column"
+        among = shown(", ".join(fields))
+        raise DataError(f"{label}: {count} {shown(column)} among {among}")
+    return fields.index(column)
 
 
 def number(text: str) -> float | None:

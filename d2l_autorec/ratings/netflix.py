@@ -7,7 +7,6 @@ J. Bennett, S. Lanning, "The Netflix Prize", KDD Cup and Workshop 2007.
 
 from __future__ import annotations
 
-import mmap
 import re
 import tempfile
 from dataclasses import replace
@@ -43,21 +42,13 @@ def load_netflix(root: Path | None) -> Ratings:
 
 def _write_rows(file: Path, out: IO[bytes]) -> None:
     """Write a file's rows of user, rating and date with the film behind each."""
-    with file.open("rb") as opened:
-        try:
-            raw = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:
-            raise DataError(f"{file}: is empty") from None
-        with raw:
-            films = [*re.finditer(rb"^(\d+):\r?\n", raw, re.MULTILINE)]
-            if not films or films[0].start():
-                raise DataError(f"{file}:1: is not a film's number and a colon")
-            ends = [film.start() for film in films[1:]] + [len(raw)]
-            for film, end in zip(films, ends):
-                rows = raw[film.end() : end].replace(b"\r", b"").rstrip(b"\n")
-                if rows:
-                    mark = b"," + film[1] + b"\n"
-                    out.write(rows.replace(b"\n", mark) + mark)
+    before, *films = re.split(rb"(?m)^(\d+):\r?\n", file.read_bytes())
+    if before or not films:
+        raise DataError(f"{file}:1: is not a film's number and a colon")
+    for film, lines in zip(films[::2], films[1::2]):
+        if rows := lines.replace(b"\r", b"").rstrip(b"\n"):
+            mark = b"," + film + b"\n"
+            out.write(rows.replace(b"\n", mark) + mark)
 
 
 def _titles(file: Path) -> dict[int, str]:

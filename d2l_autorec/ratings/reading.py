@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,20 @@ from ..errors import DataError
 from .columns import clipped, listed
 from .sources import Source, find_files, open_source, quoted, reason
 from .table import COLUMNS, Ratings
-from .values import Columns, Reading, log, ratings_of
+from .values import BLOCK, Columns, Reading, log, ratings_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BLOCK = 1 << 22  # rows that are fetched at a time
 _SMALL = 100_000_000  # bytes
+_KEPT = "fault IS NULL"
+_TYPES = {"rating": "FLOAT", "timestamp": "DECIMAL(38, 6)"}  # others are texts
+_FAULTS = {
+    "rating": "not a finite number in float32",
+    "timestamp": (
+        "not a number or a date; leave that column out of --columns if it is not needed"
+    ),
+}
 
 
 def read_ratings(path: Any, **options: Any) -> Ratings:
@@ -54,23 +61,29 @@ def read_ratings(path: Any, **options: Any) -> Ratings:
     DataError
         For the first thing wrong, with file, line and value.
     """
-    reading = Reading(**options)
-    with _staged([path], reading) as staged:
-        reading = staged.settled(reading)
-        return ratings_of(_name(path), staged.columns(reading), reading, staged.where)
+    return _read([path], Reading(**options))[0]
 
 
 def read_parts(
     path: Any, test_path: Any, **options: Any
 ) -> tuple[Ratings, np.ndarray, np.ndarray]:
     """Read ratings of two files as one table, with the rows to train and to test on."""
-    reading = Reading(**options)
-    with _staged([path, test_path], reading) as staged:
-        reading = staged.settled(reading)
-        columns = staged.columns(reading)
-        ratings = ratings_of(_name(path), columns, reading, staged.where)
-    train_rows, test_rows = (np.flatnonzero(columns.part == n) for n in (0, 1))
+    ratings, part = _read([path, test_path], Reading(**options))
+    train_rows, test_rows = (np.flatnonzero(part == n) for n in (0, 1))
     return ratings, train_rows, test_rows
+
+
+def _read(paths: Sequence[Any], reading: Reading) -> tuple[Ratings, np.ndarray]:
+    """Read ratings, named after the first file, and the part that each is of."""
+    with _staged(paths, reading, COLUMNS) as staged:
+        rated = all("rating" in source.columns for source in staged.sources)
+        if reading.duplicates == "error" and (reading.pairs or not rated):
+            reading = replace(reading, duplicates="last")
+        columns = staged.columns()
+        staged.con.close()  # for its memory
+        first = paths[0] if isinstance(paths[0], str | Path) else next(iter(paths[0]))
+        ratings = ratings_of(Path(first).name, columns, reading, staged.where)
+    return ratings, columns.part
 
 
 def read_table(
@@ -84,17 +97,19 @@ def read_table(
 
     reading = Reading(columns=columns, encoding=encoding)
     with _staged([path], reading, names) as staged:
-        return pd.DataFrame(staged.table())
-
-
-def _name(path: Any) -> str:
-    first = path if isinstance(path, str | Path) else next(iter(path))
-    return Path(first).name
+        fields = ", ".join(
+            f"{name}::{staged.kind('staged', name)} AS {name}"
+            if "_id" in name
+            else name
+            for name in names
+        )
+        query = f"SELECT {fields} FROM staged WHERE {_KEPT}"
+        return pd.DataFrame(dict(staged.con.execute(query).fetchnumpy()))
 
 
 @contextmanager
 def _staged(
-    paths: Sequence[Any], reading: Reading, names: Sequence[str] = COLUMNS
+    paths: Sequence[Any], reading: Reading, names: Sequence[str]
 ) -> Iterator[_Staged]:
     """Parse files into a table in a temporary database, which goes with the block."""
     import duckdb
@@ -135,7 +150,7 @@ def _staged(
 def _check_alike(sources: Sequence[Source]) -> None:
     first = sources[0]
     for other in sources[1:]:
-        if (other.reader, other.columns) != (first.reader, first.columns):
+        if (other.options, other.columns) != (first.options, first.columns):
             raise DataError(f"{other.label}: is laid out unlike {first.label}")
 
 
@@ -147,25 +162,12 @@ class _Staged:
     names: Sequence[str]
     sources: Sequence[Source]
     num_train: int  # sources of the first part
-    types: dict[str, str] = field(default_factory=dict)
-    kept: str = "fault IS NULL"
+    left_out: Any = None  # rows that are not kept
 
     def __post_init__(self) -> None:
         """Create the table."""
-        self.types = {name: "VARCHAR" for name in self.names}
-        self.types |= {"rating": "FLOAT", "timestamp": "DECIMAL(38, 6)"}
-        for name in self.names:
-            if "_id" in name and all(name in source.numbers for source in self.sources):
-                self.types[name] = "BIGINT"
-        columns = ", ".join(f"{name} {self.types[name]}" for name in self.names)
+        columns = ", ".join(f"{n} {_TYPES.get(n, 'VARCHAR')}" for n in self.names)
         self.con.execute(f"CREATE TABLE staged ({columns}, fault VARCHAR)")
-
-    def settled(self, reading: Reading) -> Reading:
-        """Let a repeated pair count once where there are no ratings."""
-        rated = all("rating" in source.columns for source in self.sources)
-        if reading.duplicates == "error" and (reading.pairs or not rated):
-            return replace(reading, duplicates="last")
-        return reading
 
     def add(self, source: Source, reading: Reading) -> None:
         """Parse the rows of a file, and refuse or skip those that are wrong."""
@@ -178,7 +180,7 @@ class _Staged:
             f"FROM {source.rows(reading.missing)}"
         )
         rejects = []
-        if source.is_text:
+        if source.separator:
             rejects = self.con.execute(
                 "SELECT line, first(csv_line), first(error_type), first(error_message) "
                 "FROM reject_errors GROUP BY line "
@@ -186,151 +188,100 @@ class _Staged:
             ).fetchall()
             source.rejected = frozenset(line for line, *_ in rejects)
             self.con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-        ours = f"FROM staged WHERE rowid >= {source.first} AND"
-        (bad,) = self._one(f"SELECT count(*) {ours} fault <> 'missing'")
+        bad, kept = self._one(
+            f"SELECT count(*) FILTER (fault <> 'missing'), count(*) FILTER ({_KEPT}) "
+            f"FROM staged WHERE rowid >= {source.first}"
+        )
         if bad or rejects:
             said = self._first_fault(source, rejects)
             if not reading.skip_bad_lines:
                 raise DataError(said)
-            count = bad + len(rejects)
             log.warning(
-                "%s lines were skipped, the first of them: %s", f"{count:,}", said
+                "%s lines were skipped, the first of them: %s",
+                *(f"{bad + len(rejects):,}", said),
             )
-        if not self._one(f"SELECT count(*) {ours} {self.kept}")[0]:
+        if not kept:
             raise DataError(f"{source.label}: holds no ratings")
 
     def _first_fault(self, source: Source, rejects: Sequence[Any]) -> str:
         """Say what is wrong with the first row that is."""
         row = self._one(
-            "SELECT * FROM (SELECT row_number() OVER () - 1, fault, value FROM "
+            "SELECT * FROM (SELECT row_number() OVER () - 1, fault, text FROM "
             f"{source.rows()}) WHERE fault IS NOT NULL LIMIT 1"
         )
-        line, text = source.line_of(row[0]) if row else (0, "")
+        line = source.line_of(row[0]) if row else 0
         if rejects and not (row and line < rejects[0][0]):
             line, text, kind, message = rejects[0]
-            return f"{source.at(line)}: {_rejected(kind, message, text)}"
-        _, fault, value = row
-        return f"{source.at(line)}: {_faulty(fault, value, text, source.width)}"
+            if kind == "INVALID ENCODING":
+                said = "is not utf-8; name its encoding (--encoding latin-1)"
+            else:
+                said = f"{clipped(message)}: {clipped(text.strip())!r}"
+            return f"{source.at(line)}: {said}"
+        _, fault, text = row
+        said = f"the {listed([fault])} is empty"
+        if text and text.strip():
+            said = f"{fault} {clipped(text)!r} is {_FAULTS[fault]}"
+        return f"{source.at(line)}: {said}"
 
     def where(self, row: int) -> str:
         """Name the file and the line of a row that was kept."""
-        (rowid,) = self._one(
-            f"SELECT rowid FROM staged WHERE {self.kept} ORDER BY rowid "
-            f"LIMIT 1 OFFSET {row}"
-        )
-        source = [source for source in self.sources if source.first <= rowid][-1]
-        line, _ = source.line_of(rowid - source.first)
-        return source.at(line)
+        left_out = self.left_out
+        row += int((left_out - np.arange(len(left_out))).searchsorted(row, "right"))
+        source = [source for source in self.sources if source.first <= row][-1]
+        return source.at(source.line_of(row - source.first))
 
     def _one(self, sql: str) -> Any:
         return self.con.execute(sql).fetchone()
 
-    def table(self) -> dict[str, np.ndarray]:
-        """Return columns as they are, ids as integers where that changes none."""
-        columns = ", ".join(
-            f"{name}::{self._kind('staged', name)} AS {name}" if "_id" in name else name
-            for name in self.names
-        )
-        query = f"SELECT {columns} FROM staged WHERE {self.kept}"
-        return dict(self.con.execute(query).fetchnumpy())
-
-    def _kind(self, table: str, name: str) -> str:
+    def kind(self, table: str, name: str) -> str:
         """Tell whether all ids are written as integers are, or are texts."""
-        if self.types[name] == "BIGINT":
-            return "BIGINT"
         same = f"try_cast({name} AS BIGINT)::VARCHAR IS NOT DISTINCT FROM {name}"
         (whole,) = self._one(f"SELECT bool_and({same}) FROM {table}")
         return "BIGINT" if whole else "VARCHAR"
 
     def _number(self, name: str) -> np.ndarray:
         """Make an enumeration of a column's ids in their order, and return them."""
-        every = f"SELECT DISTINCT {name} FROM staged WHERE {self.kept}"
+        every = f"SELECT DISTINCT {name} FROM staged WHERE {_KEPT}"
         self.con.execute(f"CREATE TABLE {name}s AS {every}")
-        kind = self._kind(f"{name}s", name)
+        kind = self.kind(f"{name}s", name)
         ordered = f"FROM {name}s ORDER BY {name}::{kind}"
-        places = f"ENUM (SELECT {name}::VARCHAR {ordered})"
-        self.con.execute(f"CREATE TYPE {name}_place AS {places}")
+        self.con.execute(f"CREATE TYPE {name}_place AS ENUM (SELECT {name} {ordered})")
         found = self.con.execute(f"SELECT {name}::{kind} AS id {ordered}").fetchnumpy()
         return np.asarray(found["id"])
 
-    def columns(self, reading: Reading) -> Columns:
-        """Fill arrays with the ratings, users and items as numbers.
-
-        Of a shard (k, n) there are only the users whose ids' hash is k modulo n.
-        """
+    def columns(self) -> Columns:
+        """Fill arrays with the ratings, users and items as numbers, block by block."""
         ids = {f"{name}s": self._number(name) for name in ("user_id", "item_id")}
-        low, timed, whole = self._one(
-            "SELECT min(rating), count(timestamp) = count(*), "
-            f"bool_and(timestamp % 1 = 0) FROM staged WHERE {self.kept}"
+        timed, whole = self._one(
+            "SELECT count(timestamp) = count(*), bool_and(timestamp % 1 = 0) "
+            f"FROM staged WHERE {_KEPT}"
         )
-        if reading.shard:
-            self.kept += f" AND hash(user_id) % {reading.shard[1]} = {reading.shard[0]}"
-        size, last = self._one(
-            f"SELECT count(*), max(rowid) FROM staged WHERE {self.kept}"
-        )
-        arrays: dict[str, Any] = {
-            "user_index": np.empty(size, np.int32),
-            "item_index": np.empty(size, np.int32),
-            "rating": np.empty(size, np.float32),
+        (num_rows,) = self._one("SELECT count(*) FROM staged")
+        query = f"SELECT rowid FROM staged WHERE NOT ({_KEPT}) ORDER BY rowid"
+        self.left_out = self.con.execute(query).fetchnumpy()["rowid"]
+        size = num_rows - len(self.left_out)
+        fields: dict[str, tuple[str, Any]] = {
+            "user_index": ("enum_code(user_id::user_id_place)", np.int32),
+            "item_index": ("enum_code(item_id::item_id_place)", np.int32),
+            "rating": ("rating", np.float32),
         }
-        values = [
-            *(f"enum_code({n}_id::VARCHAR::{n}_id_place)" for n in ("user", "item")),
-            "rating",
-        ]
-        if timed:
-            arrays["timestamp"] = np.empty(size, np.int64)
-            # Where there are fractions, microseconds.
-            values.append(f"(timestamp * {1 if whole else 1_000_000})::BIGINT")
-        query = ", ".join(f"{v} AS {name}" for v, name in zip(values, arrays))
+        if timed:  # in microseconds where there are fractions
+            unit = 1 if whole else 1_000_000
+            fields["timestamp"] = (f"(timestamp * {unit})::BIGINT", np.int64)
+        arrays: dict[str, Any] = {n: np.empty(size, t) for n, (_, t) in fields.items()}
+        query = ", ".join(f"{sql} AS {name}" for name, (sql, _) in fields.items())
         start = 0
-        for first in range(0, (last or 0) + 1, BLOCK):
+        for first in range(0, num_rows, BLOCK):
             block = self.con.execute(
-                f"SELECT {query} FROM staged WHERE {self.kept} AND "
+                f"SELECT {query} FROM staged WHERE {_KEPT} AND "
                 f"rowid BETWEEN {first} AND {first + BLOCK - 1}"
             ).fetchnumpy()
             stop = start + len(block["rating"])
             for name, array in arrays.items():
                 array[start:stop] = block[name]
             start = stop
-        part = None
-        if self.num_train < len(self.sources):
-            border = self.sources[self.num_train].first
-            (num_train,) = self._one(
-                f"SELECT count(*) FROM staged WHERE {self.kept} AND rowid < {border}"
-            )
-            part = (np.arange(size) >= num_train).astype(np.int8)
         arrays.setdefault("timestamp", None)
-        return Columns(**arrays, **ids, low=low, part=part)
-
-
-def _rejected(kind: str, message: str, text: str) -> str:
-    """Say why DuckDB did not take a line."""
-    if kind in ("MISSING COLUMNS", "TOO MANY COLUMNS"):
-        expected, found = (
-            int("".join(filter(str.isdigit, x))) for x in message.split("Found")
-        )
-        return f"{found} columns where {expected} are expected: {clipped(text)!r}"
-    if kind == "UNQUOTED VALUE":
-        return f"a quote is not closed: {clipped(text.rstrip())!r}"
-    if kind == "INVALID ENCODING":
-        return "is not utf-8; name its encoding (--encoding latin-1)"
-    if kind == "LINE SIZE OVER MAXIMUM":
-        return "is longer than 2 million bytes"
-    return clipped(message)
-
-
-def _faulty(fault: str, value: Any, text: str, width: int) -> str:
-    """Say what is wrong with a value."""
-    if fault == "columns":
-        return (
-            f"{len(text.split())} columns where {width} are expected: {clipped(text)!r}"
-        )
-    noun = listed([fault])
-    if fault == "rating" and value not in (None, ""):
-        return f"rating {clipped(str(value))!r} is not a finite number in float32"
-    if fault == "timestamp" and value not in (None, ""):
-        return (
-            f"timestamp {clipped(str(value))!r} is not a number or a date; leave that "
-            "column out of --columns if it is not needed"
-        )
-    return f"the {noun} is empty"
+        part = np.zeros(size, np.int8)
+        for source in self.sources[self.num_train : self.num_train + 1]:
+            part[source.first - self.left_out.searchsorted(source.first) :] = 1
+        return Columns(**arrays, **ids, part=part)

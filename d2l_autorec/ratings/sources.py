@@ -7,6 +7,7 @@ import csv
 import glob
 import gzip
 import io
+import itertools
 import mmap
 import re
 import zipfile
@@ -21,21 +22,24 @@ from .columns import PAIR, clipped, listed, names_of, place_columns, shown
 from .table import COLUMNS
 from .values import Reading
 
-# Tried in this order: a line of "1::2::3" holds no other mark. None is a run of spaces.
-_SEPARATORS = ("::", "\t", ";", "|", ",", None)
-_LINES = "\x1f"  # a separator that no line of text holds
+# Tried in this order: a line of "1::2::3" holds no other mark. " " is a run of spaces.
+_SEPARATORS = ("::", "\t", ";", "|", ",", " ")
+_SPACES = re.compile("[ \t]+")
 _GZIP, _ZIP, _ZSTD = b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd"
 _HEAD = 1 << 22  # bytes in which the first line has to end
-_NESTED = re.compile(r"STRUCT|MAP|UNION|.*\[")
-_WHOLE = re.compile("U?(TINY|SMALL|BIG)?INT(EGER)?$")
-_NUMBER = re.compile(f"FLOAT|DOUBLE|DECIMAL|{_WHOLE.pattern}")
 _PACKED_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
-# A time in a text: a number, or a date. DuckDB takes "epoch" for a date, too, and makes
-# a DOUBLE of a quotient.
-_TIME = (
-    "coalesce(try_cast({0} AS DECIMAL(38, 6)), CASE WHEN {0} LIKE '____-__-__%' THEN "
-    "(epoch_us(try_cast({0} AS TIMESTAMPTZ)) / 1000000)::DECIMAL(38, 6) END)"
-)
+# The SQL of a value, from its text; NULL if it is none. DuckDB reads 1_0 as 10, takes
+# "epoch" for a date, and makes a DOUBLE of a quotient.
+_VALUES = {
+    "rating": (
+        "CASE WHEN NOT contains({0}, '_') AND isfinite(try_cast({1} AS FLOAT)) "
+        "THEN try_cast({1} AS FLOAT) END"
+    ),
+    "timestamp": (
+        "coalesce(try_cast({0} AS DECIMAL(38, 6)), CASE WHEN {0} LIKE '____-__-__%' "
+        "THEN (epoch_us(try_cast({0} AS TIMESTAMPTZ)) / 1000000)::DECIMAL(38, 6) END)"
+    ),
+}
 
 
 @dataclass
@@ -44,77 +48,48 @@ class Source:
 
     label: str  # what errors call it
     file: Path  # that DuckDB reads
-    reader: str  # a table function with its options, the file as {}
-    columns: dict[str, str]  # from user_id and the like to SQL
-    width: int = 0  # fields a line, where DuckDB does not count them
-    separator: str | None = None
+    reader: str  # a table function
+    options: str  # of it
+    columns: dict[str, str]  # from user_id and the like to the SQL of its text
+    separator: str = ""  # of a text
     header: bool = False
-    is_text: bool = False
-    numbers: frozenset[str] = frozenset()  # columns of that type, ids of whole numbers
     first: int = 0  # the row of the table that its first one is
     rejected: frozenset[int] = frozenset()  # lines that DuckDB does not read
 
     def rows(self, missing: float | None = None) -> str:
-        """Write the SQL of a row a rating: ids, values, which of them is at fault."""
-        table = self.reader.format(quoted(glob.escape(str(self.file))))
-        faults = ""
-        columns = [f"{self._value(name)} AS {name}" for name in self.columns]
-        if self.width:
-            table = (
-                rf"(SELECT regexp_split_to_array(trim(c0), '\s+') AS c FROM {table})"
-            )
-            columns.append("len(c) AS width")
-            faults = f"WHEN width <> {self.width} THEN 'columns' "
-        written = ""
-        for name, raw in self.columns.items():
-            unfit = f"{name} IS NULL"
-            if name == "rating":
-                unfit += " OR NOT isfinite(rating)"
-            elif name != "timestamp" and name not in self.numbers:
-                unfit += f" OR {name} = ''"
-            faults += f"WHEN {unfit} THEN '{name}' "
-            columns.append(f"{raw}::VARCHAR AS raw_{name}")
-            written += f"WHEN '{name}' THEN raw_{name} "
+        """Write the SQL of a row a rating: values, which is at fault, and its text."""
+        table = f"{self.reader}({quoted(glob.escape(str(self.file)))}{self.options})"
+        values, faults, texts = [], "", []
+        for name, text in self.columns.items():
+            number = text if self.separator == "," else f"replace({text}, ',', '.')"
+            own = f"ltrim({text}, ' ')" if self.separator else text
+            value = _VALUES.get(name, "nullif({2}, '')").format(text, number, own)
+            values.append(f"{value} AS {name}, {text} AS text_{name}")
+            faults += f"WHEN {name} IS NULL THEN '{name}' "
+            texts.append(f"'{name}': text_{name}")
         if missing is not None and "rating" in self.columns:
             faults += f"WHEN rating = {missing!r}::FLOAT THEN 'missing' "
         return (
-            f"(SELECT *, CASE {faults}END AS fault, CASE fault {written}END AS value "
-            f"FROM (SELECT {', '.join(columns)} FROM {table}))"
+            f"(SELECT *, CASE {faults}END AS fault, "
+            f"MAP {{{', '.join(texts)}}}[fault] AS text "
+            f"FROM (SELECT {', '.join(values)} FROM {table}))"
         )
 
-    def _value(self, name: str) -> str:
-        raw = self.columns[name]
-        if name in self.numbers:
-            types = {"rating": "FLOAT", "timestamp": "DECIMAL(38, 6)"}
-            return f"try_cast({raw} AS {types.get(name, 'BIGINT')})"
-        if name == "timestamp":
-            return _TIME.format(raw)
-        if name == "rating":
-            number = raw if self.separator == "," else f"replace({raw}, ',', '.')"
-            plain = f"NOT contains({raw}, '_')"  # DuckDB reads 1_0 as 10
-            return f"CASE WHEN {plain} THEN try_cast({number} AS FLOAT) END"
-        return f"ltrim({raw}, ' ')" if self.is_text else raw
-
-    def line_of(self, number: int) -> tuple[int, str]:
-        """Find the line that the row of that number, from 0, is from, and its text."""
-        if not self.is_text:
-            return number + 1, ""
+    def line_of(self, number: int) -> int:
+        """Find the line that the row of that number, from 0, is from."""
+        if not self.separator:
+            return number + 1
         with self.file.open(encoding="utf-8-sig", newline="", errors="replace") as text:
             lines: Any = enumerate(text, 1)
-            if self.separator is not None and len(self.separator) == 1:
+            if _has_quotes(self.separator):
                 reader = csv.reader(text, delimiter=self.separator)
-                lines = ((reader.line_num, self.separator.join(row)) for row in reader)
-            skipped = number + self.header
-            for line, content in lines:
-                if content.strip() and line not in self.rejected:
-                    if not skipped:
-                        return line, content.rstrip("\n")
-                    skipped -= 1
-        return 0, ""
+                lines = ((reader.line_num, "".join(row)) for row in reader)
+            kept = (n for n, x in lines if x.strip() and n not in self.rejected)
+            return next(itertools.islice(kept, number + self.header, None), 0)
 
     def at(self, line: int) -> str:
         """Name a line; of a table, a row from 1."""
-        return f"{self.label}:{line}" if self.is_text else f"{self.label}: row {line}"
+        return f"{self.label}:{line}" if self.separator else f"{self.label}: row {line}"
 
 
 def quoted(text: str) -> str:
@@ -151,16 +126,19 @@ def open_source(
 ) -> Source:
     """Tell the layout of a file; `plain` is where a copy of it may be written."""
     with file.open("rb") as opened:
-        mark = opened.read(8)
-    if mark[:4] == b"PAR1":
+        mark = opened.read(4)
+    if mark == b"PAR1":
         return _of_table(con, file, str(file), "parquet", names, reading)
-    if mark[:6] == b"ARROW1":
-        raise DataError(
-            f"{file}: Feather is not read; pandas.read_feather('{file.name}')"
-            ".to_parquet('ratings.parquet') converts it"
-        )
     text = _plain_text(con, file, mark, reading.encoding, plain)
-    return _of_text(con, text, str(file), names, reading)
+    with text.open("rb") as opened:
+        head = opened.read(_HEAD).removeprefix(codecs.BOM_UTF8)
+        while head and not head.strip():  # of blank lines there may be many
+            head = opened.read(_HEAD)
+    if not head.strip():
+        raise DataError(f"{file}: is empty")
+    if head.lstrip()[:1] in (b"{", b"["):
+        return _of_table(con, text, str(file), "json", names, reading)
+    return _of_text(text, str(file), head, names, reading, plain)
 
 
 def _plain_text(con: Any, file: Path, mark: bytes, encoding: str, plain: Path) -> Path:
@@ -223,69 +201,71 @@ def _unpacked(con: Any, file: Path, mark: bytes, plain: Path) -> Any:
             raise zipfile.BadZipFile(f"one file is needed, not {len(members)}")
         return archive.open(members[0])
     if mark.startswith(_ZSTD):  # which Python 3.11 does not have
-        reader = _text_reader(_LINES, 1, False, ", compression='zstd'")
-        lines = reader.format(quoted(glob.escape(str(file))))
+        place, never = quoted(glob.escape(str(file))), "\x1f"
+        options = f"{_text_options(never, 1, False)}, compression='zstd'"
         file = plain.with_suffix(".lines")
         con.execute(
-            f"COPY (SELECT c0 FROM {lines}) TO {quoted(str(file))} "
-            f"(FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER '{_LINES}')"
+            f"COPY (FROM read_csv({place}{options})) TO {quoted(str(file))} "
+            f"(FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER '{never}')"
         )
     return file.open("rb")
 
 
-def _text_reader(separator: str, width: int, header: bool, option: str) -> str:
-    quotes = "'\"'" if len(separator) == 1 and separator != _LINES else "''"
+def _text_options(separator: str, width: int, header: bool) -> str:
+    quotes = "'\"'" if _has_quotes(separator) else "''"
     kinds = ", ".join(f"'c{n}': 'VARCHAR'" for n in range(width))
     return (
-        f"read_csv({{}}, delim={quoted(separator)}, header={str(header).lower()}, "
-        f"quote={quotes}, escape={quotes}, comment='', nullstr='\x1e', "
-        f"columns={{{{{kinds}}}}}, auto_detect=false{option})"
+        f", delim={quoted(separator)}, header={str(header).lower()}, quote={quotes}, "
+        f"escape={quotes}, comment='', nullstr='\x1e', columns={{{kinds}}}, "
+        "auto_detect=false"
     )
+
+
+def _has_quotes(separator: str) -> bool:
+    return separator in ("\t", ";", "|", ",")
 
 
 def _of_text(
-    con: Any,
     file: Path,
     label: str,
+    head: bytes,
     names: Sequence[str],
     reading: Reading,
+    plain: Path,
 ) -> Source:
-    with file.open("rb") as opened:
-        head = opened.read(_HEAD).removeprefix(codecs.BOM_UTF8)
-        while head and not head.strip():  # of blank lines there may be many
-            head = opened.read(_HEAD)
-    head = head.lstrip(b"\n")
-    if not head.strip():
-        raise DataError(f"{label}: is empty")
-    if head.lstrip()[:1] in (b"{", b"["):
-        return _of_table(con, file, label, "json", names, reading)
+    """Describe a text by its first line."""
+    first = next(line for line in head.split(b"\n") if line.strip())
     try:
-        whole_lines = head[: head.rfind(b"\n") + 1] or head
-        lines = [x for x in whole_lines.decode().split("\n", 20) if x.strip()]
-    except UnicodeError as error:
-        line = head.count(b"\n", 0, getattr(error, "start", 0)) + 1
+        separator, fields = _cut(label, first.decode(), names)
+    except UnicodeError:
         raise DataError(
-            f"{label}:{line}: is not utf-8; name its encoding (--encoding latin-1)"
+            f"{label}:1: is not utf-8; name its encoding (--encoding latin-1)"
         ) from None
-    separator, fields = _cut(label, lines[0], names)
-    below = _fields(lines[1], separator) if len(lines) > 1 else []
-    columns = reading.columns
     if names == COLUMNS:
-        names = names_of(fields, columns, reading.pairs)
-    positions, header = place_columns(label, fields, names, columns, below or [])
-    spaces = separator is None
-    field = "c[{}]" if spaces else "c{}"
-    width = 1 if spaces else len(fields)
+        names = names_of(fields, reading.columns, reading.pairs)
+    positions, header = place_columns(label, fields, names, reading.columns)
+    if separator == " ":
+        file = _with_single_spaces(file, plain.with_suffix(".spaced"))
     return Source(
         label,
         file,
-        _text_reader(separator or _LINES, width, header, ", store_rejects=true"),
-        {name: field.format(p + spaces) for name, p in zip(names, positions)},
-        width=len(fields) if spaces else 0,
-        separator=separator,
-        header=header,
-        is_text=True,
+        "read_csv",
+        _text_options(separator, len(fields), header) + ", store_rejects=true",
+        {name: f"c{p}" for name, p in zip(names, positions)},
+        separator,
+        header,
     )
+
+
+def _with_single_spaces(file: Path, spaced: Path) -> Path:
+    """Copy a text of fields between spaces and tabs for DuckDB, line by line."""
+    with (
+        file.open(encoding="utf-8-sig", newline="\n", errors="surrogateescape") as text,
+        spaced.open("w", encoding="utf-8", errors="surrogateescape") as out,
+    ):
+        out.write("\ufeff")
+        out.writelines(_SPACES.sub(" ", line.strip(" \t\n")) + "\n" for line in text)
+    return spaced
 
 
 def _of_table(
@@ -305,30 +285,22 @@ def _of_table(
     except duckdb.Error as error:
         raise DataError(f"{label}: {reason(error, str(file.parent))}") from None
     fields, types = [row[0] for row in rows], [row[1] for row in rows]
-    columns = reading.columns
     if names == COLUMNS:
-        names = names_of(fields, columns, reading.pairs)
-    positions, _ = place_columns(label, fields, names, columns, None)
-    found, numbers, texts = {}, set(), []
+        names = names_of(fields, reading.columns, reading.pairs)
+    positions, _ = place_columns(label, fields, names, reading.columns)
+    columns, texts = {}, []
     for name, position in zip(names, positions):
         column = '"' + fields[position].replace('"', '""') + '"'
-        if _NESTED.match(types[position]):
+        if re.match(r"STRUCT|MAP|UNION|.*\[", types[position]):
             raise DataError(
                 f"{label}: column {shown(fields[position])} is nested "
                 f"({clipped(types[position])}), not {listed([name])}"
             )
-        is_number = _WHOLE if name.endswith("_id") else _NUMBER
+        is_bytes = types[position] == "BLOB"
+        columns[name] = f"decode({column})" if is_bytes else f"{column}::VARCHAR"
         texts.append(f"{quoted(fields[position])}: 'VARCHAR'")
-        if kind == "parquet" and is_number.match(types[position]):
-            numbers.add(name)
-            found[name] = column
-        else:
-            is_bytes = types[position] == "BLOB"
-            found[name] = f"decode({column})" if is_bytes else f"{column}::VARCHAR"
-    reader = f"read_{kind}({{}})"
-    if kind == "json":
-        reader = f"read_json({{}}, columns={{{{{', '.join(texts)}}}}})"
-    return Source(label, file, reader, found, numbers=frozenset(numbers))
+    options = f", columns={{{', '.join(texts)}}}" if kind == "json" else ""
+    return Source(label, file, f"read_{kind}", options, columns)
 
 
 def reason(error: Exception, folder: str) -> str:
@@ -337,33 +309,35 @@ def reason(error: Exception, folder: str) -> str:
     return clipped(line.partition("Error: ")[2] or line, 200)
 
 
-def _cut(label: str, first: str, names: Sequence[str]) -> tuple[str | None, list[str]]:
+def _cut(label: str, first: str, names: Sequence[str]) -> tuple[str, list[str]]:
     """Find the separator in the first line; cut that into its fields."""
-    found = [(s, _fields(first, s) or []) for s in _SEPARATORS]
+    found = [(mark, _fields(first, mark)) for mark in _SEPARATORS]
     if names == COLUMNS and max(len(fields) for _, fields in found) == 2:
         names = PAIR
     needed = [name for name in names if name != "timestamp"]
     if len(needed) == 1:  # one field is a whole line, or ends where a separator is
-        found = found[:-1]
-        found = [(s, fields) for s, fields in found if len(fields) > 1] or found[1:2]
-    found = [(s, fields) for s, fields in found if len(fields) >= len(needed)]
+        cut = [(mark, fields) for mark, fields in found[:-1] if len(fields) > 1]
+        found = cut or [(_SEPARATORS[1], _fields(first, _SEPARATORS[1]))]
+    found = [(mark, fields) for mark, fields in found if len(fields) >= len(needed)]
     if not found:
         raise DataError(
             f"{label}:1: {shown(first)} does not have the {len(needed)} columns "
             f"{listed(needed)}, separated by tab, '::', semicolon, '|', comma or spaces"
         )
-    marks = [one for one in found if one[0] is not None]
+    marks = [mark for mark, _ in found if mark != " "]
     if len(marks) > 1 and len(needed) < 3:  # with three, only one leaves a number
         raise DataError(
-            f"{label}:1: {shown(first)} can be cut at {marks[0][0]!r} and at "
-            f"{marks[1][0]!r}; put a line with the columns' names first"
+            f"{label}:1: {shown(first)} can be cut at {marks[0]!r} and {marks[1]!r}; "
+            "put a line with the columns' names first"
         )
     return found[0]
 
 
-def _fields(line: str, separator: str | None) -> list[str] | None:
-    """Cut a line into its fields; None if a quote is not closed."""
-    if separator is None or len(separator) > 1:
+def _fields(line: str, separator: str) -> list[str]:
+    """Cut a line into its fields; none if a quote is not closed."""
+    if separator == " ":
+        return _SPACES.split(line.strip(" \t"))
+    if not _has_quotes(separator):
         return line.split(separator)
     csv.field_size_limit(_HEAD)
     try:
@@ -372,4 +346,4 @@ def _fields(line: str, separator: str | None) -> list[str] | None:
         )
         return next(rows, [])
     except csv.Error:
-        return None
+        return []

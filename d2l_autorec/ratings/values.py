@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 DUPLICATES = ("error", "last", "mean", "sum", "max")
 TRANSFORMS = ("log",)
+BLOCK = 1 << 22  # ratings that are worked on at a time
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,6 @@ class Reading:
     pairs : bool
         The rating is of no interest: its column may be missing, and a repeated pair
         counts once unless `duplicates` says something else.
-    shard : (int, int), optional
-        Of one of several workers, its number from 0 and how many they are: the ratings
-        of its share of the users alone. Users and items are those of all.
 
     Raises
     ------
@@ -59,7 +57,6 @@ class Reading:
     transform: str | None = None
     skip_bad_lines: bool = False
     pairs: bool = False
-    shard: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Check the words."""
@@ -82,14 +79,7 @@ class Columns:
     timestamp: np.ndarray | None  # int64
     user_ids: np.ndarray
     item_ids: np.ndarray
-    low: float  # the smallest rating, of all shards
-    part: np.ndarray | None = None  # the file that a row is of, if they are two parts
-
-    def take(self, rows: np.ndarray) -> None:
-        """Leave some rows."""
-        for name in ("user_index", "item_index", "rating", "timestamp", "part"):
-            if (column := getattr(self, name)) is not None:
-                setattr(self, name, column[rows])
+    part: np.ndarray | None = None  # int8: the part of a split that a row is of
 
 
 def ratings_of(
@@ -104,7 +94,8 @@ def ratings_of(
             )
     _settle_duplicates(columns, reading.duplicates, where)
     _note_values(name, columns.rating, reading)
-    rating, low = columns.rating, columns.low
+    rating = columns.rating
+    low = float(rating.min())
     if reading.transform == "log":
         if low < 0:
             raise DataError(f"{name}: a rating of {low:g} has no log (--transform)")
@@ -128,45 +119,46 @@ def _settle_duplicates(
     columns: Columns, duplicates: str, where: Callable[[int], str]
 ) -> None:
     """Leave one rating of a pair, at the place of its last, or refuse a second one."""
-    pair = _pair_numbers(columns)
-    pair.sort()  # in place: of many ratings there is no room for a copy
-    if not (pair[1:] == pair[:-1]).any():
+    # Of many ratings there is no room to sort all pairs at once.
+    num_users, num_ratings = len(columns.user_ids), len(columns.rating)
+    size = -(-num_users // (num_ratings // BLOCK + 1))
+    kept, repeats, is_split = np.ones(num_ratings, bool), [], False
+    for start in range(0, num_users, size):
+        user = columns.user_index
+        rows = np.flatnonzero((user >= start) & (user < start + size))
+        pair = user[rows] * np.int64(len(columns.item_ids)) + columns.item_index[rows]
+        order = pair.argsort(kind="stable")
+        rows, again = rows[order], np.diff(pair[order], prepend=-1) == 0
+        if not again.any():
+            continue
+        repeats.append(rows[again])
+        if columns.part is not None:
+            is_split |= bool(np.diff(columns.part[rows], prepend=0)[again].any())
+        first = np.flatnonzero(~again)  # of each pair
+        last = rows[np.append(first[1:], len(rows)) - 1]
+        rating = columns.rating[rows].astype(np.float64)
+        if duplicates == "max":
+            columns.rating[last] = np.maximum.reduceat(rating, first)
+        elif duplicates in ("mean", "sum"):
+            total = np.add.reduceat(rating, first)
+            counts = np.diff(np.append(first, len(rows)))
+            columns.rating[last] = total / counts if duplicates == "mean" else total
+        kept[rows] = False
+        kept[last] = True
+    if not repeats:
         return
-    pair = _pair_numbers(columns)
-    order = np.argsort(pair, kind="stable")
-    again = np.append(False, pair[order][1:] == pair[order][:-1])
-    of_another_part = False
-    if columns.part is not None:
-        part = columns.part[order]
-        of_another_part = (again & np.append(False, part[1:] != part[:-1])).any()
-    if duplicates == "error" or of_another_part:
-        row = int(order[again].min())
+    if duplicates == "error" or is_split:
+        row = min(int(rows.min()) for rows in repeats)
         (user_id,) = columns.user_ids[columns.user_index[[row]]].tolist()
         (item_id,) = columns.item_ids[columns.item_index[[row]]].tolist()
         raise DataError(
             f"{where(row)}: user {user_id!r} rates item {item_id!r} again; "
-            f"{again.sum():,} ratings repeat a pair, so keep one of each "
+            f"{sum(map(len, repeats)):,} ratings repeat a pair, so keep one of each "
             "(--duplicates last, mean, sum or max)"
         )
-    first = np.flatnonzero(~again)  # of each pair, in the order of pairs
-    last = order[np.append(first[1:], len(order)) - 1]
-    rating = columns.rating[order].astype(np.float64)
-    if duplicates == "max":
-        columns.rating[last] = np.maximum.reduceat(rating, first)
-    elif duplicates in ("mean", "sum"):
-        total = np.add.reduceat(rating, first)
-        counts = np.diff(np.append(first, len(order)))
-        columns.rating[last] = total / counts if duplicates == "mean" else total
-    columns.take(np.sort(last))
-    columns.low = float(columns.rating.min())
-
-
-def _pair_numbers(columns: Columns) -> np.ndarray:
-    """Give each pair of user and item a number: int64, (num_ratings,)."""
-    pair = columns.user_index.astype(np.int64)
-    pair *= len(columns.item_ids)
-    pair += columns.item_index
-    return pair
+    for name in ("user_index", "item_index", "rating", "timestamp", "part"):
+        if (column := getattr(columns, name)) is not None:
+            setattr(columns, name, column[kept])
 
 
 def _note_values(name: str, rating: np.ndarray, reading: Reading) -> None:

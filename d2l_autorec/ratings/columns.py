@@ -96,23 +96,17 @@ def place_columns(
         positions = [_position(label, column, fields) for column in columns]
         if len(set(positions)) < len(positions):
             raise DataError(f"{label}: two of the columns {columns} are the same")
-        if not all(map(str.isdecimal, columns)):
-            return positions, True
-        header = _is_header([fields[p] for p in positions], names)
-        if header and not any(find_columns(fields, names).values()):
-            _log.warning(
-                "%s:1: %s is taken for a header", label, shown(", ".join(fields))
-            )
-        return positions, header
+        is_named = not all(map(str.isdecimal, columns))
+        return positions, is_named or _is_header([fields[p] for p in positions], names)
     found = find_columns(fields, names)
-    for name, among in found.items():
-        if len(among) > 1:
-            both = clipped(" and ".join(repr(fields[i]) for i in among))
-            raise DataError(
-                f"{label}:1: the columns {both} may both be the {listed([name])}; "
-                + _hint(fields, needed)
-            )
     if all(found[name] for name in needed):
+        for name, among in found.items():
+            if len(among) > 1:
+                both = clipped(" and ".join(repr(fields[i]) for i in among))
+                raise DataError(
+                    f"{label}:1: the columns {both} may both be the {listed([name])}; "
+                    + _hint(fields, needed)
+                )
         chosen = [fields[found[name][0]] for name in needed]
         if not all(find_columns([field], names)[n] for field, n in zip(chosen, needed)):
             _log.warning(

@@ -18,9 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .columns import PAIR, clipped, listed, names_of, place_columns, shown
+from .columns import (
+    PAIR,
+    clipped,
+    find_columns,
+    listed,
+    names_of,
+    place_columns,
+    shown,
+)
 from .table import COLUMNS
-from .values import Reading
+from .values import Reading, log
 
 # Tried in this order: a line of "1::2::3" holds no other mark. " " is a run of spaces.
 _SEPARATORS = ("::", "\t", ";", "|", ",", " ")
@@ -244,6 +252,8 @@ def _of_text(
     if names == COLUMNS:
         names = names_of(fields, reading.columns, reading.pairs)
     positions, header = place_columns(label, fields, names, reading.columns)
+    if header and not any(find_columns(fields, names).values()):
+        log.warning("%s:1: %s is taken for a header", label, shown(", ".join(fields)))
     if separator == " ":
         file = _with_single_spaces(file, plain.with_suffix(".spaced"))
     return Source(

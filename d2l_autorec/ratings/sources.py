@@ -335,7 +335,8 @@ def _cut(label: str, first: str, names: Sequence[str]) -> tuple[str, list[str]]:
             f"{listed(needed)}, separated by tab, '::', semicolon, '|', comma or spaces"
         )
     marks = [mark for mark, _ in found if mark != " "]
-    if len(marks) > 1 and len(needed) < 3:  # with three, only one leaves a number
+    # With three columns, only one mark leaves a number; "::" is meant.
+    if len(marks) > 1 and len(needed) < 3 and marks[0] != "::":
         raise DataError(
             f"{label}:1: {shown(first)} can be cut at {marks[0]!r} and {marks[1]!r}; "
             "put a line with the columns' names first"

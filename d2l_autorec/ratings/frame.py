@@ -85,20 +85,13 @@ def _codes(column: pd.Series, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chosen(
-    frame: pd.DataFrame, columns: Sequence[str] | None, name: str
+    frame: pd.DataFrame, columns: Sequence[Any] | None, name: str
 ) -> pd.DataFrame:
     """Copy the columns that are to be read, by the names that `Ratings` has."""
-    fields = list(map(str, frame.columns))
-    if columns is None:
-        positions, _ = place_columns(name, fields, COLUMNS, None)
-    else:
-        places = [np.flatnonzero(frame.columns == column) for column in columns]
-        for column, place in zip(columns, places):
-            if len(place) != 1:
-                raise DataError(f"{name}: no one column {column!r} among {fields}")
-        positions = [int(place[0]) for place in places]
-        if len(set(positions)) < len(columns) or len(columns) not in (3, 4):
-            raise DataError(f"{name}: {columns} are not three or four columns")
+    labels = list(frame.columns)
+    if columns:
+        columns = [labels.index(c) + 1 if labels.count(c) == 1 else c for c in columns]
+    positions, _ = place_columns(name, list(map(str, labels)), COLUMNS, columns)
     chosen = frame.iloc[:, positions]
     return chosen.set_axis(COLUMNS[: len(positions)], axis=1).reset_index(drop=True)
 

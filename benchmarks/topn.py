@@ -23,9 +23,9 @@ import pandas as pd
 import scipy.sparse as sp
 
 from d2l_autorec import load_dataset, topn
-from d2l_autorec.ratings import dataset_folder
-from d2l_autorec.serving import save_text
-from d2l_autorec.study import machine, markdown_table
+from d2l_autorec.serving import pairs_to_fit, save_text
+from d2l_autorec.study import cut_users, machine, markdown_table
+from d2l_autorec.training import Parts
 
 PUBLISHED = [f"ml-1m/{number}" for number in range(5)]
 SETS, MODES = ("ml-100k", "ml-latest-small"), ("random", "seq-aware", "users")
@@ -59,8 +59,10 @@ def parts_of(name):
     if mode.isdigit():
         return published(ratings, inter_mat, mode)
     if mode == "users":
-        train, others = topn.split_users(inter_mat, 0.1, 0)
-        return train, *topn.split_pairs(others, 0.2, 0)
+        given, hidden = cut_users(ratings.user_index[rows], 0.1, 0)
+        split = {"split_mode": mode}
+        parts = Parts.of(ratings, rows[given], rows[hidden], split=split)
+        return pairs_to_fit(parts), parts.train_mat, parts.test_mat
     train, test = topn.split_pairs(inter_mat, 0.1, 0)
     if mode == "seq-aware":
         newest = ratings.frame(rows).groupby("user_id")["timestamp"].idxmax()
@@ -68,15 +70,15 @@ def parts_of(name):
     return train, train, test
 
 
-def score(model, parts, seed=0, **options):
+def score(model, parts, seed=0, items=slice(None)):
     """Fit a model unless that has been done, and measure it."""
     train, given, test = parts
     start = time.perf_counter()
     if not model.arrays:
         model.fit(train, seed)
     seconds = time.perf_counter() - start
-    known = train is given
-    found = topn.evaluate(model, given, test, known=known, **options).mean
+    among = Among(model, items)
+    found = topn.evaluate(among, given, test, known=train is given).mean
     return {"seconds": seconds, "settings": model.settings, **found}
 
 
@@ -94,6 +96,19 @@ def lists(name):
     return found | {"best": score(mixture, parts) | {"seconds": seconds}}
 
 
+class Among:
+    """A model's lists of some of the items."""
+
+    def __init__(self, model, items):
+        self.model, self.items = model, items
+
+    def scores(self, rows, users=None):
+        """Score these, and no others."""
+        found = np.full(rows.shape, -np.inf, np.float32)
+        found[:, self.items] = self.model.scores(rows, users)[:, self.items]
+        return found
+
+
 class RandomOrder(topn.Popularity):
     """Another random order for each user."""
 
@@ -106,16 +121,14 @@ def cold():
     """Hold a tenth of the items out altogether, and rank them by their words."""
     ratings = load_dataset("ml-1m")
     inter_mat = ratings.matrix(np.flatnonzero(ratings.rating >= 4))
-    with dataset_folder("ml-1m") as folder:
-        lines = (folder / "movies.dat").read_text("latin-1").splitlines()
-    texts = dict(line.split("::", 1) for line in lines)
-    words = topn.bag_of_words([texts[str(item)] for item in ratings.item_ids])
+    features = ratings.features
+    words = topn.bag_of_words([features[item] for item in ratings.item_ids.tolist()])
     rng = np.random.default_rng(0)
     items = rng.permutation(ratings.num_items)[: ratings.num_items // 10]
     held_out = np.isin(np.arange(ratings.num_items), items) * 1.0
     train, test = (sp.diags(its) @ inter_mat for its in (1 - held_out, held_out))
     train.eliminate_zeros(), test.eliminate_zeros()
-    models = {"random order": RandomOrder(), "cvae": topn.CVAE().with_features(words)}
+    models = {"random order": RandomOrder(), "cvae": topn.CVAE(words=words)}
     parts = train, train, test
     return {name: score(one, parts, items=items) for name, one in models.items()}
 

@@ -5,8 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from d2l_autorec import load_model, topn
-from d2l_autorec.commands.checks import LIST_MODELS
+from d2l_autorec import load_dataset, load_model, topn
 from d2l_autorec.errors import DataError
 from d2l_autorec.ratings import read_ratings
 from d2l_autorec.serving import recommend_all
@@ -37,9 +36,9 @@ def folder(log, tmp_path, command):
     return folder
 
 
-def test_the_names_of_the_models_are_those_of_the_room():
-    # A content model needs the items' words, which no flag gives.
-    assert set(LIST_MODELS) == topn.MODELS.keys() - {"cvae"}
+def test_each_model_goes_by_its_name():
+    for name, model in topn.MODELS.items():
+        assert getattr(topn, model)().name == name
 
 
 def test_a_file_without_ratings_is_recognised_and_said(log, command):
@@ -174,3 +173,77 @@ def test_pairs_are_read_with_what_stands_beside_them(tmp_path):
 def test_generated_ratings_get_no_verdict_on_lists(command, flags):
     out = command("train", "--dataset", "synthetic-100k", "--quiet", *flags)[1]
     assert "popularity" in out and "better lists" not in out
+
+
+CONTENT = "cvae:num_epochs=80:num_hidden=8:num_factors=4:num_rounds=4:lr=0.01"
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """Words of the group of each item, and of two items that nobody has."""
+    file = tmp_path_factory.mktemp("features") / "features.csv"
+    items = [f"{group}{number}" for group in "ab" for number in [*range(6), 9]]
+    lines = ["item,words", *(f"{item},new {item[0]}lpha" for item in items)]
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def test_cvae_ranks_items_that_nobody_has(log, features, tmp_path, command):
+    folder = tmp_path / "m"
+    flags = ["--ratings", log, "--feedback", "implicit", "--preset", CONTENT, "--quiet"]
+    words = ["--item-features", features, "--save", folder, "--test-ratio", "0"]
+    assert command("train", *flags, *words)[0] == 0
+    model = load_model(folder)
+    scores = dict(zip(model.run.parts.item_ids, model.scores([0])[0]))
+    assert scores["a9"] > scores["b9"] + 0.1
+    assert "a9" in [one.item_id for one in model.recommend(0, 5)]
+    assert {one.item_id[0] for one in model.similar("b9", 6)} == {"b"}
+    code, out, _ = command("recommend", "--model", folder, "--like", "a9", "-n", "3")
+    assert code == 0
+    assert out.count("  a") == 3
+
+
+def test_cvae_is_compared(log, features, tmp_path, command):
+    result = tmp_path / "r.json"
+    flags = ["--feedback", "implicit", "--ratings", log, "--models", CONTENT]
+    more = ["--item-features", features, "--seeds", "0", "--at", "3", "--json", result]
+    assert command("compare", *flags, *more, "--quiet")[0] == 0
+    name, score = list(json.loads(result.read_text())["models"].items())[1]
+    assert name.startswith("cvae, num_epochs=80")
+    assert score[0]["settings"]["num_factors"] == 4
+
+
+def test_films_bring_their_words(small_data, command):
+    preset = "cvae:num_epochs=1:num_hidden=4:num_factors=2:num_rounds=1"
+    flags = ["--feedback", "implicit", "--preset", preset, "--quiet"]
+    films = small_data / "ml-100k/u.item"
+    films.write_text("1|Toy Story (1995)|||url|0|1\n9999|Toy Story 9|||url|0|1\n")
+    code, out, _ = command("train", *flags)
+    assert code == 0
+    assert "\ncvae: ndcg@10 " in out
+    features = load_dataset("ml-100k").features
+    assert features == {1: "Toy Story (1995) genre1", 9999: "Toy Story 9 genre1"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--preset", "cvae"], "cvae: needs the items' words (--item-features)"),
+        (["--item-features", "f.csv"], "--item-features is for the model cvae"),
+        (["--preset", "cvae", "--item-features", "no.csv"], "no.csv: no such file"),
+    ],
+)
+def test_words_are_asked_for_in_a_line(flags, message, log, command):
+    how = ["--ratings", log, "--feedback", "implicit", "--quiet"]
+    code, _, err = command("train", *how, *flags)
+    assert code in (1, 2)
+    assert message in err.splitlines()[-1]
+
+
+def test_an_item_of_the_features_is_of_the_ratings_kind(small_data, tmp_path, command):
+    words = tmp_path / "words.csv"
+    words.write_text("item,words\n1,old\nlamp,new\n")
+    flags = ["--feedback", "implicit", "--preset", "cvae", "--item-features", words]
+    code, _, err = command("train", *flags)
+    assert code == 1
+    assert "words.csv: 'lamp' is no item id like 1" in err

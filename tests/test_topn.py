@@ -1,5 +1,7 @@
 """Models of lists: what each computes, and what all of them keep."""
 
+import functools
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -19,9 +21,9 @@ from d2l_autorec.topn import (
     evaluate,
     make,
     split_pairs,
-    split_users,
-    standardized,
 )
+from d2l_autorec.topn.cvae import least_squares
+from d2l_autorec.topn.mixture import standardized
 
 NETWORK = {"num_hidden": 12, "num_epochs": 60, "batch_size": 32, "lr": 0.01}
 MODELS_HERE = {
@@ -58,7 +60,7 @@ def fit(inter_mat, words):
     def fit(name, train_mat=inter_mat, seed=3):
         model = make(MODELS_HERE[name].name, MODELS_HERE[name].settings)
         if name == "cvae":
-            model.with_features(words)
+            model.words = words
         return model.fit(train_mat, seed)
 
     return fit
@@ -186,13 +188,75 @@ def test_too_many_items_are_refused_in_a_line():
         EASE().fit(wide)
 
 
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("cdae", {"objective": "squared"}),
+        ("mult-dae", {"dropout": 0.0}),
+        ("mult-dae", {"wd": 0.1}),
+        ("mult-dae", {"batch_size": 80}),
+        ("mult-vae", {"beta": 5.0}),
+        ("mult-vae", {"num_annealing": 1}),
+        ("cvae", {"l2_users": 5.0}),
+        ("cvae", {"l2_items": 1.0}),
+        ("cvae", {"other": 0.1}),
+        ("cvae", {"num_rounds": 1}),
+    ],
+)
+def test_each_setting_makes_a_difference(name, changed, fitted_ten, words, inter_mat):
+    settings = {**MODELS_HERE[name].settings, "num_epochs": 10, **changed}
+    model = make(name, settings)
+    if name == "cvae":
+        model.words = words
+    scores = model.fit(inter_mat, 3).scores(inter_mat.T.tocsr())
+    assert not np.allclose(scores, fitted_ten(name), rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def fitted_ten(words, inter_mat):
+    """Scores of a model after ten epochs."""
+
+    def scores(name):
+        model = make(name, {**MODELS_HERE[name].settings, "num_epochs": 10})
+        if name == "cvae":
+            model.words = words
+        return model.fit(inter_mat, 3).scores(inter_mat.T.tocsr())
+
+    return functools.cache(scores)
+
+
+class Listening(MultDAE):
+    """Keeps the scores that training computes, a mean over the users."""
+
+    def loss(self, scores, rows):
+        self.heard = [*getattr(self, "heard", []), scores.asnumpy().mean(axis=0)]
+        return super().loss(scores, rows)
+
+
+def test_dropout_leaves_the_mean_as_it_is(inter_mat):
+    settings = {"num_hidden": 12, "num_factors": 4, "batch_size": 80, "lr": 0.0}
+    model = Listening(**settings, dropout=0.5, num_epochs=60).fit(inter_mat)
+    expected = model.scores(inter_mat.T.tocsr()).mean(axis=0)
+    found = np.mean(model.heard, axis=0)
+    assert found @ expected / (expected @ expected) == pytest.approx(1, abs=0.15)
+    assert not np.allclose(model.heard[0], expected, rtol=1e-3)
+
+
+def test_the_middle_layer_is_drawn_with_variances_that_are_learned(inter_mat):
+    model = MultVAE(num_hidden=12, num_factors=4, beta=0.0, num_epochs=1)
+    before = model.fit(inter_mat).arrays["middle.weight"][4:].copy()
+    model.num_epochs = 2
+    assert (model.fit(inter_mat).arrays["middle.weight"][4:] != before).all()
+
+
 def test_cdae_has_a_vector_for_each_known_user(fit, inter_mat):
-    model, rows = fit("cdae"), inter_mat.T.tocsr()[:2]
+    model, rows = fit("cdae"), inter_mat.T.tocsr()[[0, 0, 0]]
     new = model.scores(rows)
-    assert np.array_equal(model.scores(rows, np.array([-1, -1])), new)
-    known = model.scores(rows, np.array([0, -1]))
-    assert not np.allclose(known[0], new[0])
-    assert known[1] == pytest.approx(new[1])
+    assert np.array_equal(model.scores(rows, np.array([-1, -1, -1])), new)
+    first, second, unknown = model.scores(rows, np.array([0, 1, -1]))
+    assert not np.allclose(first, new[0])
+    assert not np.allclose(first, second)
+    assert unknown == pytest.approx(new[2])
 
 
 def test_other_models_do_not_look_who_it_is(fit, inter_mat):
@@ -201,20 +265,31 @@ def test_other_models_do_not_look_who_it_is(fit, inter_mat):
     assert np.array_equal(model.scores(rows, np.arange(80)), model.scores(rows))
 
 
+def test_least_squares_are_weighted():
+    rng = np.random.default_rng(0)
+    factors, means = rng.random((6, 3)), rng.random((1, 3))
+    x = np.array([1, 0, 0, 1, 0, 0])
+    weight = np.diag(np.where(x, 1, 0.1))
+    gram = factors.T @ weight @ factors + 0.5 * np.eye(3)
+    expected = np.linalg.solve(gram, factors.T @ weight @ x + 0.5 * means[0])
+    found = least_squares(sp.csr_matrix(x), factors, 0.1, 0.5, means)
+    assert found[0] == pytest.approx(expected, rel=1e-5)
+
+
 def test_cvae_ranks_items_that_nobody_has_taken(words, inter_mat):
     kept = sp.diags((np.arange(30) >= 6) * 1.0) @ inter_mat
     kept.eliminate_zeros()
-    model = make("cvae", MODELS_HERE["cvae"].settings).with_features(words)
-    scores = model.fit(kept.tocsr()).scores(inter_mat.T.tocsr())[:, :6]
+    model = CVAE(**MODELS_HERE["cvae"].settings, words=words).fit(kept.tocsr())
+    assert model.cold_items().tolist() == [*range(6)]
+    scores = model.scores(inter_mat.T.tocsr())[:, :6]
     even = scores[::2]  # users of the group that takes items 0, 2 and 4
     assert even[:, ::2].mean() > even[:, 1::2].mean() + 0.1
 
 
 @pytest.mark.parametrize("words", [None, sp.csr_matrix((29, 3))])
 def test_cvae_needs_words(words, inter_mat):
-    model = CVAE() if words is None else CVAE().with_features(words)
     with pytest.raises(DataError, match="words"):
-        model.fit(inter_mat)
+        CVAE(words=words).fit(inter_mat)
 
 
 def test_standardized_over_what_is_unseen():
@@ -249,6 +324,19 @@ def test_choose_keeps_the_better_settings_and_epochs(inter_mat):
     assert 0 < network.num_epochs <= NETWORK["num_epochs"]
     assert network.num_epochs % 5 == 0
     assert sum(mixture.weights) == pytest.approx(1)
+
+
+def test_choose_ends_a_network_that_does_not_rise(inter_mat):
+    epochs = []
+    model = MultDAE(num_hidden=12, num_factors=4, num_epochs=200, lr=0.03)
+    mixture = choose(inter_mat, 0, [[model]], epochs.append)
+    assert len(epochs) == mixture.members[0].num_epochs + 20 < 200
+
+
+def test_choose_tries_models_that_have_no_epochs_to_choose(inter_mat, words):
+    options = [CVAE(num_hidden=4, num_factors=2, words=words, num_epochs=20)]
+    mixture = choose(inter_mat, 0, [options, [EASE(5.0)]])
+    assert mixture.members[0].num_epochs == 20
 
 
 def test_choose_gives_a_useless_member_no_weight(inter_mat):
@@ -297,16 +385,9 @@ def test_pairs_are_split(inter_mat):
     assert (split_pairs(inter_mat, 0.25, 1)[0] != train_mat).nnz == 0
 
 
-def test_users_are_split(inter_mat):
-    train_mat, test_mat = split_users(inter_mat, 0.25, 1)
-    assert (train_mat.shape, test_mat.shape) == ((30, 60), (30, 20))
-    assert train_mat.nnz + test_mat.nnz == inter_mat.nnz
-
-
-@pytest.mark.parametrize("split", [split_pairs, split_users])
-def test_a_part_is_not_empty(split, inter_mat):
+def test_a_part_is_not_empty(inter_mat):
     with pytest.raises(DataError, match="too few"):
-        split(inter_mat, 0.0, 0)
+        split_pairs(inter_mat, 0.0, 0)
 
 
 def test_words_of_items():

@@ -43,17 +43,12 @@ _RESUMABLE = {
     *("resume", "num_epochs", "patience", "devices", "workers"),
     *("plot", "json", "quiet"),
 }
-# The models of lists, by the names that `topn` has for them.
-LIST_MODELS = [
-    *("best", "ease", "user-ease", "cdae"),
-    *("mult-dae", "mult-vae", "popularity"),
-]
 # What models of ratings alone have.
 _OF_RATINGS = {
     *("members", "patience", "valid_ratio", "workers", "devices", "plot", "resume"),
     *("transform", "ranking", "markdown", *SETTINGS),
 }
-_INPUTS = ("ratings", "test_ratings", "titles", *_FILES)
+_INPUTS = ("ratings", "test_ratings", "titles", "item_features", *_FILES)
 
 
 def written(*names: str, last: str = ", ") -> str:
@@ -109,14 +104,22 @@ def check_feedback(args: argparse.Namespace) -> None:
                 f"--feedback implicit and {written(*sorted(beside))} exclude each "
                 f"other{hint}"
             )
+        if "item_features" in args.given and not reads_features(args):
+            raise ValueError("--item-features is for the model cvae")
         return
-    if beside := args.given & {"min_rating", "at"}:
+    if beside := args.given & {"min_rating", "at", "item_features"}:
         raise ValueError(f"{written(*sorted(beside))} needs --feedback implicit")
     for flag in ("split_mode", "splits"):
         if getattr(args, flag, None) == "users":
             raise ValueError(f"{written(flag)} users needs --feedback implicit")
     if "preset" in args and args.preset not in PRESETS:
         raise ValueError(f"--preset {args.preset} needs --feedback implicit")
+
+
+def reads_features(args: argparse.Namespace) -> bool:
+    """Tell whether a model is wanted that reads words of the items."""
+    wanted = getattr(args, "models", None) or [getattr(args, "preset", "")]
+    return any(name.partition(":")[0] == "cvae" for name in wanted)
 
 
 def outputs(args: argparse.Namespace) -> dict[str, Path]:

@@ -288,6 +288,12 @@ FEEDBACK = {
         "with --feedback implicit: ratings from X on are pairs, and others are none",
         finite_float,
     ),
+    "--item-features": flag(
+        "for the model cvae: words of the items, an item and its words a line; items "
+        "that nobody has yet may be among them (default: genres and titles of "
+        "MovieLens)",
+        "FILE",
+    ),
 }
 TITLES = {
     "--titles": flag(

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import topn
 from ..study import ALIASES, MODELS
 from ..training import POSITIVE_INT
 from . import cli, lists, notes, parts
-from .checks import LAYOUT, LIST_MODELS
+from .checks import LAYOUT
 from .cli import flag
 from .process import show_notes
 from .results import json_writer, publish
@@ -254,7 +255,7 @@ def _markdown_file(text: str) -> Path:
 
 COMPARISON = {
     "--models": flag(
-        f"some of {', '.join([*MODELS, *ALIASES])}; of lists {', '.join(LIST_MODELS)}; "
+        f"some of {', '.join([*MODELS, *ALIASES])}; of lists {', '.join(topn.MODELS)}; "
         "with settings as in book:num_hidden=200:lr=0.001; of several values, as in "
         "book:wd=1e-5/1e-4, a tenth of the training ratings chooses (default: "
         f"{', '.join(QUICK_MODELS)}; of lists {', '.join(lists.QUICK_MODELS)})",

@@ -44,21 +44,25 @@ def _model(args: argparse.Namespace) -> ListModel:
 
 def train(args: argparse.Namespace, parts: Parts) -> None:
     """Train a model of lists, measure it, and keep it."""
-    from ..serving import ListRun, pairs_to_fit, versions
+    from ..serving import ListRun, beside_popularity, pairs_to_fit, versions
 
     chosen = _model(args)
     if not args.quiet:
         print(_summary(args, parts))
-    matrix, start = pairs_to_fit(parts), time.perf_counter()
+    start = time.perf_counter()
     try:
         with progress(args.quiet) as tick:
-            model = chosen.fit(matrix, args.seed, args.refit, tick)
+            model = chosen.fit(parts, args.seed, args.refit, tick)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(
             f"{interrupted_by(interrupt)}; a model of lists is kept once it is trained"
         ) from None
     seconds = time.perf_counter() - start
-    measures = measured(model, parts, [_K])
+    measures = {}
+    if parts.test_mat is not None:
+        both, known = (parts.train_mat, parts.test_mat), args.split_mode != "users"
+        matrix = pairs_to_fit(parts)
+        measures = beside_popularity(model.name, model, both, matrix, _K, known)
     run = ListRun(parts, model, args.seed, measures)
     if args.save:
         run.save(args.save, args.overwrite)
@@ -134,12 +138,11 @@ def _score(
     args: argparse.Namespace, parts: Parts, model: ListModel, seed: int, doing: str
 ) -> tuple[dict[str, Any], Any]:
     """Train and measure a model: what came of it, and a table with a row a user."""
-    from ..serving import pairs_to_fit
     from ..topn import evaluate
 
     start = time.perf_counter()
     with progress(args.quiet, doing) as tick:
-        fitted = model.fit(pairs_to_fit(parts), seed, tick=tick)
+        fitted = model.fit(parts, seed, tick=tick)
     seconds = time.perf_counter() - start
     known = args.splits != "users"
     found = evaluate(fitted, parts.train_mat, parts.test_mat, args.at, known)
@@ -163,25 +166,6 @@ def _table(found: Mapping[str, Sequence[Mapping[str, Any]]], at: Sequence[int]) 
         seconds = sum(one["seconds"] for one in scores) / len(scores)
         rows.append((name, *values, f"{seconds:.1f}"))
     return markdown_table(rows)
-
-
-def measured(
-    model: Any, parts: Parts, at: Sequence[int]
-) -> dict[str, dict[str, float]]:
-    """Measure lists on the test part, if there is one, with popularity's beside."""
-    from ..serving import pairs_to_fit
-    from ..topn import Popularity, evaluate
-
-    if parts.test_mat is None:
-        return {}
-    known = parts.split.get("split_mode") != "users"
-    models = {model.name: model}
-    if model.name != BASELINE:
-        models[BASELINE] = Popularity().fit(pairs_to_fit(parts))
-    return {
-        name: evaluate(one, parts.train_mat, parts.test_mat, at, known).mean
-        for name, one in models.items()
-    }
 
 
 def verdict(run: ListRun) -> Iterator[str]:

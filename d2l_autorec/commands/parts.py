@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, DatasetUnavailable
 from . import cli
-from .checks import FOLDS, LAYOUT, check_feedback, outputs
+from .checks import FOLDS, LAYOUT, check_feedback, outputs, reads_features
 from .cli import flag
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ SPLIT = {
 
 def load(args: argparse.Namespace) -> tuple[Ratings, Any]:
     """Load ratings, and the rows to train and to test on where they come so."""
-    from ..ratings import read_parts, read_ratings
+    from ..ratings import read_parts, read_ratings, with_features
 
     parts: Any = None
     layout = {name: getattr(args, name) for name in LAYOUT}
@@ -55,6 +55,8 @@ def load(args: argparse.Namespace) -> tuple[Ratings, Any]:
         ratings = read_ratings(args.ratings, **layout)
     else:
         ratings = _load_dataset(args)
+    if reads_features(args):
+        ratings = with_features(ratings, args.item_features, args.encoding)
     train_rows = parts[0] if parts else slice(None)
     if args.feedback is None:
         _find_feedback(args, ratings, ratings.rating[train_rows])

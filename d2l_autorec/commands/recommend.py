@@ -152,16 +152,18 @@ def _unknown(args: argparse.Namespace) -> str:
 
 def _read(args: argparse.Namespace, model: Predictor) -> pd.DataFrame:
     """Read the file that a question is asked by, its ids as the model has them."""
+    import pandas as pd
+
     from ..ratings import read_table
 
     asked = next(name for name in _COLUMNS if getattr(args, name))
     rated = is_rated(model)
     names = tuple(name for name in _COLUMNS[asked] if rated or name != "rating")
     layout = {"columns": args.columns, "encoding": args.encoding}
-    table = read_table(getattr(args, asked), names, **layout)
-    for column in table.columns.intersection(["user_id", "item_id"]):
+    table: Any = read_table(getattr(args, asked), names, **layout)
+    for column in table.keys() & {"user_id", "item_id"}:
         table[column] = _raw_ids(table[column], getattr(model.run.parts, f"{column}s"))
-    return table
+    return pd.DataFrame(table)
 
 
 def _raw_ids(texts: Iterable[Any], ids: Any) -> list[Any]:

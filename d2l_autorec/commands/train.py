@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..cluster import check_recipe, launched
+from ..topn import MODELS
 from ..training import PRESETS, SETTINGS, VALID_RATIO, Blend, Recipe
 from . import cli, lists, parts, workers
-from .checks import LIST_MODELS
 from .cli import flag
 from .process import interrupted_by, show_notes
 from .report import report
@@ -285,7 +285,7 @@ def _summary(run: Run, checkpoint: Checkpoint | None) -> str:
 
 @partial(cli.Kind, "NAME")
 def _preset(text: str) -> str:
-    known = list(dict.fromkeys([*PRESETS, *LIST_MODELS]))
+    known = list(dict.fromkeys([*PRESETS, *MODELS]))
     if text.partition(":")[0] not in known:
         raise ValueError(f"{text!r} is not one of {', '.join(known)}")
     return text
@@ -298,7 +298,7 @@ RECIPE = {
         "a blend of five networks, item- and user-based, with weights that "
         "--valid-ratio of the training ratings chooses (by default a tenth) before all "
         "of them are trained on. With --feedback implicit a model of lists, by default "
-        f"ease: {', '.join(LIST_MODELS)}; with settings as in mult-vae:lr=0.001 and, "
+        f"ease: {', '.join(MODELS)}; with settings as in mult-vae:lr=0.001 and, "
         "for a tenth of the training pairs to choose, values as in ease:l2=250/500",
         _preset,
         "book",

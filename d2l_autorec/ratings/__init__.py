@@ -12,7 +12,7 @@ from .frame import ratings_from_frame
 from .reading import read_parts, read_ratings, read_table
 from .synthetic import SYNTHETIC, synthetic_ratings
 from .table import COLUMNS, Ratings, check_ids, is_text
-from .titles import read_titles
+from .titles import read_titles, with_features
 from .values import DUPLICATES, TRANSFORMS, Reading
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "read_table",
     "read_titles",
     "synthetic_ratings",
+    "with_features",
 ]

@@ -24,6 +24,7 @@ USUAL = {
         *("unixreviewtime", "ratedat"),
     },
     "title": {"title", "titles", "name", "itemname", "itemtitle", "movietitle"},
+    "words": {"words", "features", "genres", "tags", "text", "description"},
 }
 # Of a column that is not called so: words in its name, if just one column has them.
 HELD = {

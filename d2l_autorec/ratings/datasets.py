@@ -28,7 +28,7 @@ import pooch
 from ..errors import DataError, DatasetUnavailable
 from .columns import clipped
 from .netflix import NETFLIX, load_netflix
-from .reading import read_ratings
+from .reading import read_ratings, read_table
 from .synthetic import SYNTHETIC, synthetic_ratings
 from .table import Ratings
 from .titles import read_titles
@@ -94,7 +94,8 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
     Returns
     -------
     Ratings
-        With the films' titles; in ``synthetic-100k`` the items have none.
+        With the films' titles and, as their features, words of titles and genres; in
+        ``synthetic-100k`` the items have none.
 
     Raises
     ------
@@ -112,11 +113,12 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
     archive = ARCHIVES[name]
     with dataset_folder(name, data_dir) as folder:
         ratings = read_ratings(folder / archive.ratings)
-        titles, file = {}, folder / archive.titles
+        titles, features, file = {}, {}, folder / archive.titles
         if file.exists():  # else films go by their ids
-            item_ids, columns = ratings.item_ids.tolist(), ["1", "2"]
-            titles = read_titles(file, item_ids, archive.titles_encoding, columns)
-    return replace(ratings, name=name, titles=titles)
+            item_ids, encoding = ratings.item_ids.tolist(), archive.titles_encoding
+            titles = read_titles(file, item_ids, encoding, ["1", "2"])
+            features = _features(file, encoding)
+    return replace(ratings, name=name, titles=titles, features=features)
 
 
 def label(name: str, size: tuple[int, int, int]) -> str:
@@ -179,6 +181,21 @@ def _data_folder(data_dir: str | Path | None) -> Path | None:
     if named and not Path(named).is_dir():
         raise DataError(f"{named}: no such folder (--data-dir, $D2L_AUTOREC_DATA)")
     return Path(named) if named else None
+
+
+def _features(file: Path, encoding: str) -> dict[int, str]:
+    """Read the words of all films' titles and genres."""
+    names = "item_id", "title"
+    films = read_table(file, names, ["1", "2"], encoding)
+    if file.name != "u.item":
+        genres = read_table(file, names, ["1", "3"], encoding)["title"].tolist()
+    else:  # a flag for each genre, after dates and an address
+        lines = filter(str.strip, file.read_text(encoding).splitlines())
+        flags = (np.array(line.split("|")[5:]) for line in lines)
+        places = (np.flatnonzero(genre == "1") for genre in flags)
+        genres = [" ".join(map("genre{}".format, numbers)) for numbers in places]
+    words = (f"{title} {genre}" for title, genre in zip(films["title"], genres))
+    return dict(zip(films["item_id"].tolist(), words))
 
 
 def _download(name: str) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from .columns import clipped, listed
 from .sources import Source, find_files, open_source, quoted, reason
 from .table import COLUMNS, Ratings
 from .values import BLOCK, Columns, Reading, log, ratings_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _SMALL = 100_000_000  # bytes
 _KEPT = "fault IS NULL"
@@ -73,7 +70,7 @@ def read_parts(
     return ratings, train_rows, test_rows
 
 
-def _read(paths: Sequence[Any], reading: Reading) -> tuple[Ratings, np.ndarray]:
+def _read(paths: Sequence[Any], reading: Reading) -> tuple[Ratings, Any]:
     """Read ratings, named after the first file, and the part that each is of."""
     with _staged(paths, reading, COLUMNS) as staged:
         rated = all("rating" in source.columns for source in staged.sources)
@@ -91,10 +88,8 @@ def read_table(
     names: Sequence[str],
     columns: Sequence[str] | None = None,
     encoding: str = "utf-8",
-) -> pd.DataFrame:
+) -> dict[str, np.ndarray]:
     """Read columns of a file, such as user_id and item_id, in the order of its rows."""
-    import pandas as pd
-
     reading = Reading(columns=columns, encoding=encoding)
     with _staged([path], reading, names) as staged:
         fields = ", ".join(
@@ -104,7 +99,7 @@ def read_table(
             for name in names
         )
         query = f"SELECT {fields} FROM staged WHERE {_KEPT}"
-        return pd.DataFrame(dict(staged.con.execute(query).fetchnumpy()))
+        return dict(staged.con.execute(query).fetchnumpy())
 
 
 @contextmanager

@@ -40,6 +40,8 @@ class Ratings:
         Raw ids, sorted: texts, whole numbers in 64 bits, or finite numbers.
     titles : mapping, optional
         Raw item id to title, for the items that have one.
+    features : mapping, optional
+        Raw item id to words that describe the item, such as genres.
     rating_offset : float
         Was added to every rating to make it positive; else 0.
 
@@ -57,6 +59,7 @@ class Ratings:
     user_ids: np.ndarray
     item_ids: np.ndarray
     titles: Mapping[Any, str] = field(default_factory=dict, repr=False)
+    features: Mapping[Any, str] = field(default_factory=dict, repr=False)
     rating_offset: float = 0.0
 
     def __post_init__(self) -> None:

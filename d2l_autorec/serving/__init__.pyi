@@ -1,4 +1,5 @@
 from .checkpoint import Checkpoint as Checkpoint
+from .evaluation import beside_popularity as beside_popularity
 from .evaluation import evaluate as evaluate
 from .evaluation import list_measures as list_measures
 from .files import replacing as replacing

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from ..evaluators import Accuracy, accuracy
 from ..ratings import Ratings
 from ..topn import Popularity
-from ..topn import evaluate as lists
+from ..topn import evaluate as evaluate_lists
 from ..training import Training
 from .predictor import Predictor
 
@@ -33,21 +34,35 @@ def list_measures(model: Predictor, k: int = 10) -> dict[str, dict[str, float]]:
     users = users[:: len(users) * train_mat.shape[0] // _CELLS + 1]
     if not len(users):
         return {}
-    given, test = train_mat.tocsc()[:, users].tocsr(), liked[:, users].tocsr()
-    models = {"this network": _Lists(model, users), "popularity": Popularity()}
-    models["popularity"].fit(train_mat)
-    return {name: lists(one, given, test, [k]).mean for name, one in models.items()}
+    parts_of_users = train_mat.tocsc()[:, users].tocsr(), liked[:, users].tocsr()
+    lists = _Lists(model, users)
+    return beside_popularity("this network", lists, parts_of_users, train_mat, k)
 
 
-class _Lists(Popularity):
-    """A model of ratings as one of lists, whose users are some of the training's."""
+def beside_popularity(
+    name: str,
+    model: Any,
+    given_and_test: tuple[sp.csr_matrix, sp.csr_matrix],
+    train_mat: sp.csr_matrix,
+    k: int = 10,
+    known: bool = True,
+) -> dict[str, dict[str, float]]:
+    """Measure a model's lists as `topn.evaluate` does, with popularity's beside."""
+    models = {name: model, "popularity": Popularity().fit(train_mat)}
+    return {
+        title: evaluate_lists(one, *given_and_test, [k], known).mean
+        for title, one in models.items()
+    }
+
+
+class _Lists:
+    """The lists of a model of ratings for some users of the training."""
 
     def __init__(self, model: Predictor, users: np.ndarray) -> None:
-        super().__init__()
         self._model, self._ids = model, model.run.parts.user_ids[users]
         self._counts = np.diff(model.run.parts.train_mat.indptr)
 
-    def scores(self, rows: Any, users: Any = None) -> np.ndarray:
+    def scores(self, rows: sp.csr_matrix, users: np.ndarray) -> np.ndarray:
         """Predict what the users would rate all items that have a training rating."""
         found = self._model.scores(self._ids[users].tolist())
         return np.where(self._counts > 0, found, -np.inf)

@@ -64,6 +64,7 @@ class ListRun:
             found = fitted.scores(sp.csr_matrix((1, num_items), dtype=np.float32))
             if found.shape != (1, num_items):
                 raise ValueError(f"scores of shape {found.shape}")
+            found[0, fitted.cold_items()]  # which are indices
         return cls(parts, fitted, model.seed, model.measures)
 
 
@@ -103,6 +104,13 @@ class ListPredictor(Predictor):
         return rated, np.ones(len(rated), np.float32)
 
     @cached_property
+    def _counts(self) -> dict[str, np.ndarray]:
+        """Count the training pairs; words of a cold item are worth one."""
+        counts = super()._counts
+        counts["item"][self.run.model.cold_items()] = 1
+        return counts
+
+    @cached_property
     def _item_means(self) -> np.ndarray:
         return self._counts["item"].astype(np.float32)
 
@@ -115,17 +123,11 @@ class _Sets:
         self._rows = run.parts.train_mat.T.tocsr()
         # Of users that were held out, the model knows nothing but their sets.
         self._fitted = fitted_users(run.parts)
-        # A list is made of scores that are asked for again, to be shown.
-        self._last: tuple[np.ndarray, np.ndarray] = np.empty(0, int), np.empty(0)
 
     def of_users(self, users: np.ndarray) -> np.ndarray:
         """Score all items for users (num_users,): (num_users, num_items)."""
-        last, found = self._last
-        if not np.array_equal(users, last):
-            known = np.where(self._fitted[users], users, -1)
-            found = self._model.scores(self._rows[users], known)
-            self._last = users, found
-        return found.copy()
+        known = np.where(self._fitted[users], users, -1)
+        return self._model.scores(self._rows[users], known)
 
     def of_cells(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Score single cells (num_cells,)."""

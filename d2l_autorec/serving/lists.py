@@ -79,24 +79,25 @@ def recommend_all(
     for start in range(0, len(all_ids), size):
         ids = all_ids[start : start + size]
         best = model.best_items(ids, n, include_rated, unknown, min_ratings)
-        yield _table(model, ids, best, unknown)
+        yield _table(model, ids, best)
 
 
 def _table(
-    model: "Predictor", user_ids: list[Any], best: Sequence[np.ndarray], unknown: str
+    model: "Predictor", user_ids: list[Any], best: Sequence[tuple[Any, Any]]
 ) -> "pd.DataFrame":
     import pandas as pd  # of no use to a training
 
-    lengths = [len(items) for items in best]
-    items = model.run.parts.item_ids[np.concatenate(best)]
+    lengths = [len(items) for items, _ in best]
+    indices, values = map(np.concatenate, zip(*best))
+    items = model.run.parts.item_ids[indices]
     table = pd.DataFrame(
         {
             "user_id": pd.Index(user_ids).repeat(lengths),
             "place": np.concatenate([np.arange(1, size + 1) for size in lengths]),
             "item_id": items,
+            model.recommendation._fields[1]: values,
         }
     )
-    table[model.recommendation._fields[1]] = model.predict(table, unknown)
     if titles := model.run.parts.titles:
         table["title"] = pd.Series(map(titles.get, items.tolist()), dtype=object)
     return table

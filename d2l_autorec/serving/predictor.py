@@ -94,11 +94,9 @@ class Predictor:
         DataError
             If the user has no training rating.
         """
-        users = self._known([user_id], "user", unknown)
         how = n, include_rated, unknown, min_ratings
-        (items,) = self.best_items([user_id], *how)
-        ratings = self._ratings(users.repeat(len(items)), items)
-        return self._listed(self.recommendation, items, ratings)
+        (best,) = self.best_items([user_id], *how)
+        return self._listed(self.recommendation, *best)
 
     def best_items(
         self,
@@ -107,15 +105,18 @@ class Predictor:
         include_rated: bool,
         unknown: str,
         min_ratings: int,
-    ) -> list[np.ndarray]:
-        """Return for each user the best items' indices, at most n, best first."""
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return each user's best items' indices, at most n, and their values."""
+        offset = self.run.parts.rating_offset
         scores = self.scores(user_ids, unknown)
         best = []
         for row, user in zip(scores, map(self._index["user"].get, user_ids)):
             rated: Any = ()
             if user is not None and not include_rated:
                 rated = self._rated[:, user].indices
-            best.append(best_items(row, self._counts["item"], n, min_ratings, rated))
+            items = best_items(row, self._counts["item"], n, min_ratings, rated)
+            values = self._model.clip(row[items].astype(float) + offset) - offset
+            best.append((items, values))
         return best
 
     @np.errstate(**_QUIETLY)

@@ -7,16 +7,16 @@ with a setting of its own; of ``ease:l2=250/500`` a tenth of the training pairs 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
 from .. import topn
 from ..errors import DataError
-from ..training import NON_NEGATIVE_INT, SETTINGS, Setting
+from ..serving import pairs_to_fit
+from ..training import NON_NEGATIVE_INT, SETTINGS, Parts, Setting
 from .contenders import in_words, read_settings
 
 Tick = Callable[[str, int, int], Any]
@@ -52,7 +52,8 @@ class ListModel(NamedTuple):
         if name not in topn.MODELS:
             raise ValueError(f"{name!r} is not one of {', '.join(topn.MODELS)}")
         given = dict(part.partition("=")[::2] for part in parts)
-        model, mixed = topn.MODELS[name], topn.MODELS[name] is topn.Mixture
+        model: type[topn.TopN] = getattr(topn, topn.MODELS[name])
+        mixed = model is topn.Mixture
         accepted = {} if mixed else _accepted(model)
         candidates = []
         for values in product(*(value.split("/") for value in given.values())):
@@ -63,7 +64,7 @@ class ListModel(NamedTuple):
 
     def fit(
         self,
-        train_mat: sp.csr_matrix,
+        parts: Parts,
         seed: int,
         choosing: bool = False,
         tick: Tick = lambda doing, epoch, num_epochs: None,
@@ -72,7 +73,8 @@ class ListModel(NamedTuple):
 
         Parameters
         ----------
-        train_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
+        parts : Parts
+            With features of the items for CVAE.
         seed : int
         choosing : bool
             Whether a tenth of the pairs is to choose the epochs of a single model, too.
@@ -84,13 +86,19 @@ class ListModel(NamedTuple):
         TopN
             Fitted.
         """
-        model = replace(self.candidates[0]) if self.candidates else None
-        if model is None or choosing or len(self.candidates) > 1:
-            options = [[*self.candidates]] if self.candidates else topn.CANDIDATES
+        train_mat, candidates = pairs_to_fit(parts), self.candidates
+        readers = [one for one in candidates if isinstance(one, topn.CVAE)]
+        if readers and parts.features:
+            texts = [parts.features.get(item, "") for item in parts.item_ids.tolist()]
+            words = topn.bag_of_words(texts)
+            candidates = [replace(one, words=words) for one in readers]
+        model = replace(candidates[0]) if candidates else None
+        if model is None or choosing or len(candidates) > 1:
+            options = [candidates] if candidates else topn.CANDIDATES
             several = [one for among in options for one in among]
             counted = _Counted("choosing on a tenth of the pairs", several, tick)
             mixture = topn.choose(train_mat, seed, options, counted.count)
-            model = mixture.members[0] if self.candidates else mixture
+            model = mixture.members[0] if candidates else mixture
         members = model.members if isinstance(model, topn.Mixture) else [model]
         counted = _Counted("training on all pairs", members, tick)
         return model.fit(train_mat, seed, counted.count)
@@ -131,14 +139,10 @@ def cut_users(
 def _accepted(model: type[topn.TopN]) -> dict[str, Setting]:
     """Describe a model's settings: one value of the kind of its default each."""
     found = {}
-    for one in fields(model):
-        if not one.init or one.default is MISSING:
-            continue
-        if isinstance(one.default, str):
-            words = dict(zip(_WORDS[one.name], _WORDS[one.name]))
-            found[one.name] = Setting(words=words)
+    for name, default in model().settings.items():
+        if isinstance(default, str):
+            found[name] = Setting(words=dict(zip(_WORDS[name], _WORDS[name])))
         else:
-            usual = NON_NEGATIVE_INT if isinstance(one.default, int) else SETTINGS["wd"]
-            like = SETTINGS.get(one.name, usual)
-            found[one.name] = replace(like, words={}, several=False)
+            usual = NON_NEGATIVE_INT if isinstance(default, int) else SETTINGS["wd"]
+            found[name] = replace(SETTINGS.get(name, usual), words={}, several=False)
     return found

@@ -4,8 +4,6 @@ The first layer works on sparse rows, by the compiled loops of `fast`, which upd
 weights, too. The other layers and the scores of the catalogue are MXNet's products.
 """
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,19 +33,7 @@ class Batch(NamedTuple):
 
 @dataclass
 class Autoencoder(TopN):
-    """A network from a user's row to scores of all items, trained by Adam.
-
-    Parameters
-    ----------
-    num_hidden : int
-        Units of the first layer.
-    dropout : float
-        Share of a row's items that training drops.
-    lr, wd : float
-        Of Adam.
-    num_epochs, batch_size : int
-        Passes over the users, and users an update.
-    """
+    """A network from a user's row to scores of all items, trained by Adam."""
 
     num_hidden: int = 600
     dropout: float = 0.5
@@ -69,49 +55,48 @@ class Autoencoder(TopN):
         return [body(sums)]
 
     def inputs(self, rows: sp.csr_matrix, users: Users) -> sp.csr_matrix:
-        """Turn sets into rows of length 1."""
+        """Turn rows of ones into rows of length 1."""
         sizes = np.diff(rows.indptr)
-        return with_values(rows, np.repeat(1 / np.sqrt(np.maximum(sizes, 1)), sizes))
+        values = np.repeat(1 / np.sqrt(np.maximum(sizes, 1)), sizes).astype(np.float32)
+        return sp.csr_matrix((values, rows.indices, rows.indptr), rows.shape)
 
     def fit_rows(self, rows: sp.csr_matrix, seed: int, on_epoch: OnEpoch) -> None:
         """Train in batches of rows, each epoch in another order."""
         num_users, num_items = rows.shape
         rng = np.random.default_rng(seed)
         inputs = self.inputs(rows, np.arange(num_users))
-        parameters = self._build(inputs.shape[1], num_items, rng)
-        values = [view(parameter.data()) for parameter in parameters.values()]
-        adam, number = Adam(values, self.lr, self.wd, self._encoder), 0
+        body = self._build(inputs.shape[1], num_items, rng)
+        values = {name: view(parameter.data()) for name, parameter in body.items()}
+        self.arrays = {_ENCODER: self._encoder.weight, **values}
+        adam, number = Adam([*values.values()], self.lr, self.wd, self._encoder), 0
         for epoch in range(1, self.num_epochs + 1):
             total, order = 0.0, rng.permutation(num_users)
             for start in range(0, num_users, self.batch_size):
                 number, own = number + 1, order[start : start + self.batch_size]
                 batch = Batch(number, own, rows[own], inputs[own], rng)
-                total += self._train(batch, adam, list(parameters.values()))
+                total += self._train(batch, adam, [*body.values()])
             if not np.isfinite(total):
                 raise TrainingDiverged(
                     f"the training loss of epoch {epoch} is {total}; a lower learning "
                     "rate (lr) may help"
                 )
-            self.arrays = {
-                _ENCODER: self._encoder.weight,
-                **dict(zip(parameters, values)),
-            }
             if on_epoch and on_epoch(epoch):
                 break
 
     def scores(self, rows: sp.csr_matrix, users: Users = None) -> np.ndarray:
         """Let the network reconstruct the rows; nothing is dropped or drawn."""
         inputs = self.inputs(ones(rows), users)
+        # Users after the last one here have columns, too.
         inputs.resize(inputs.shape[0], len(self._encoder.weight))
         starts = range(0, max(inputs.shape[0], 1), _ROWS)
         return np.concatenate([self._score(inputs[i : i + _ROWS]) for i in starts])
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Take over what a model of the same settings has learned."""
+        """Make the network of some arrays."""
         sizes = len(arrays[_ENCODER]), len(arrays["decoder.bias"])
-        parameters = self._build(*sizes, np.random.default_rng(0))
+        body = self._build(*sizes, np.random.default_rng(0))
         self._encoder.weight[...] = arrays[_ENCODER]
-        for name, parameter in parameters.items():
+        for name, parameter in body.items():
             parameter.set_data(mx.np.array(arrays[name]))
         return super().load(arrays)
 
@@ -141,7 +126,12 @@ class Autoencoder(TopN):
     def _train(self, batch: Batch, adam: Adam, parameters: list[Any]) -> float:
         """Update the network by a batch; return its loss."""
         num_rows, num_items = batch.rows.shape
-        inputs = self._corrupted(batch.inputs, num_items, batch.rng)
+        inputs = batch.inputs
+        kept = batch.rng.random(inputs.nnz, np.float32) >= self.dropout
+        # A column behind the items' is no item, and stays.
+        is_item = inputs.indices < num_items
+        inputs.data *= np.where(is_item, kept / (1 - self.dropout), 1)
+        inputs.eliminate_zeros()
         sums = on_device(self._encoder.forward(inputs), mx.cpu())
         sums.attach_grad()
         with autograd.record():
@@ -152,28 +142,6 @@ class Autoencoder(TopN):
         autograd.backward([scores, *penalty], gradients)
         adam.step([view(one.grad()) for one in parameters], view(sums.grad))
         return loss + sum(float(one) for one in penalty)
-
-    def _corrupted(
-        self, inputs: sp.csr_matrix, num_items: int, rng: np.random.Generator
-    ) -> sp.csr_matrix:
-        """Drop a share of the items, and scale the others up."""
-        kept = rng.random(inputs.nnz, np.float32) >= self.dropout
-        # A column behind the items' is no item.
-        factors = np.where(inputs.indices < num_items, kept / (1 - self.dropout), 1)
-        found = with_values(inputs, inputs.data * factors)
-        found.eliminate_zeros()
-        return found
-
-
-def stored_cells(rows: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Return row and column of each stored cell."""
-    return np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)), rows.indices
-
-
-def with_values(rows: sp.csr_matrix, values: np.ndarray) -> sp.csr_matrix:
-    """Copy a matrix with other values in its stored cells."""
-    values = values.astype(np.float32, copy=False)
-    return sp.csr_matrix((values, rows.indices.copy(), rows.indptr.copy()), rows.shape)
 
 
 def _glorot(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

@@ -13,17 +13,15 @@ Y. Wu, C. DuBois, A. X. Zheng, M. Ester, "Collaborative Denoising Auto-Encoders 
 Top-N Recommender Systems", WSDM 2016.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import gluon, mx, npx
 from ..fast import view
-from .autoencoder import Autoencoder, stored_cells
+from .autoencoder import Autoencoder
 from .model import Users
 
 _TINY = np.finfo(np.float32).tiny
@@ -46,11 +44,12 @@ class CDAE(Autoencoder):
 
     Parameters
     ----------
+    num_hidden, dropout, lr, wd, num_epochs, batch_size
+        As for `MultDAE`.
     objective : {'logistic', 'squared'}
         Loss over all items.
     """
 
-    name: ClassVar[str] = "cdae"
     num_hidden: int = 200
     lr: float = 0.003
     objective: str = "logistic"
@@ -71,7 +70,7 @@ class CDAE(Autoencoder):
 
     def loss(self, scores: Any, rows: sp.csr_matrix) -> tuple[float, Any]:
         """Compute the loss over all items."""
-        cells = stored_cells(rows)
+        cells = rows.nonzero()
         if self.objective == "squared":
             errors = scores.copy()
             view(errors)[cells] -= 1

@@ -22,15 +22,13 @@ X. Li, J. She, "Collaborative Variational Autoencoder for Recommender Systems", 
 Datasets", ICDM 2008, on the weights.
 """
 
-from __future__ import annotations
-
 import re
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from .._mxnet import mx, one_at_a_time
@@ -56,12 +54,13 @@ class CVAE(TopN):
     other : float
         Weight of a cell that is no pair.
     dropout, lr, num_epochs, batch_size
-        Of the network: as for `Autoencoder`, an item being a row.
+        Of the network: as for `MultDAE`, an item being a row.
     num_rounds : int
         Of least squares, spread over the epochs.
+    words : scipy.sparse.csr_matrix, shape (num_items, num_words)
+        The items' content, which `fit` needs: an item's words are the stored cells.
     """
 
-    name: ClassVar[str] = "cvae"
     num_hidden: int = 200
     num_factors: int = 50
     l2_users: float = 0.1
@@ -72,25 +71,15 @@ class CVAE(TopN):
     num_epochs: int = 100
     batch_size: int = 128
     num_rounds: int = 10
-
-    def with_features(self, item_features: sp.csr_matrix) -> CVAE:
-        """Set the items' content, which `fit` needs; return the model.
-
-        Parameters
-        ----------
-        item_features : scipy.sparse.csr_matrix, shape (num_items, num_words)
-            An item's words are the stored cells.
-        """
-        self._words = ones(item_features.tocsr())
-        return self
+    words: sp.csr_matrix | None = field(default=None, repr=False, compare=False)
 
     def fit_rows(self, rows: sp.csr_matrix, seed: int, on_epoch: OnEpoch) -> None:
         """Train the network on items' words, and solve for the factors now and then."""
-        words = getattr(self, "_words", None)
-        if words is None or words.shape[0] != rows.shape[1]:
-            raise DataError(f"{self.name}: needs the words of each of the items")
-        items = rows.T.tocsr()
+        if self.words is None or self.words.shape[0] != rows.shape[1]:
+            raise DataError(f"{self.name}: needs the items' words (--item-features)")
+        words, items = ones(self.words), rows.T.tocsr()
         warm = np.flatnonzero(np.diff(items.indptr))
+        cells = np.array(words.nonzero())
         rows = rows[:, warm]
         every = max(1, self.num_epochs // max(self.num_rounds, 1))
         shared = {name: getattr(self, name) for name in _SHARED}
@@ -104,7 +93,7 @@ class CVAE(TopN):
                 args = items[warm], users, self.other, self.l2_items, factors[warm]
                 factors[warm] = least_squares(*args)
                 content.targets = factors
-                self.arrays = {"factors": factors, "warm": warm}
+                self.arrays = {"factors": factors, "warm": warm, "words": cells}
             return on_epoch and on_epoch(epoch)
 
         content.fit_rows(words, seed, alternate)
@@ -119,6 +108,10 @@ class CVAE(TopN):
     def item_vectors(self) -> np.ndarray:
         """Return the factors."""
         return self.arrays["factors"]
+
+    def cold_items(self) -> np.ndarray:
+        """Return those that have words."""
+        return np.setdiff1d(self.arrays["words"][0], self.arrays["warm"])
 
 
 @dataclass
@@ -151,11 +144,9 @@ def least_squares(
     l2: float,
     means: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Solve for the vector of each row: (num_rows, num_factors), float32.
-
-    Its products with `factors` come near 1 in the stored cells, with weight 1, and near
-    0 elsewhere, with weight `other`; it is drawn to its row of `means`, or to 0.
-    """
+    """Solve for the vector of each row: (num_rows, num_factors), float32."""
+    # Its products with `factors` come near 1 in the stored cells, with weight 1, and
+    # near 0 elsewhere, with weight `other`; it is drawn to its row of `means`, or to 0.
     size = factors.shape[1]
     common = other * factors.T @ factors + l2 * np.eye(size, dtype=np.float32)
     found = np.zeros((rows.shape[0], size), np.float32)
@@ -166,29 +157,23 @@ def least_squares(
     return found
 
 
-def bag_of_words(texts: Sequence[str], min_items: int = 2) -> sp.csr_matrix:
-    """Find the words in items' texts, for `CVAE.with_features`.
+def bag_of_words(texts: Sequence[str]) -> sp.csr_matrix:
+    """Find the words in items' texts, for `CVAE`.
 
     Parameters
     ----------
     texts : sequence of str, length num_items
-        A word is a run of letters and digits; upper and lower case are one.
-    min_items : int
-        Words in fewer texts are left out: nothing can be learned from them.
+        A word is a run of letters and digits; upper and lower case are one. Words in
+        one text alone are left out: nothing can be learned from them.
 
     Returns
     -------
     scipy.sparse.csr_matrix of float32, shape (num_items, num_words)
         1 where a word is in a text, the words being in alphabetical order.
     """
-    found = [set(re.findall(r"\w+", text.casefold())) for text in texts]
-    counts = Counter(word for words in found for word in words)
-    kept = sorted(word for word, count in counts.items() if count >= min_items)
-    column = {word: number for number, word in enumerate(kept)}
-    cells = [
-        (row, column[w]) for row, ws in enumerate(found) for w in ws & column.keys()
-    ]
-    row, col = np.array(cells, int).reshape(-1, 2).T
-    return sp.csr_matrix(
-        (np.ones(len(row), np.float32), (row, col)), (len(texts), len(kept))
-    )
+    found = [sorted(set(re.findall(r"\w+", text.casefold()))) for text in texts]
+    words = pd.Series(found, dtype=object).explode().dropna()
+    words = words[words.duplicated(keep=False)]
+    column, known = pd.factorize(words, sort=True)
+    values = np.ones(len(column), np.float32)
+    return sp.csr_matrix((values, (words.index, column)), (len(texts), len(known)))

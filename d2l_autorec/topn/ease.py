@@ -27,7 +27,9 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import lapack
 
-from .model import OnEpoch, TopN, Users, check_memory, ones
+from .._ready import memory
+from ..errors import DataError
+from .model import OnEpoch, TopN, Users, ones
 
 
 @dataclass
@@ -46,7 +48,6 @@ class EASE(TopN):
         decide alone; the mean weight over the pairs is 1.
     """
 
-    name: ClassVar[str] = "ease"
     divided: ClassVar[bool] = True
     l2: float = 500.0
     dropout: float = 0.0
@@ -55,9 +56,13 @@ class EASE(TopN):
     def fit_rows(self, rows: sp.csr_matrix, seed: int, on_epoch: OnEpoch) -> None:
         """Invert the items' matrix of common users."""
         num_items = rows.shape[1]
-        # Two in float64, and the map in float32.
-        what = f"{self.name}: {num_items:,} x {num_items:,} numbers for as many items"
-        check_memory(20 * num_items**2, what)
+        num_bytes = 20 * num_items**2  # two in float64, and the map in float32
+        if num_bytes > memory():
+            raise DataError(
+                f"{self.name}: {num_items:,} x {num_items:,} numbers for as many items "
+                f"need {num_bytes / 1e9:,.0f} GB of memory; this machine has "
+                f"{memory() / 1e9:,.0f}"
+            )
         sizes = np.diff(rows.indptr)
         weight = np.maximum(sizes, 1.0) ** -self.power
         weight *= rows.nnz / (weight @ sizes)
@@ -86,6 +91,5 @@ class EASE(TopN):
 class UserEASE(EASE):
     """EASE's user-side twin: users from users, by the same matrix."""
 
-    name: ClassVar[str] = "user-ease"
     divided: ClassVar[bool] = False
     l2: float = 2000.0

@@ -22,10 +22,8 @@ W. Krichene, S. Rendle, "On Sampled Metrics for Item Recommendation", KDD 2020. 
 Manning, P. Raghavan, H. Schütze, *Introduction to Information Retrieval*, 2008.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,9 +31,6 @@ import scipy.sparse as sp
 
 from ..data import checked
 from ..errors import DataError
-
-if TYPE_CHECKING:
-    from .model import TopN
 
 AT = (10, 20, 50)
 _CELLS = 2**22  # scores that are computed at once
@@ -57,54 +52,19 @@ class Evaluation(NamedTuple):
     per_user: pd.DataFrame
 
 
-def top_k(scores: np.ndarray, seen: sp.csr_matrix, k: int) -> np.ndarray:
-    """Rank the unseen items of some users.
-
-    Parameters
-    ----------
-    scores : numpy.ndarray of float, shape (num_rows, num_items)
-        Of equal ones, the lower index comes first.
-    seen : scipy.sparse.csr_matrix, shape (num_rows, num_items)
-        The stored items are not ranked; nor are those whose score is NaN or -inf.
-    k : int
-        Length of a list.
-
-    Returns
-    -------
-    numpy.ndarray of int, shape (num_rows, k)
-        Item indices, best first; -1 where there are no more items.
-    """
-    scores = np.where(np.isnan(scores), -np.inf, scores)
-    scores[
-        np.repeat(np.arange(len(scores)), np.diff(seen.indptr)), seen.indices
-    ] = -np.inf
-    lists = np.full((len(scores), k), -1)
-    last = min(k, scores.shape[1])
-    least = np.partition(scores, -last, axis=1)[:, -last, None]
-    row, item = np.nonzero((scores >= least) & (scores > -np.inf))
-    # Several may have the least score: they are sorted, too, and some cut off.
-    order = np.lexsort((item, -scores[row, item], row))
-    row, item = row[order], item[order]
-    place = np.arange(len(row)) - np.searchsorted(row, row)
-    kept = place < k
-    lists[row[kept], place[kept]] = item[kept]
-    return lists
-
-
 def evaluate(
-    model: TopN,
+    model: Any,
     given_mat: sp.csr_matrix,
     test_mat: sp.csr_matrix,
     at: Sequence[int] = AT,
     known: bool = True,
-    items: np.ndarray | None = None,
 ) -> Evaluation:
     """Rank all unseen items of users, and look for their held-out items.
 
     Parameters
     ----------
     model : TopN
-        Fitted.
+        Fitted; or any object with the method `scores` of one.
     given_mat, test_mat : scipy.sparse.csr_matrix, shape (num_items, num_users)
         What the model is given of each user, and what it is to find.
     at : sequence of int
@@ -112,8 +72,6 @@ def evaluate(
     known : bool
         Whether the users are those that the model was fitted to, in the same order
         (weak generalisation); else they are new ones (strong generalisation).
-    items : numpy.ndarray of int, optional
-        Rank these items alone, such as those that nobody has taken yet.
 
     Returns
     -------
@@ -135,39 +93,46 @@ def evaluate(
     for start in range(0, len(users), size):
         batch = users[start : start + size]
         scores = model.scores(given[batch], batch if known else None)
-        if items is not None:
-            others = np.setdiff1d(np.arange(test.shape[1]), items)
-            scores[:, others] = -np.inf
         lists.append(top_k(scores, given[batch], max(at)))
-    return measure(np.concatenate(lists), test[users], at, users)
+    mean, per_user = measure(np.concatenate(lists), test[users], at)
+    return Evaluation(mean, per_user.set_index(users))
 
 
-def measure(
-    lists: np.ndarray,
-    test: sp.csr_matrix,
-    at: Sequence[int] = AT,
-    users: np.ndarray | None = None,
-) -> Evaluation:
-    """Measure lists.
+def top_k(scores: np.ndarray, seen: sp.csr_matrix, k: int) -> np.ndarray:
+    """List each row's best k unseen items with a finite score; -1 is no item."""
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    scores[seen.nonzero()] = -np.inf
+    lists = np.full((len(scores), k), -1)
+    last = min(k, scores.shape[1])
+    least = np.partition(scores, -last, axis=1)[:, -last, None]
+    row, item = np.nonzero((scores >= least) & (scores > -np.inf))
+    # Several may have the least score: they are sorted, too, and some cut off.
+    order = np.lexsort((item, -scores[row, item], row))
+    row, item = row[order], item[order]
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = place < k
+    lists[row[kept], place[kept]] = item[kept]
+    return lists
+
+
+def measure(lists: np.ndarray, test: sp.csr_matrix, at: Sequence[int]) -> Evaluation:
+    """Measure lists by held-out items.
 
     Parameters
     ----------
     lists : numpy.ndarray of int, shape (num_users, max(at))
-        As from `top_k`.
+        Item indices, best first; -1 where there is no item.
     test : scipy.sparse.csr_matrix, shape (num_users, num_items)
         The held-out items, at least one a row.
     at : sequence of int
         Lengths of lists.
-    users : numpy.ndarray of int, optional
-        What to call the users.
 
     Returns
     -------
     Evaluation
     """
-    row = np.repeat(np.arange(len(lists)), np.diff(test.indptr))
     num_items = test.shape[1]
-    held_out = row * num_items + test.indices
+    held_out = np.ravel_multi_index(test.nonzero(), test.shape)
     listed = np.arange(len(lists))[:, None] * num_items + lists
     hits = np.isin(listed, held_out) & (lists >= 0)  # (num_users, max(at))
     relevant = np.diff(test.indptr)
@@ -187,5 +152,5 @@ def measure(
         columns[f"hit_rate@{k}"] = (first <= k).astype(float)
         covered = np.unique(lists[:, :k])
         coverage[f"coverage@{k}"] = float((covered >= 0).sum() / num_items)
-    per_user = pd.DataFrame(columns, index=users)
+    per_user = pd.DataFrame(columns)
     return Evaluation({**per_user.mean().to_dict(), **coverage}, per_user)

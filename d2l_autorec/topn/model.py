@@ -1,18 +1,16 @@
-"""`TopN`: what all models of lists have in common."""
-
-from __future__ import annotations
+"""`TopN`, what all models of lists have in common, and `Popularity`, the baseline."""
 
 import abc
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
 
 from ..data import checked
 from ..errors import DataError
+from .names import MODELS
 
 # Is called after each epoch with its number, from 1, and may end the training by True.
 OnEpoch = Callable[[int], Any] | None
@@ -21,28 +19,28 @@ Users = np.ndarray | None
 
 @dataclass
 class TopN(abc.ABC):
-    """A model that scores all items for sets of items.
-
-    A subclass is a dataclass whose fields are its settings.
+    """A model that scores all items for sets of items; its fields are its settings.
 
     Attributes
     ----------
-    name : str
-        What the class goes by.
     arrays : dict of str to numpy.ndarray
-        What was learned, empty before `fit`; a model of the same settings that is
-        given it by `load` has the same scores.
+        What was learned, empty before `fit`.
     """
 
-    name: ClassVar[str]
     arrays: dict[str, np.ndarray] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     @property
+    def name(self) -> str:
+        """The class's name in `MODELS`."""
+        own = type(self).__name__
+        return next((name for name, model in MODELS.items() if model == own), own)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The settings, as plain values by name."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.repr}
 
     def fit(
         self, inter_mat: sp.csr_matrix, seed: int = 0, on_epoch: OnEpoch = None
@@ -71,7 +69,9 @@ class TopN(abc.ABC):
         TrainingDiverged
             If a loss is not finite.
         """
-        self.fit_rows(pairs(inter_mat), seed, on_epoch)
+        if not checked(inter_mat).nnz:
+            raise DataError("there is no pair of user and item to learn from")
+        self.fit_rows(ones(inter_mat).T.tocsr(), seed, on_epoch)
         return self
 
     @abc.abstractmethod
@@ -97,7 +97,7 @@ class TopN(abc.ABC):
         """
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Take over what a model of the same settings has learned."""
+        """Take over the `arrays` of a model of the same settings."""
         self.arrays = dict(arrays)
         return self
 
@@ -105,26 +105,25 @@ class TopN(abc.ABC):
         """Return vectors, (num_items, size), whose cosine is similarity, or None."""
         return None
 
+    def cold_items(self) -> np.ndarray:
+        """Return the indices of the items that are ranked though nobody has them."""
+        return np.empty(0, int)
 
-def pairs(inter_mat: sp.csr_matrix) -> sp.csr_matrix:
-    """Turn an interaction matrix into users' rows of ones: (num_users, num_items)."""
-    if not checked(inter_mat).nnz:
-        raise DataError("there is no pair of user and item to learn from")
-    return ones(inter_mat).T.tocsr()
+
+@dataclass
+class Popularity(TopN):
+    """Score items by the number of their training pairs, for everybody alike."""
+
+    def fit_rows(self, rows: sp.csr_matrix, seed: int, on_epoch: OnEpoch) -> None:
+        """Count the pairs of each item."""
+        self.arrays = {"counts": rows.getnnz(axis=0).astype(np.float32)}
+
+    def scores(self, rows: sp.csr_matrix, users: Users = None) -> np.ndarray:
+        """Give every row the counts."""
+        return np.tile(self.arrays["counts"], (rows.shape[0], 1))
 
 
 def ones(matrix: sp.csr_matrix) -> sp.csr_matrix:
     """Replace what is stored by float32 ones."""
     values = np.ones(matrix.nnz, np.float32)
     return sp.csr_matrix((values, matrix.indices, matrix.indptr), matrix.shape)
-
-
-def check_memory(num_bytes: int, what: str) -> None:
-    """Refuse what this machine's memory does not hold."""
-    if hasattr(os, "sysconf"):
-        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if num_bytes > room:
-            raise DataError(
-                f"{what} needs {num_bytes / 1e9:,.0f} GB of memory; this machine has "
-                f"{room / 1e9:,.0f}"
-            )

@@ -14,14 +14,14 @@ Collaborative Filtering", WWW 2018.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from .._mxnet import gluon, mx, npx
 from ..fast import view
-from .autoencoder import Autoencoder, Batch, stored_cells
+from .autoencoder import Autoencoder, Batch
 
 
 class _Body(gluon.nn.Block):
@@ -58,11 +58,16 @@ class MultDAE(Autoencoder):
 
     Parameters
     ----------
-    num_factors : int
-        Units of the middle layer.
+    num_hidden, num_factors : int
+        Units of the first layer and of the last but one, and of the middle layer.
+    dropout : float
+        Share of a row's items that training drops.
+    lr, wd : float
+        Of Adam.
+    num_epochs, batch_size : int
+        Passes over the users, and users an update.
     """
 
-    name: ClassVar[str] = "mult-dae"
     num_factors: int = 200
 
     def body(self, num_items: int) -> gluon.Block:
@@ -72,7 +77,7 @@ class MultDAE(Autoencoder):
     def loss(self, scores: Any, rows: sp.csr_matrix) -> tuple[float, Any]:
         """Compute the negative log-likelihood."""
         softmax = npx.softmax(scores)
-        shares, values, cells = view(softmax), view(scores), stored_cells(rows)
+        shares, values, cells = view(softmax), view(scores), rows.nonzero()
         # The logarithm of the highest share is never that of 0.
         highest = np.arange(len(shares)), shares.argmax(axis=1)
         offset = np.log(shares[highest]) - values[highest]
@@ -88,13 +93,14 @@ class MultVAE(MultDAE):
 
     Parameters
     ----------
+    num_hidden, num_factors, dropout, lr, wd, num_epochs, batch_size
+        As for `MultDAE`.
     beta : float
         Weight of the divergence in the end.
     num_annealing : int
         Updates in which the weight rises to `beta` from 0.
     """
 
-    name: ClassVar[str] = "mult-vae"
     beta: float = 0.2
     num_annealing: int = 1500
 

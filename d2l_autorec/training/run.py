@@ -58,6 +58,8 @@ class Parts:
         are the positions.
     titles : mapping
         Raw item id to title, for the items that have one.
+    features : mapping
+        Raw item id to words that describe the item.
     rating_offset : float
         Was added to every rating.
     split : mapping
@@ -76,6 +78,7 @@ class Parts:
     user_ids: Any = None
     item_ids: Any = None
     titles: Mapping[Any, str] = field(default_factory=dict)
+    features: Mapping[Any, str] = field(default_factory=dict)
     rating_offset: float = 0.0
     split: Mapping[str, Any] = field(default_factory=dict)
 
@@ -108,8 +111,8 @@ class Parts:
             for part, some in rows.items()
             if some is not None
         }
-        for name in ("name", "user_ids", "item_ids", "titles", "rating_offset"):
-            fields[name] = getattr(ratings, name)
+        same = "name", "user_ids", "item_ids", "titles", "features", "rating_offset"
+        fields |= {name: getattr(ratings, name) for name in same}
         return cls(**fields, split=split or {})
 
     @property

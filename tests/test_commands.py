@@ -234,6 +234,19 @@ for name in {COMMANDS}:
         assert words in out
 
 
+def test_a_training_imports_no_pandas(run, small_folder):
+    script = """
+import sys
+from d2l_autorec.train import main
+main(sys.argv[1:])
+assert "numpy" in sys.modules and "pandas" not in sys.modules
+"""
+    flags = ["-k", "2", "-e", "1", "--valid-ratio", "0.2", "--preset", "paper"]
+    asked = ["--dataset", "ml-100k", "--data-dir", small_folder, "--quiet"]
+    code, out, err = run("-c", script, *flags, *asked)
+    assert (code, err, "recall@10" in out) == (0, "", True)
+
+
 # Files.
 
 

@@ -34,7 +34,7 @@ def report(
     """
     from ..curve import best_epoch
     from ..loop import closing_lines
-    from ..serving import Predictor, evaluate, list_measures, save_figure
+    from ..serving import evaluate, list_measures, save_figure
 
     note = beside_the_book(run)
     held_out = {"test": run.parts.test_mat, "validation": run.parts.valid_mat}
@@ -44,7 +44,7 @@ def report(
         if matrix is not None
     }
     # Of several workers, each has a share of the users.
-    lists = {} if launched() else list_measures(Predictor(training.net, run))
+    lists = {} if launched() else list_measures(training.net, run)
     result = {
         **_result(run, history, scores),
         "lists": lists or None,

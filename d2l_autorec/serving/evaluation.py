@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
+from .._mxnet import gluon
 from ..evaluators import Accuracy, accuracy
 from ..ratings import Ratings
 from ..topn import Popularity
 from ..topn import evaluate as evaluate_lists
 from ..training import Training
-from .predictor import Predictor
+from .reconstruction import Reconstruction
+
+if TYPE_CHECKING:
+    from ..training import Run
+    from .predictor import Predictor
 
 _CELLS = 2**25  # predictions that measuring lists takes, about
 
 
-def list_measures(model: Predictor, k: int = 10) -> dict[str, dict[str, float]]:
+def list_measures(
+    net: gluon.Block, run: Run, k: int = 10
+) -> dict[str, dict[str, float]]:
     """Measure the lists of a model of ratings, with those of popularity beside.
 
     Everything that a user has no training rating of is ranked. A hit is an item of the
     test part whose rating is the mean of the training ratings or higher. Of many users
     a sample is taken. Empty if there is no such item.
     """
-    parts = model.run.parts
-    train_mat, test_mat = parts.train_mat, parts.test_mat
+    train_mat, test_mat = run.parts.train_mat, run.parts.test_mat
     if test_mat is None:
         return {}
     liked = test_mat.multiply(test_mat >= train_mat.data.mean()).tocsc()
@@ -35,7 +41,7 @@ def list_measures(model: Predictor, k: int = 10) -> dict[str, dict[str, float]]:
     if not len(users):
         return {}
     parts_of_users = train_mat.tocsc()[:, users].tocsr(), liked[:, users].tocsr()
-    lists = _Lists(model, users)
+    lists = _Lists(net, run, users)
     return beside_popularity("this network", lists, parts_of_users, train_mat, k)
 
 
@@ -58,13 +64,15 @@ def beside_popularity(
 class _Lists:
     """The lists of a model of ratings for some users of the training."""
 
-    def __init__(self, model: Predictor, users: np.ndarray) -> None:
-        self._model, self._ids = model, model.run.parts.user_ids[users]
-        self._counts = np.diff(model.run.parts.train_mat.indptr)
+    def __init__(self, net: gluon.Block, run: Run, users: np.ndarray) -> None:
+        train_mat = run.parts.train_mat
+        self._model = Reconstruction(net, run.recipe, train_mat)
+        self._users, self._counts = users, np.diff(train_mat.indptr)
 
     def scores(self, rows: sp.csr_matrix, users: np.ndarray) -> np.ndarray:
         """Predict what the users would rate all items that have a training rating."""
-        found = self._model.scores(self._ids[users].tolist())
+        with np.errstate(over="ignore", invalid="ignore"):  # an error tells of it
+            found = self._model.of_users(self._users[users])
         return np.where(self._counts > 0, found, -np.inf)
 
 

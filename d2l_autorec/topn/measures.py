@@ -23,14 +23,16 @@ Manning, P. Raghavan, H. Schütze, *Introduction to Information Retrieval*, 2008
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from ..data import checked
 from ..errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AT = (10, 20, 50)
 _CELLS = 2**22  # scores that are computed at once
@@ -43,13 +45,22 @@ class Evaluation(NamedTuple):
     ----------
     mean : dict of str to float
         ``'ndcg@10'`` and so on, each from 0 to 1.
-    per_user : pandas.DataFrame
-        A column for each measure but coverage, and a row for each user with a held-out
-        item; the index is the column of the matrices.
+    users : numpy.ndarray of int, shape (num_users,)
+        The columns of the matrices that have a held-out item.
+    values : dict of str to numpy.ndarray, each of shape (num_users,)
+        Each measure but coverage of these users.
     """
 
     mean: dict[str, float]
-    per_user: pd.DataFrame
+    users: np.ndarray
+    values: dict[str, np.ndarray]
+
+    @property
+    def per_user(self) -> "pd.DataFrame":
+        """A column for each measure but coverage, and a row for each user."""
+        import pandas as pd
+
+        return pd.DataFrame(self.values, index=self.users)
 
 
 def evaluate(
@@ -94,8 +105,7 @@ def evaluate(
         batch = users[start : start + size]
         scores = model.scores(given[batch], batch if known else None)
         lists.append(top_k(scores, given[batch], max(at)))
-    mean, per_user = measure(np.concatenate(lists), test[users], at)
-    return Evaluation(mean, per_user.set_index(users))
+    return measure(np.concatenate(lists), test[users], at)._replace(users=users)
 
 
 def top_k(scores: np.ndarray, seen: sp.csr_matrix, k: int) -> np.ndarray:
@@ -152,5 +162,5 @@ def measure(lists: np.ndarray, test: sp.csr_matrix, at: Sequence[int]) -> Evalua
         columns[f"hit_rate@{k}"] = (first <= k).astype(float)
         covered = np.unique(lists[:, :k])
         coverage[f"coverage@{k}"] = float((covered >= 0).sum() / num_items)
-    per_user = pd.DataFrame(columns)
-    return Evaluation({**per_user.mean().to_dict(), **coverage}, per_user)
+    mean = {name: float(values.mean()) for name, values in columns.items()}
+    return Evaluation({**mean, **coverage}, np.arange(len(lists)), columns)

@@ -55,11 +55,6 @@ def done(run, code, folder=None, **environment):
 
 
 SCRIPTS = {
-    "forked processes train after the import": """
-with multiprocessing.get_context("fork").Pool(2) as pool:
-    first, second = pool.map(train, range(2))
-assert first == second
-""",
     "forked processes train after a training": """
 expected = train()
 with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -99,14 +94,6 @@ assert in_threads(semantics) == 8 * [(True, True, (0, 2))]
 train()
 for losses in in_threads(train):
     assert losses[-1] < 0.7 * losses[0]
-""",
-    "threads evaluate at once": """
-run = Run(Parts(ratings()), Recipe(num_hidden=200), 0)
-training = Training(run, try_all_gpus())
-expected = training.predict(ratings())
-for _ in range(10):
-    for found in in_threads(lambda: training.predict(ratings())):
-        np.testing.assert_array_equal(found, expected)
 """,
     "threads share a saved model": """
 from d2l_autorec import load_model

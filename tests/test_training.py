@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 from test_checkpoint import saving
 
-from d2l_autorec import PRESETS, AutoRec, Predictor, Recipe, evaluator, row_batches
+from d2l_autorec import PRESETS, Predictor, Recipe, evaluator, row_batches
 from d2l_autorec.curve import Epoch
 from d2l_autorec.errors import DeviceUnavailable, TrainingDiverged
 from d2l_autorec.fast import FastStep
@@ -201,27 +201,6 @@ def test_predictions_are_held_to_the_training_ratings_range(settings, clip):
     settings = {**settings, "num_epochs": 60, "clip": clip}
     found = all_cells(fit(recipe_of(settings), parts)[0])
     assert (found.min() >= 2 and found.max() <= 4) == clip
-
-
-class Own(AutoRec):
-    """A network of one's own, whose predictions are not `AutoRec`'s."""
-
-    def reconstruct(self, inputs):
-        return 3 + super().reconstruct(inputs)
-
-
-def test_a_network_of_ones_own_trains_and_predicts_by_its_own_code(monkeypatch):
-    def network(recipe, train_mat, length):
-        return Own(recipe.num_hidden, length, recipe.dropout)
-
-    monkeypatch.setattr("d2l_autorec.training.member.network", network)
-    training, history = fit(recipe_of({"loss": "paper", "num_epochs": 20}))
-    assert type(training.members[0].step) is Step
-    assert history[-1].train_loss < history[0].train_loss
-    outputs = training.net(
-        mx.np.array(training.run.parts.train_mat.toarray())
-    ).asnumpy()
-    np.testing.assert_allclose(all_cells(training), outputs, rtol=1e-5)
 
 
 # Batches, and how a training ends.

@@ -3,7 +3,7 @@
 from .adam import Adam, SparseEncoder
 from .arrays import fill, on_device, release, view
 from .factors import Factors
-from .network import SparseNetwork, Workers, is_known, known, predict_cells
+from .network import SparseNetwork, Workers, predict_cells
 from .products import COLUMN_COST
 from .step import FastStep
 
@@ -16,8 +16,6 @@ __all__ = [
     "SparseNetwork",
     "Workers",
     "fill",
-    "is_known",
-    "known",
     "on_device",
     "predict_cells",
     "release",

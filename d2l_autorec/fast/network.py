@@ -19,9 +19,6 @@ from .arrays import view
 from .hidden import hidden_layers
 from .products import Cells, by_columns, multiply, outputs_at
 
-# The networks that are known to compute what `SparseNetwork` does, each by its class: a
-# subclass may compute something else.
-_KNOWN: set[type] = {AutoRec}
 _BATCH_SIZE = 256  # rows that are predicted at a time
 
 
@@ -36,29 +33,13 @@ class Workers:
         return 0, size
 
 
-def known(network: type) -> type:
-    """Declare that a class is a known network: a decorator.
-
-    It has `act`, the first layer's activation, ``deepen(sums, drop)``, which computes
-    the hidden layers, `input_rate`, the share of inputs that training drops, and
-    `scaling`, whose ``factors(counts)`` multiply rows with so many ratings.
-    """
-    _KNOWN.add(network)
-    return network
-
-
-def is_known(net: gluon.Block) -> bool:
-    """Tell whether `SparseNetwork` computes what a network does."""
-    return type(net) in _KNOWN
-
-
 class SparseNetwork:
     """An autoencoder whose first and last layers are computed at ratings alone.
 
     Parameters
     ----------
     net : AutoRec
-        That `is_known`, with its weights on a CPU.
+        Or a `DeepAutoRec`, with its weights on a CPU.
     workers : Workers
         With the other columns of each row.
 

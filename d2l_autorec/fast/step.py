@@ -31,7 +31,7 @@ from ..model import AutoRec
 from .arrays import fill, view
 from .compiled import call, compiled, in_shares, inlined
 from .hidden import dropout_mask, sigmoid
-from .network import SparseNetwork, Workers, is_known
+from .network import SparseNetwork, Workers
 from .products import Cells, add_rows, add_shares, add_to_rows, by_columns, check_fit
 
 
@@ -94,14 +94,12 @@ class FastStep(Step):
         }
 
     @staticmethod
-    def fits(
-        net: gluon.Block, trainer: gluon.Trainer, devices: Sequence[mx.Context]
-    ) -> bool:
+    def fits(trainer: gluon.Trainer, devices: Sequence[mx.Context]) -> bool:
         """Tell whether it learns what a `Step` of the same arguments would."""
         on_cpu = [device.device_type for device in devices] == ["cpu"]
         optimizer = trainer.optimizer
         is_adam = type(optimizer) is mx.optimizer.Adam and not optimizer.clip_gradient
-        return on_cpu and is_adam and is_known(net)
+        return on_cpu and is_adam
 
     @staticmethod
     def spare_gradients(net: AutoRec) -> None:

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from .._mxnet import gluon, mx
 from ..curve import Epoch
 from ..errors import DeviceUnavailable
-from ..fast import FastStep, SparseNetwork, is_known, predict_cells
+from ..fast import FastStep, SparseNetwork, predict_cells
 from ..loop import Step, train_epochs
 from .batches import SeededBatches
 from .biases import Biases, normalizer_of, range_of
@@ -70,7 +70,7 @@ class Member:
         self.net = network(recipe, train_mat, self.rows.shape[1])
         self._initialize(float(rows.data.mean()))
         self.trainer = self._trainer(rows, batch_size)
-        self.is_fast = FastStep.fits(self.net, self.trainer, self.devices)
+        self.is_fast = FastStep.fits(self.trainer, self.devices)
         if self.is_fast:
             FastStep.spare_gradients(self.net)
         draw_weights(self.net, self.rows.shape[1], self.devices)
@@ -166,7 +166,7 @@ class Member:
         if isinstance(self.step, FastStep):
             return self.step.sparse
         on_cpu = self.devices[0].device_type == "cpu"
-        return SparseNetwork(self.net) if on_cpu and is_known(self.net) else self.net
+        return SparseNetwork(self.net) if on_cpu else self.net
 
     def _initialize(self, mean: float) -> None:
         """Say how to draw the weights; the mean is that of what is learned."""

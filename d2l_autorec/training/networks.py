@@ -17,7 +17,6 @@ from .._mxnet import autograd, gluon, mx
 from .._ready import memory
 from ..data import checked
 from ..errors import DataError
-from ..fast import known
 from ..model import AutoRec
 from .biases import range_of
 from .settings import Recipe
@@ -65,7 +64,6 @@ class Output(gluon.nn.HybridBlock):
         return outputs
 
 
-@known
 class DeepAutoRec(AutoRec):
     r"""The family that AutoRec is from: any depth, activations, a denoising input.
 

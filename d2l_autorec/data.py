@@ -261,36 +261,30 @@ def rating_batches(
     Returns
     -------
     mxnet.gluon.data.DataLoader
-        Batches of three float32 arrays of shape (batch_size,). If an index is 2**24 or
-        more, which float32 may round, the indices are int64.
+        Batches of three float32 arrays of shape (batch_size,).
 
     Raises
     ------
     ValueError
-        For a batch size below 1, or (`DataError`) no rating or a negative index.
+        For a batch size below 1, or (`DataError`) no rating, a negative index, or one
+        from 2**24 on, which float32 may round.
     """
     columns = onp.array([users, items, scores], onp.float32)  # (3, num_ratings)
-    if (lowest := columns[:2].min(initial=0)) < 0:
-        raise DataError(f"a user or item index is {lowest:.0f}; it has to be 0 or more")
-    if columns[:2].max(initial=0) < 2**24:
+    for index in (columns[:2].min(initial=0), columns[:2].max(initial=0)):
+        if not 0 <= index < 2**24:
+            raise DataError(
+                f"a user or item index is {index:.0f}; it has to be from 0 to 16777215"
+            )
 
-        def take(rows: list[int]) -> list[np.ndarray]:
-            # One transfer for the three is the better part of a mini-batch's loading.
-            return list(np.array(columns[:, rows]))
-    else:
-        index = onp.array([users, items], onp.int64)  # (2, num_ratings)
-
-        def take(rows: list[int]) -> list[np.ndarray]:
-            return [*np.array(index[:, rows], onp.int64), np.array(columns[2, rows])]
+    def take(rows: list[int]) -> list[np.ndarray]:
+        # One transfer for the three is the better part of a mini-batch's loading.
+        return list(np.array(columns[:, rows]))
 
     return _batches(columns.shape[1], take, batch_size, shuffle)
 
 
 def row_batches(
-    inter_mat: sp.csr_matrix,
-    batch_size: int,
-    shuffle: bool = False,
-    sparse: bool = False,
+    inter_mat: sp.csr_matrix, batch_size: int, shuffle: bool = False
 ) -> gluon.data.DataLoader:
     """Batch the rows of an interaction matrix, for AutoRec.
 
@@ -302,19 +296,16 @@ def row_batches(
         Rows a mini-batch, at most all of them.
     shuffle : bool
         Draw a new order each epoch; an incomplete batch waits for the next epoch.
-    sparse : bool
-        Leave the batches sparse, which lets the training loop skip unobserved cells.
 
     Returns
     -------
     mxnet.gluon.data.DataLoader
-        Batches of shape (batch_size, num_users), each a float32 array, or a
-        scipy.sparse.csr_matrix if `sparse`.
+        Batches of shape (batch_size, num_users), each a float32 array.
     """
     inter_mat = checked(inter_mat)
 
-    def take(rows: list[int]) -> Any:
-        return inter_mat[rows] if sparse else dense(inter_mat[rows])
+    def take(rows: list[int]) -> np.ndarray:
+        return dense(inter_mat[rows])
 
     return _batches(inter_mat.shape[0], take, batch_size, shuffle)
 

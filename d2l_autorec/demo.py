@@ -5,7 +5,5 @@ import os
 from .commands.demo import main
 from .commands.process import run
 
-__all__ = ["main"]
-
 if __name__ == "__main__":
     run(main, os._exit)

@@ -10,6 +10,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as onp
@@ -58,12 +59,10 @@ class Losses(NamedTuple):
 
 
 class Step:
-    """A training step: forward, backward, update.
+    """A training step: forward, backward, update."""
 
-    `mean_over` divides the sum of a row's losses if batches are sparse. By default it
-    is the row's length: as in the book, an unobserved cell counts as an error of 0.
-    """
-
+    # `mean_over` divides the sum of a row's losses if batches are sparse. By default it
+    # is the row's length: as in the book, an unobserved cell counts as an error of 0.
     def __init__(
         self,
         net: gluon.Block,
@@ -256,11 +255,10 @@ def train_recsys_rating(
         raise ValueError(f"num_epochs={num_epochs} leaves no epoch to train")
     devices = try_all_gpus() if devices is None else list(devices)
     step = Step(net, loss, trainer, devices)
-    scored, history = (test_iter, *kwargs.values()), []
+    score = partial(evaluator, net, test_iter, *kwargs.values(), devices)
+    history = []
     with Progress(num_epochs) as progress:
-        for epoch in train_epochs(
-            train_iter, step, num_epochs, lambda: evaluator(net, *scored, devices)
-        ):
+        for epoch in train_epochs(train_iter, step, num_epochs, score):
             history.append(epoch)
             progress.show(epoch)
     print(closing_lines(history, devices))

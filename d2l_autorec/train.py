@@ -5,7 +5,5 @@ import os
 from .commands.process import run
 from .commands.train import main
 
-__all__ = ["main"]
-
 if __name__ == "__main__":
     run(main, os._exit)

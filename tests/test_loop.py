@@ -31,8 +31,15 @@ def ratings(seed=0):
     return sp.csr_matrix(dense * (part == 1)), sp.csr_matrix(dense * (part == 2))
 
 
+class Sparse(list):
+    """Batches of rows as sparse matrices, anew for each epoch."""
+
+    def __iter__(self):
+        return (sp.csr_matrix(batch.asnumpy()) for batch in self[0])
+
+
 def set_up(
-    devices, batch_size=5, dropout=0.0, lr=0.01, train_mat=None, seed=4, **options
+    devices, batch_size=5, dropout=0.0, lr=0.01, train_mat=None, seed=4, sparse=False
 ):
     """Make everything that a training needs, from one seed."""
     seed_everything(seed)
@@ -42,8 +49,9 @@ def set_up(
     net.initialize(mx.init.Normal(0.1), ctx=devices)
     trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": lr})
     in_order = row_batches(train_mat, 10)
+    batches = row_batches(train_mat, batch_size, shuffle=True)
     return {
-        "train_iter": row_batches(train_mat, batch_size, shuffle=True, **options),
+        "train_iter": Sparse([batches]) if sparse else batches,
         "step": Step(net, gluon.loss.L2Loss(), trainer, devices),
         "evaluate": lambda: evaluator(net, in_order, test_mat, devices),
     }

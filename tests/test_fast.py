@@ -227,7 +227,9 @@ def test_a_state_can_be_put_back():
     ],
 )
 def test_it_is_not_for_others(optimizer, devices):
-    trainer = gluon.Trainer(NETWORKS["book"]().collect_params(), optimizer)
+    net = NETWORKS["book"]()
+    net.initialize(ctx=devices)
+    trainer = gluon.Trainer(net.collect_params(), optimizer)
     assert not FastStep.fits(trainer, devices)
 
 

@@ -35,6 +35,13 @@ def test_weights_are_those_of_least_squares_and_not_below_zero():
     assert (slope[mixture.weights > 0] == pytest.approx(0, abs=1e-9)) and slope[1] <= 0
 
 
+def test_a_network_that_is_all_but_biases_gets_a_weight_with_a_limit():
+    mixture = Mixture(FREE, make_parts().train_mat)
+    levels, rating = np.array([3.0, 2.0]), np.array([4.0, 1.0])
+    mixture.choose(levels, (levels + 1e-6 * (rating - levels))[None], rating)
+    assert mixture.weights.tolist() == [100]
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -11,6 +11,7 @@ from .commands import cli
 from .commands.process import run
 
 COMMANDS = {
+    "describe": "describes a file of ratings",
     "train": "trains AutoRec on rating data",
     "compare": "compares it with simpler models",
     "paper": "repeats the experiments of its paper",

@@ -17,7 +17,7 @@ import pytest
 from d2l_autorec.ratings import NAMES
 from d2l_autorec.serving import Checkpoint
 
-COMMANDS = ["train", "compare", "recommend", "demo", "paper"]
+COMMANDS = ["train", "describe", "compare", "recommend", "demo", "paper"]
 DIGITS = 5000 * "9"
 # Of each command that writes results: flags that make it short.
 SHORT = {

@@ -44,6 +44,8 @@ class Ratings:
         Raw item id to words that describe the item, such as genres.
     rating_offset : float
         Was added to every rating to make it positive; else 0.
+    num_repeated : int
+        Rows of the file that repeated a pair, and are settled.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class Ratings:
     titles: Mapping[Any, str] = field(default_factory=dict, repr=False)
     features: Mapping[Any, str] = field(default_factory=dict, repr=False)
     rating_offset: float = 0.0
+    num_repeated: int = 0
 
     def __post_init__(self) -> None:
         """Check the table, which a caller may have made."""

@@ -92,6 +92,7 @@ def ratings_of(
                 f"{name}: holds {len(columns.rating)} ratings and only {len(ids)} "
                 f"{noun}; at least two users and two items are needed"
             )
+    num_rows = len(columns.rating)
     _settle_duplicates(columns, reading.duplicates, where)
     _note_values(name, columns.rating, reading)
     rating = columns.rating
@@ -112,6 +113,7 @@ def ratings_of(
         columns.user_ids,
         columns.item_ids,
         rating_offset=offset,
+        num_repeated=num_rows - len(rating),
     )
 
 

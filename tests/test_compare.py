@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -284,21 +285,48 @@ def test_the_real_folds_have_their_published_sizes(real_ml_100k):
     assert [(len(a), len(b)) for a, b in folds] == [(80_000, 20_000)] * 5
 
 
-def test_the_table_pairs_the_runs():
-    def scores(*rmse):
-        return [Score({"rmse": r, "mae": r / 2}, [], 1.0, 1234) for r in rmse]
+def scores_of(*rmse):
+    return [Score({"rmse": r, "mae": r / 2}, [], 1.0, 1234) for r in rmse]
 
-    text = study.results_table(
-        {"mf": scores(1.0, 0.8), "autorec": scores(0.9, 0.9)},
-        {"mf": "MF", "autorec": "AutoRec"},
-    )
+
+def test_the_table_pairs_the_runs():
+    scores = {"mf": scores_of(1.0, 0.8, 0.9), "autorec": scores_of(0.9, 0.9, 0.8)}
+    text = study.results_table(scores, {"mf": "MF", "autorec": "AutoRec"}, "mf")
     rows = [
         [c.strip() for c in line.strip("|").split("|")] for line in text.split("\n")
     ]
-    assert rows[2] == ["MF", "0.900 ± 0.141", "0.450 ± 0.071", "", "", "1,234", "1.0"]
-    gap = ["0.900 ± 0.000", "0.450 ± 0.000", "+0.000 ± 0.141", "1/2"]
-    assert rows[3] == ["AutoRec", *gap, "1,234", "1.0"]
+    assert rows[0][3:5] == ["RMSE against MF", "won"]
+    assert rows[2] == ["MF", "0.900 ± 0.100", "0.450 ± 0.050", "", "", "1,234", "1.0"]
+    # The differences -0.1, 0.1 and -0.1 have the mean -1/30 and the deviation
+    # sqrt((2 * (2/30)**2 + (4/30)**2) / 2) = 0.11547; over the root of 3 that is 1/15,
+    # times the 4.3027 of Student's t with 2 degrees of freedom 0.28684.
+    gap = ["-0.033 (-0.320 to +0.254)", "2/3"]
+    assert rows[3] == [
+        "AutoRec",
+        "0.867 ± 0.058",
+        "0.433 ± 0.029",
+        *gap,
+        "1,234",
+        "1.0",
+    ]
     assert len({len(line) for line in text.split("\n")}) == 1
+
+
+def test_of_some_measures_the_higher_value_wins():
+    assert study.against([0.3], [0.2], "+.4f", lower_is_better=False) == (
+        "+0.1000",
+        "1/1",
+    )
+
+
+def test_the_rival_is_the_best_simple_model():
+    scores = {
+        "book": scores_of(0.1),
+        "biases": scores_of(0.9, 0.9),
+        "mf:num_factors=9": scores_of(1.0, 0.7),
+    }
+    assert study.best_simple(scores) == "mf:num_factors=9"
+    assert study.best_simple({"book": scores_of(0.1)}) is None
 
 
 # Models by name, with their settings.
@@ -476,10 +504,16 @@ def test_it_prints_the_table_and_what_it_stands_for(small_data, compare):
     assert out.startswith("ml-100k, not as published, random split, seeds 0-1:\n")
     for name in ("global mean", "biases", "MF (book)"):
         assert f"\n| {name} " in out
-    assert re.search(r" [012]/2 \|", out)
+    assert re.search(r"\d to [+-]\d\.\d{3}\) \| [012]/2 \|", out)
+    means = {
+        name: np.mean([score["rmse"] for score in model["scores"]])
+        for name, model in report["models"].items()
+    }
+    assert report["against"] == min(means, key=means.get)
     for note in (
         "No prediction is clipped",
-        "Won: the runs, of all, in which a model's RMSE is below that of MF",
+        "which is too narrow as the parts of the runs overlap; won are the runs in "
+        "which a model's RMSE is below that of ",
         "No user or item of a test part is cold.",
         f"{report['book_protocol']['averaged']:.3f} here",
         "--dataset ml-100k --splits random --seeds 0-1 --models mean,biases,mf`",
@@ -504,6 +538,33 @@ def test_it_prints_the_table_and_what_it_stands_for(small_data, compare):
         for score in r["models"]["mean"]["scores"]
     )
     assert rmse not in others
+
+
+def test_models_are_set_beside_the_one_that_is_named(small_data, compare, command):
+    flags = ["--models", "mean,biases", "--seeds", "0-1", "--against"]
+    out, report = compare(*flags, "mean")
+    assert " RMSE against global mean |" in out
+    assert "--against mean`" in out
+    assert report["against"] == "mean"
+    for name, said in (("mf", "is not one of --models"), ("nobody", "'nobody'")):
+        code, _, err = command("compare", *flags, name)
+        assert code == 2
+        assert said in err
+
+
+def test_a_model_of_ones_own_is_compared_as_the_page_says(
+    small_data, compare, tmp_path, monkeypatch
+):
+    page = Path(__file__).parents[1] / "docs" / "for-researchers.md"
+    codes = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    (code,) = (code for code in codes if "class ItemMean" in code)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "models.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "mine.models:ItemMean:damping=5"
+    out, report = compare("--models", f"mean,{name}", "--seeds", "0")
+    assert report["models"][name]["settings"]["damping"] == 5
+    assert "| ItemMean, damping=5 " in out
 
 
 def test_every_model_meets_the_same_runs(small_data, compare, monkeypatch):

@@ -145,6 +145,11 @@ def test_compare_has_popularity_beside_every_model(log, tmp_path, command):
     values = [one["measures"]["ndcg@3"] for one in found["ease, l2=5/50"]]
     table = pd.read_csv(users).groupby(["model", "seed"])["ndcg@3"].mean()
     assert table["ease, l2=5/50"].tolist() == pytest.approx(values)
+    gaps = table["ease, l2=5/50"] - table["popularity"]
+    half = 12.7062 * gaps.std() / 2**0.5  # Student's t with 1 degree of freedom
+    ends = [gaps.mean(), gaps.mean() - half, gaps.mean() + half]
+    said = "{:+.4f} ({:+.4f} to {:+.4f})".format(*ends)
+    assert f"| {said} | {(gaps > 0).sum()}/2 |" in out
 
 
 def test_a_model_of_ratings_says_how_good_its_lists_are(small_data, tmp_path, command):

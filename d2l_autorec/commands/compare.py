@@ -45,8 +45,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     usual = lists.QUICK_MODELS if implicit else QUICK_MODELS
     try:
         models = {one.name: one for one in map(parse, args.models or usual)}
+        args.against = args.against and parse(args.against).name
     except ValueError as error:
-        parser.error(f"argument --models: {error}")
+        parser.error(f"argument --models or --against: {error}")
+    if args.against and args.against not in models:
+        parser.error(f"--against {args.against} is not one of --models")
     ratings, pieces = parts.load(args)
     seeds, splits, num_runs = splits_of(args, ratings, pieces)
     if args.feedback == "implicit":  # as asked for, or as the ratings are
@@ -148,6 +151,13 @@ class Comparison:
         return table
 
     @property
+    def rival(self) -> str | None:
+        """The model that --against names, or the best simple one."""
+        from ..study import best_simple
+
+        return self.args.against or best_simple(self.scores)
+
+    @property
     def where(self) -> str:
         """The data, the split and the seeds, in words."""
         from ..ratings import label
@@ -174,6 +184,7 @@ class Comparison:
             "reading": {n: getattr(args, n) for n in reading} if args.ratings else None,
             "splits": args.test_ratings or args.splits,
             "seeds": self.seeds,
+            "against": self.rival,
             "clipped": [name for name, model in self.models.items() if model.clips],
             "runs": [{"name": n, "cold": c} for n, c in zip(self.runs, self.cold)],
             "models": {
@@ -260,6 +271,11 @@ COMPARISON = {
         "book:wd=1e-5/1e-4, a tenth of the training ratings chooses (default: "
         f"{', '.join(QUICK_MODELS)}; of lists {', '.join(lists.QUICK_MODELS)})",
         cli.words,
+    ),
+    "--against": flag(
+        "the model that the others are compared with, run by run (default: the best of "
+        "mean, biases, mf and biased-mf; of lists popularity)",
+        "NAME",
     ),
     "--splits": flag(
         "what is held out: a random tenth, anew for each seed (random); each user's "

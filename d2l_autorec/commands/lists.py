@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import cli
+from .notes import against_note
 from .process import interrupted_by
 from .results import json_writer, publish
 
@@ -98,6 +99,7 @@ def compare(
     seeds, splits, num_runs = runs
     wanted = {name: ListModel.parse(name) for name in QUICK_MODELS}
     models = {BASELINE: wanted[BASELINE], **(models or wanted)}
+    rival = args.against if args.against in models else BASELINE
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in models}
     names, per_user, number = [], [], 0
     for split in splits:
@@ -120,15 +122,17 @@ def compare(
         "splits": args.test_ratings or args.splits,
         "seeds": seeds,
         "runs": names,
+        "against": rival,
         "models": found,
         "versions": versions(),
     }
     size = f"{data.num_users:,} users x {data.num_items:,} items"
     where = f"{data.name} ({size}, {data.num_ratings:,} pairs), {result['splits']}"
     publish(
-        f"{where}, seeds {span(seeds)}:\n\n{_table(found, args.at)}\n\n"
+        f"{where}, seeds {span(seeds)}:\n\n{_table(found, args.at, rival)}\n\n"
         "Measures rank all items that a user does not have, and are means over the "
-        "users with a held-out pair; mean ± standard deviation over the runs.",
+        "users with a held-out pair; mean ± standard deviation over the runs.\n"
+        + against_note(f"ndcg@{args.at[0]}", rival, len(names), "above"),
         (args.json, json_writer(result)),
         (args.predictions, lambda file: save_tables(per_user, file)),
     )
@@ -152,19 +156,26 @@ def _score(
     return score, table
 
 
-def _table(found: Mapping[str, Sequence[Mapping[str, Any]]], at: Sequence[int]) -> str:
-    """Lay the measures out, the models below each other."""
-    from ..study import markdown_table, spread
+def _table(
+    found: Mapping[str, Sequence[Mapping[str, Any]]], at: Sequence[int], rival: str
+) -> str:
+    """Lay the measures out, the models below each other, beside a rival of them."""
+    from ..study import against, markdown_table, spread
 
     columns = [f"{name}@{k}" for k in at for name in SHOWN]
-    rows = [("model", *columns, "seconds")]
+    first = columns[0]
+    rows = [("model", *columns, f"{first} against {rival}", "won", "seconds")]
+    ranked = {n: [s["measures"][first] for s in runs] for n, runs in found.items()}
     for name, scores in found.items():
+        versus = ("", "")
+        if name != rival:
+            versus = against(ranked[name], ranked[rival], "+.4f", False)
         values = (
             spread([one["measures"][column] for one in scores], ".4f")
             for column in columns
         )
         seconds = sum(one["seconds"] for one in scores) / len(scores)
-        rows.append((name, *values, f"{seconds:.1f}"))
+        rows.append((name, *values, *versus, f"{seconds:.1f}"))
     return markdown_table(rows)
 
 

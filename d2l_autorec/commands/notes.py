@@ -19,7 +19,7 @@ def report(comparison: Comparison) -> str:
     notes = [*_measures(comparison), *_choices(comparison), *_cold_notes(comparison)]
     pieces = [
         f"{comparison.where}:",
-        results_table(comparison.scores, comparison.titles),
+        results_table(comparison.scores, comparison.titles, comparison.rival),
         "\n".join(notes),
     ]
     if found := comparison.protocol:
@@ -33,6 +33,20 @@ def report(comparison: Comparison) -> str:
     return "\n\n".join([*pieces, _provenance(comparison)])
 
 
+def against_note(measure: str, rival: str, num_runs: int, better: str) -> str:
+    """Say what the difference from a rival and the runs won are."""
+    interval = ""
+    if num_runs > 1:
+        interval = (
+            ", with its 95 % confidence interval by Student's t, which is too narrow "
+            "as the parts of the runs overlap"
+        )
+    return (
+        f"Against {rival}: the mean difference in {measure} over the runs{interval}; "
+        f"won are the runs in which a model's {measure} is {better} that of {rival}."
+    )
+
+
 def _measures(comparison: Comparison) -> Iterator[str]:
     """Say what the columns of the table are."""
     titles = comparison.titles
@@ -43,11 +57,8 @@ def _measures(comparison: Comparison) -> Iterator[str]:
         f"scale{', but for those of ' + ' and '.join(clipped) if clipped else ''}. "
         "Seconds are of training alone."
     )
-    if "mf" in titles:
-        yield (
-            "Won: the runs, of all, in which a model's RMSE is below that of "
-            f"{titles['mf']}."
-        )
+    if rival := comparison.rival:
+        yield against_note("RMSE", titles[rival], len(comparison.runs), "below")
     if comparison.args.ranking:
         yield (
             "NDCG, recall and precision rank the held-out items of each user "
@@ -62,15 +73,10 @@ def _choices(comparison: Comparison) -> Iterator[str]:
     scores = comparison.scores
     if "autorec-early" in scores:
         epochs = ", ".join(str(len(s.curve)) for s in scores["autorec-early"])
-        line = (
+        yield (
             f"Stopped early: {epochs} epochs, chosen on a tenth of the training "
-            "ratings and then trained again on all of them"
+            "ratings and then trained again on all of them."
         )
-        if "book" in scores:
-            pairs = list(zip(scores["autorec-early"], scores["book"]))
-            won = sum(a.measures["rmse"] < b.measures["rmse"] for a, b in pairs)
-            line += f"; below the book's AutoRec in {won} of {len(pairs)} runs"
-        yield f"{line}."
     for name, found in scores.items():
         if chosen := " | ".join(s.chosen for s in found if s.chosen):
             yield (
@@ -114,6 +120,6 @@ def _provenance(comparison: Comparison) -> str:
     settings = {source: args.ratings or comparison.ratings.name}
     settings |= {name: getattr(args, name) for name in LAYOUT if name in args.given}
     settings |= {split: getattr(args, split), "seeds": span(comparison.seeds)}
-    more = args.given & {"ranking", "models"}
+    more = args.given & {"ranking", "models", "against"}
     settings |= {name: getattr(args, name) for name in sorted(more, reverse=True)}
     return f"{provenance('compare', as_flags(settings))}."

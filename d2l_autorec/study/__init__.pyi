@@ -3,6 +3,7 @@ from .charts import comparison_chart as comparison_chart
 from .charts import study_chart as study_chart
 from .comparison import Score as Score
 from .comparison import Split as Split
+from .comparison import best_simple as best_simple
 from .comparison import book_protocol as book_protocol
 from .comparison import make_splits as make_splits
 from .comparison import results_table as results_table
@@ -35,6 +36,7 @@ from .records import REVISION as REVISION
 from .records import Records as Records
 from .records import fingerprint as fingerprint
 from .search import GridSearch as GridSearch
+from .tables import against as against
 from .tables import machine as machine
 from .tables import markdown_table as markdown_table
 from .tables import provenance as provenance

@@ -16,8 +16,10 @@ from ..ratings import Ratings, load_folds_ml100k
 from .estimators import BookMF, Estimator
 from .lists import cut_users
 from .ranking import ranking
-from .tables import markdown_table, spread
+from .tables import against, markdown_table, spread
 
+# The models that others have to be better than.
+SIMPLE = ("mean", "biases", "mf", "biased-mf")
 FOLDS = ("u1", "u2", "u3", "u4", "u5")  # of ML-100K
 
 
@@ -232,25 +234,36 @@ def book_protocol(model: BookMF, ratings: Ratings, seed: int) -> dict[str, float
 
 
 def results_table(
-    scores: Mapping[str, Sequence[Score]], titles: Mapping[str, str]
+    scores: Mapping[str, Sequence[Score]],
+    titles: Mapping[str, str],
+    rival: str | None = None,
 ) -> str:
     """Lay the scores by model, run by run, out as a Markdown table.
 
-    Each cell is mean ± sample standard deviation over the runs. A model wins a run if
-    its RMSE is below that of the book's matrix factorization.
+    Each cell is mean ± sample standard deviation over the runs. Models are set beside a
+    rival, if there is one, as `against` does.
     """
     measures = [*next(iter(scores.values()))[0].measures]
-    shown = [name.upper() if name in ("rmse", "mae") else name for name in measures]
-    rows = [("model", *shown, "RMSE against MF", "won", "parameters", "seconds")]
-    against = [s.measures["rmse"] for s in scores.get("mf", [])]
+    header = [name.upper() if name in ("rmse", "mae") else name for name in measures]
+    if rival:
+        header += [f"RMSE against {titles[rival]}", "won"]
+    rows = [("model", *header, "parameters", "seconds")]
+    rmse = {name: [s.measures["rmse"] for s in runs] for name, runs in scores.items()}
     for name, runs in scores.items():
-        difference, won = "", ""
-        if against and name != "mf":
-            gaps = [s.measures["rmse"] - mf for s, mf in zip(runs, against)]
-            difference = spread(gaps, "+.3f")
-            won = f"{sum(gap < 0 for gap in gaps)}/{len(gaps)}"
         cells = [spread([s.measures[m] for s in runs]) for m in measures]
+        if rival:
+            cells += ["", ""] if name == rival else against(rmse[name], rmse[rival])
         size = f"{runs[0].num_parameters:,}"
         seconds = f"{statistics.mean(s.seconds for s in runs):.1f}"
-        rows.append((titles[name], *cells, difference, won, size, seconds))
+        rows.append((titles[name], *cells, size, seconds))
     return markdown_table(rows)
+
+
+def best_simple(scores: Mapping[str, Sequence[Score]]) -> str | None:
+    """Name the simple model with the lowest RMSE over all runs, if there is one."""
+    errors = {
+        name: statistics.mean(s.measures["rmse"] for s in runs)
+        for name, runs in scores.items()
+        if name.partition(":")[0] in SIMPLE
+    }
+    return min(errors, key=errors.__getitem__, default=None)

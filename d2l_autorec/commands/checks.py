@@ -36,6 +36,7 @@ _NEEDS = {
 _EXCLUDES = {
     "ratings": ("dataset", "data_dir"),
     "test_ratings": ("split_mode", "splits", "test_ratio"),
+    "warm_start": ("preset", "members", "pretrain_epochs", "refit", "workers"),
     **dict.fromkeys(TABLES, ("json",)),
 }
 # What may stand beside --resume; the rest is part of the model in the folder.
@@ -46,9 +47,12 @@ _RESUMABLE = {
 # What models of ratings alone have.
 _OF_RATINGS = {
     *("members", "patience", "valid_ratio", "workers", "devices", "plot", "resume"),
-    *("transform", "ranking", "markdown", *SETTINGS),
+    *("transform", "ranking", "markdown", "warm_start", *SETTINGS),
 }
-_INPUTS = ("ratings", "test_ratings", "titles", "item_features", *_FILES)
+_INPUTS = (
+    *("ratings", "test_ratings", "titles", "item_features", "warm_start"),
+    *_FILES,
+)
 
 
 def written(*names: str, last: str = ", ") -> str:

@@ -39,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         lists.check_model(parser, args)
     elif isinstance(PRESETS[args.preset], Blend) and not args.resume:
         args.refit, args.valid_ratio = True, args.valid_ratio or VALID_RATIO
-    recipe = Recipe() if implicit else _recipe(parser, args)
+    recipe: Recipe | Blend = Recipe()
+    if not (implicit or args.warm_start):
+        recipe = _recipe(parser, args, PRESETS[args.preset])
+    if several and args.warm_start:
+        parser.error("--warm-start is for one process")
     if args.workers or several:
         check_recipe(recipe)
     if args.workers and not several:
@@ -67,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.feedback == "implicit":  # as asked for, or as the ratings are
             lists.train(args, held)
             return
+        old = Checkpoint.open(args.warm_start) if args.warm_start else None
+        if old:
+            before = old.run.recipe.changed(pretrain_epochs=0)
+            recipe = _recipe(parser, args, before)
         run = Run(held, recipe, args.seed, args.patience)
         run = checkpoint.run if checkpoint else run
         if not args.quiet:
@@ -79,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             checkpoint = Checkpoint(args.save, run, args.overwrite)
         if checkpoint:
             checkpoint.locked = locked
-        training = job.train(run, checkpoint)
+        training = job.train(run, checkpoint, old)
         report(args, training, run, training.history)
 
 
@@ -116,12 +124,15 @@ class _Job:
         )
         return run
 
-    def train(self, run: Run, checkpoint: Checkpoint | None) -> Training:
-        """Train, or go on; the training is then at its best epoch.
+    def train(
+        self, run: Run, checkpoint: Checkpoint | None, old: Checkpoint | None
+    ) -> Training:
+        """Train, or go on, or begin as an old model; it is then at its best epoch.
 
         Of several workers, the first has the folder; the others have what it has.
         """
         from ..curve import best_epoch
+        from ..serving import warm_start
         from ..training import Training
 
         history = checkpoint.history if checkpoint else []
@@ -130,6 +141,8 @@ class _Job:
         in_folder = bool(self.args.save or self.args.resume)
         if history:
             training.load({}, {}) if writes is None else writes.restore(training)
+        if old:
+            print(warm_start(training, old))
         chooses, best = run.parts.valid_mat is not None, dict[str, Any]()
         try:
             with closing(self._epochs(training)) as epochs:
@@ -201,9 +214,10 @@ def _chosen(recipe: Recipe | Blend, best: Epoch) -> str:
     return f"weights by validation: {', '.join(networks)}"
 
 
-def _recipe(parser: cli.Parser, args: argparse.Namespace) -> Recipe | Blend:
-    """Change the preset by the flags that were written."""
-    preset = PRESETS[args.preset]
+def _recipe(
+    parser: cli.Parser, args: argparse.Namespace, preset: Recipe | Blend
+) -> Recipe | Blend:
+    """Change a preset, or an older model's recipe, by the flags that were written."""
     settings = {name: getattr(args, name) for name in SETTINGS if name in args.given}
     if isinstance(layers := settings.get("num_hidden"), list):
         settings["num_hidden"] = tuple(layers) if len(layers) > 1 else layers[0]
@@ -339,6 +353,11 @@ SAVING = {
         cli.output_folder,
     ),
     "--overwrite": flag("let --save replace a model that is there"),
+    "--warm-start": flag(
+        "begin with the weights of the model there, by its recipe; only users, or with "
+        "--kind user items, that it does not have begin anew",
+        "DIR",
+    ),
     "--resume": flag(
         "go on with a training that was saved there, and save there", cli.output_folder
     ),

@@ -21,3 +21,4 @@ from .loading import load_model as load_model
 from .predictor import Predictor as Predictor
 from .predictor import Recommendation as Recommendation
 from .predictor import Similar as Similar
+from .warm import warm_start as warm_start

@@ -13,6 +13,8 @@ from .errors import DatasetUnavailable
 from .ratings import SYNTHETIC, Ratings, load_dataset
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import ipywidgets
     import pandas as pd
 
@@ -31,6 +33,8 @@ _TRANSLATED = {
     "hidden units": ("hidden units", "은닉 유닛", "unidades ocultas"),
     "hidden layers": ("hidden layers", "은닉층", "camadas ocultas"),
     "activations": ("activations", "활성화 함수", "funções de ativação"),
+    "popularity": ("popularity", "인기도", "popularidade"),
+    "network": ("network", "신경망", "rede"),
     "chosen": ("chosen on validation", "검증 데이터로 고름", "escolha na validação"),
     "synthetic": (
         "SYNTHETIC RATINGS: not comparable with the book",
@@ -70,21 +74,31 @@ def load_or_generate(dataset: str, language: str = "en") -> Ratings:
 def read_data(dataset: str, language: str = "en") -> tuple[pd.DataFrame, int, int]:
     """Read any data set as `read_data_ml100k` does, with ids renumbered from 1.
 
-    ``data.attrs["name"]`` is the name of the ratings, which may be generated ones.
+    ``data.attrs["name"]`` is the name of the ratings, which may be generated ones;
+    ``data.attrs["titles"]`` has a title for each new id, or the id of the data.
     """
     ratings = load_or_generate(dataset, language)
     data = ratings.data.copy()
     for column, ids in (("user_id", ratings.user_ids), ("item_id", ratings.item_ids)):
         data[column] = onp.searchsorted(ids, data[column]) + 1  # ids are sorted
     data.attrs["name"] = ratings.name
+    titles = (
+        item_title(ratings.titles, i, language) for i in ratings.item_ids.tolist()
+    )
+    data.attrs["titles"] = dict(enumerate(titles, 1))
     return data, ratings.num_users, ratings.num_items
+
+
+def item_title(titles: Mapping[Any, str], item_id: Any, language: str) -> str:
+    """Return an item's title; without any, its id."""
+    return str(titles.get(item_id, f"{WORDS[language]['item']} {item_id}"))
 
 
 class Lists:
     """The lists of a trained model, beside the most rated items."""
 
     def __init__(self, predictor: Predictor, language: str = "en") -> None:
-        self.predictor, self.words = predictor, WORDS[language]
+        self.predictor, self.language, self.words = predictor, language, WORDS[language]
         parts = predictor.run.parts
         self.item_ids, self.titles = parts.item_ids.tolist(), parts.titles
         self.counts = onp.diff(parts.train_mat.indptr)  # (num_items,)
@@ -93,7 +107,7 @@ class Lists:
 
     def title(self, item_id: Any) -> str:
         """Return an item's title; without any, its id."""
-        return str(self.titles.get(item_id, f"{self.words['item']} {item_id}"))
+        return item_title(self.titles, item_id, self.language)
 
     def of(self, user_id: Any, n: int = 10) -> pd.DataFrame:
         """Return the list of a user, beside the items that the user has not rated."""

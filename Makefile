@@ -24,7 +24,7 @@ test test-all: .venv/installed-test
 results: .venv/installed
 	$(PY) -m d2l_autorec.compare --markdown docs/comparison.md --plot docs/compare.png
 
-# Goes on where it was interrupted; one to two hours on 2 cores.
+# Goes on where it was interrupted; about two hours on 2 cores.
 paper: .venv/installed
 	$(PY) -m d2l_autorec.paper --out docs/results
 

@@ -5,7 +5,8 @@ Writes ``docs/results.md`` from the records in ``docs/results/``, which
 part, with the settings that the code has today. Those of older code are marked.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,21 +20,34 @@ TEXT = """# Figures
 
 Each figure that we stand behind, from the records of the trainings in
 [`docs/results/`](map.md#beside-the-package), with the settings that the code has today.
-This page is written by `python benchmarks/results.py`.
+`python benchmarks/results.py` writes this page.
 
-- Split: random is a tenth of the ratings, another one for each seed; u1 to u5 are
-  MovieLens 100K's own folds.
-- Protocol: that of the [paper](paper.md) clips predictions to the rating scale, and
-  gives cold users and items, which have no training rating, a 3; *as predicted* leaves
-  both to the model.
-- RMSE: pooled over the test part, mean ± standard deviation over the runs.
+- Split: random holds out a tenth of the ratings, another one for each seed; u1 to u5
+  are MovieLens 100K's own folds.
+- RMSE: pooled over the test part, mean ± standard deviation over five runs. **Fewer**
+  runs are marked.
 - Copies of a data set, such as `ml-100k:1/10`: `benchmarks/anywhere.py`.
 - Date: of the last run. Code: the version of the package and the revision of its
   results. **Older** code came before a change that may move results; the command
   computes them again.
+"""
+PAPER = """
+## The paper's experiments: {dataset}
+
+By the [paper's protocol](paper.md): predictions are clipped to the rating scale, and
+users and items without a training rating get a 3. The split is random.
 
 {table}
 """
+ANYWHERE = """
+## Models as they predict: {dataset} and its copies
+
+Predictions are not clipped, and users and items without a training rating are left to
+the model.
+
+{table}
+"""
+NUM_RUNS = 5
 
 
 class Figure(NamedTuple):
@@ -41,7 +55,6 @@ class Figure(NamedTuple):
 
     dataset: str
     split: str
-    protocol: str
     model: str
     command: str
     runs: Sequence[Mapping[str, Any]]
@@ -53,7 +66,7 @@ def of_the_paper(file: Path) -> Iterator[Figure]:
     records = Records(file, command)
     for name, experiment in experiments().items():
         only = "hidden" if name.startswith("hidden") else name
-        about = (file.stem, "random", "paper", experiment.title, command + only)
+        about = (file.stem, "random", experiment.title, command + only)
         for settings in map(experiment.settings, experiment.wds):
             runs = records.find(part="test", settings=settings)
             yield Figure(*about, runs[: experiment.num_splits])
@@ -67,16 +80,18 @@ def of_anywhere(file: Path) -> Iterator[Figure]:
         for title in anywhere.MODELS:
             command = f"{anywhere.COMMAND} --only {name} --models {title}"
             runs = [*anywhere.runs_of(records, name, title).values()]
-            yield Figure(name, split, "as predicted", title, command, runs)
+            yield Figure(name, split, title, command, runs)
 
 
 def line(figure: Figure) -> Sequence[str]:
     """Write a figure's line."""
     *about, command, runs = figure
     rmse = spread([run["rmse"] for run in runs], ".4f")
+    if len(runs) < NUM_RUNS:
+        rmse += f" (**{len(runs)} of {NUM_RUNS} runs**)"
     date = max(run["date"] for run in runs)
     codes = sorted({_code(run) for run in runs})
-    return (*about, rmse, str(len(runs)), f"`{command}`", date, ", ".join(codes))
+    return (*about, rmse, f"`{command}`", date, ", ".join(codes))
 
 
 def _code(run: Mapping[str, Any]) -> str:
@@ -85,14 +100,22 @@ def _code(run: Mapping[str, Any]) -> str:
     return "**older**"
 
 
+def section(text: str, dataset: str, figures: Iterable[Figure]) -> str:
+    """Write a heading and the lines below it; nothing if there are none."""
+    header = "data set", "split", "model", "RMSE", "command", "date", "code"
+    if lines := [line(figure) for figure in figures if figure.runs]:
+        return text.format(dataset=dataset, table=markdown_table([header, *lines]))
+    return ""
+
+
 def page(folder: Path) -> str:
     """Write the page, in Markdown, from the records in a folder."""
     files = sorted(file for file in folder.glob("*.json") if file.stem != "anywhere")
-    figures = [figure for file in files for figure in of_the_paper(file)]
-    figures += of_anywhere(folder / "anywhere.json")
-    header = "data set", "split", "protocol", "model", "RMSE", "runs", "command"
-    lines = [line(figure) for figure in figures if figure.runs]
-    return TEXT.format(table=markdown_table([(*header, "date", "code"), *lines]))
+    sections = [section(PAPER, file.stem, of_the_paper(file)) for file in files]
+    others = of_anywhere(folder / "anywhere.json")
+    for dataset, figures in groupby(others, lambda one: one.dataset.split(":")[0]):
+        sections.append(section(ANYWHERE, dataset, figures))
+    return "".join([TEXT, *sections])
 
 
 if __name__ == "__main__":

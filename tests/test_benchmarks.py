@@ -143,7 +143,8 @@ def test_the_page_has_what_today_s_settings_gave_and_marks_older_code(tmp_path):
 
     command = "`python -m d2l_autorec.paper --dataset ml-1m --only mf`"
     current = f"{__version__}, revision {REVISION}"
-    about = ["ml-1m", "random", "paper", "BiasedMF", "0.5000 ± 0.000", "2", command]
+    rmse = "0.5000 ± 0.000 (**2 of 5 runs**)"
+    about = ["ml-1m", "random", "BiasedMF", rmse, command]
     assert line() == [*about, "2026-01-02", current]
     del kept.records[0]["revision"]
     assert line() == [*about, "2026-01-02", f"**older**, {current}"]

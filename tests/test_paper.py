@@ -174,17 +174,22 @@ def test_predictions_are_clipped_and_cold_ones_replaced(held_out, cold, expected
 
 
 def test_published_figures_stand_beside_ml_1m_only():
-    rows = {"item": Row(ITEM, 50.0, [0.82, 0.84]), "x": Row(ITEM, None, [0.9])}
-    text = report(rows, "ml-1m", "command")
-    reached, missed = [
+    five = [0.81, 0.82, 0.83, 0.84, 0.85]
+    found = [five, [0.9] * 5, [0.82, 0.84], [0.9]]
+    rows = {str(n): Row(ITEM, None, rmse) for n, rmse in enumerate(found)}
+    lines = [
         [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in text.splitlines()
+        for line in report(rows, "ml-1m", "command").splitlines()
         if line.startswith("| I-AutoRec")
     ]
-    assert reached == [
-        *("I-AutoRec", "a", "0.831", "0.8300 ± 0.014", "reached", "2", "50")
+    assert lines[0] == [
+        *("I-AutoRec", "a", "0.831", "0.8300 ± 0.016", "reached", "5", "by size")
     ]
-    assert missed[3:] == ["0.9000", "not reached", "1", "by size"]
+    assert [line[4:6] for line in lines[1:]] == [
+        ["not reached", "5"],
+        ["lower", "**2** of 5"],
+        ["higher", "**1** of 5"],
+    ]
     assert "reached" not in report(rows, "ml-100k", "command")
 
 
@@ -215,7 +220,7 @@ def test_the_command_writes_table_records_and_plot(tiny_study, tmp_path, capsys)
     printed = capsys.readouterr()
     rows = {r.split("|")[1].strip(): r for r in printed.out.splitlines() if "|" in r}
     assert rows["I-AutoRec"].split("|")[6].strip() == "2"
-    assert rows["10 hidden units"].split("|")[6].strip() == "1"
+    assert rows["10 hidden units"].split("|")[6].strip() == "**1** of 5"
     assert "100%" in printed.err
     assert (tmp_path / "synthetic-100k.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "synthetic-100k.md").read_text() in printed.out

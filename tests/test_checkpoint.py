@@ -229,7 +229,7 @@ ODD = {
     "folder": (os.mkdir, "cannot be read"),
     "loop": (lambda name: os.symlink(name, name), "cannot be read"),
     "socket": (make_socket, "cannot be read"),
-    "pipe": (os.mkfifo, "is no regular file"),
+    "pipe": (os.mkfifo, "is not a regular file"),
 }
 
 

@@ -301,7 +301,7 @@ def test_columns_are_shared_out_by_their_ratings_each_worker_having_one(size):
         assert shards[0].stop == 1  # it has most of the ratings
         # Where there are many steps, what counts is the columns.
         assert shard.Shard(teams[0], rows, 1000).stop == 4
-    with pytest.raises(ClusterError, match="7 columns cannot be shared out over 8"):
+    with pytest.raises(ClusterError, match="7 columns cannot be divided among 8"):
         shard.Shard(SimpleNamespace(rank=0, size=8), rows, 0)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from d2l_autorec import topn
 from d2l_autorec.notebook import WORDS, Lists, read_data
 from d2l_autorec.study import Records, experiments
 
@@ -239,6 +240,21 @@ def test_well_known_films_are_found_and_listed_in_the_language(language):
     for cell in ("list", "play"):
         assert WORDS[language]["title"] in shown(notebook, cell)
         assert WORDS[language]["popular"] in shown(notebook, cell)
+
+
+def test_the_lists_of_the_exercises_are_measured_as_the_package_does(ran):
+    """On the generated ratings: their cells, and popularity by the package."""
+    cells = {c.id: c.source for c in build.load("en", "exercises").cells}
+    parameters = cells["parameters"].replace("ml-100k", "synthetic-100k")
+    names = {}
+    for code in (parameters, cells["imports"], cells["lists-pairs"]):
+        exec(code, names)
+    train, test = (sp.csr_matrix(names[n].T) for n in ("train_rows", "test_rows"))
+    model = topn.Popularity().fit(train)
+    found = topn.evaluate(model, train, test, [10]).mean["ndcg@10"]
+    ours = names["ndcg"](np.tile(names["train_rows"].sum(axis=0), (train.shape[1], 1)))
+    assert ours == pytest.approx(found)
+    assert f"popularity, nDCG@10 {found:.3f}" in shown(ran("exercises", "en"), "lists")
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ class Shard:
         size, rank = workers.size, workers.rank
         if self.num_columns < size:
             raise ClusterError(
-                f"{self.num_columns} columns cannot be shared out over {size} workers"
+                f"{self.num_columns} columns cannot be divided among {size} workers"
             )
         ratings = np.bincount(rows.indices, minlength=self.num_columns)
         cost = np.concatenate([[0], (ratings + COLUMN_COST * num_steps).cumsum()])
@@ -108,7 +108,7 @@ class Shard:
             part, whole = array.swapaxes(0, axis), arrays[name].swapaxes(0, axis)
             shape = self.num_columns, *part.shape[1:]
             if not self.workers.rank and whole.shape != shape:
-                raise ValueError(f"{name} has not the shape {shape}")
+                raise ValueError(f"{name} does not have the shape {shape}")
             for columns, mine, counts in self._pieces(part):
                 some = np.ascontiguousarray(whole[columns], np.float32)
                 some = self.workers.scatter(some, counts)

@@ -91,8 +91,8 @@ def check_recipe(recipe: Any) -> None:
         if one.loss == "rmse":
             raise ClusterError(
                 "the rmse loss takes the root over all ratings of a batch, and a "
-                "worker has but some of them: it is for one process (for several: "
-                "--loss paper)"
+                "worker has only some of them: train it in one process, or use "
+                "--loss paper"
             )
         if one.optimizer != "adam":
             raise ClusterError(

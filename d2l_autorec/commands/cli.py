@@ -236,8 +236,8 @@ def check_drawing(ending: str) -> None:
 DATA = {
     "--dataset": flag(
         "ml-100k, ml-1m, ml-10m, ml-latest-small, netflix or synthetic-100k; by "
-        "default ml-100k, and synthetic-100k where that cannot be had (the paper "
-        "command: ml-1m, and with --quick ml-100k)",
+        "default ml-100k, or synthetic-100k if that is not available (the command "
+        "paper: ml-1m, or with --quick ml-100k)",
         "NAME",
     ),
     "--data-dir": flag(
@@ -253,7 +253,7 @@ RATINGS = {
     "--ratings": flag(
         "a file, a folder, or a pattern in quotes: one rating a line, fields separated "
         "by tab, '::', comma, semicolon, '|' or spaces, with or without a header; "
-        "JSON; or Parquet; a text may be packed (.gz, .zst, .zip)",
+        "JSON; or Parquet; text may be compressed (.gz, .zst, .zip)",
         "FILE",
     ),
     "--columns": flag(
@@ -273,19 +273,19 @@ RATINGS = {
         "train on the logarithm of 1 plus the value, for counts and times", ("log",)
     ),
     "--skip-bad-lines": flag(
-        "go on without lines that cannot be read, and say how many they are"
+        "skip lines that cannot be read, and say how many they are"
     ),
     **ENCODING,
 }
 FEEDBACK = {
     "--feedback": flag(
-        "explicit: what users would rate; implicit: what they choose next, in lists, "
-        "from pairs of user and item alone (docs/top-n.md). By default explicit, and "
-        "implicit for a file without ratings, or with equal ones",
+        "explicit: predict ratings; implicit: list what users choose next, from pairs "
+        "of user and item alone (docs/top-n.md). By default explicit, or implicit for "
+        "a file without ratings, or with equal ones only",
         ("explicit", "implicit"),
     ),
     "--min-rating": flag(
-        "with --feedback implicit: ratings from X on are pairs, and others are none",
+        "with --feedback implicit: make pairs of ratings of at least X only",
         finite_float,
     ),
     "--item-features": flag(

@@ -278,17 +278,17 @@ COMPARISON = {
         "NAME",
     ),
     "--splits": flag(
-        "what is held out: a random tenth, anew for each seed (random); each user's "
-        "newest rating (seq-aware); of lists, a fifth of the pairs of a tenth of the "
-        "users, who are not trained on (users); the five folds that come with ml-100k, "
-        "one after the other (u1-u5); or each of N random parts in its turn (5-fold, "
+        "what is held out: a random tenth, another one for each seed (random); each "
+        "user's newest rating (seq-aware); for lists, a fifth of the pairs of a tenth "
+        "of the users, on whom no model is trained (users); the five folds that come "
+        "with ml-100k, in turn (u1-u5); or each of N random parts in turn (5-fold, "
         "...)",
         _splits,
         "random",
     ),
     **cli.HELD_OUT,
     "--at": flag(
-        "how long the lists are that are measured, such as 10,20,50",
+        "lengths of the lists to measure, such as 10,20,50",
         cli.Kind(
             "LIST", lambda text: sorted(set(map(POSITIVE_INT.parse, text.split(","))))
         ),

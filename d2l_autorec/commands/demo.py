@@ -54,13 +54,11 @@ def _listen(port: int) -> socket.socket:
 def make_parser() -> cli.Parser:
     """Make the parser of the flags."""
     port = cli.Kind("N", PORT.parse)
-    where = {
-        "--port": cli.flag("where the page is; 0 takes one that is free", port, 8000)
-    }
+    where = {"--port": cli.flag("port of the page; 0 takes a free one", port, 8000)}
     return cli.Parser(
         prog="python -m d2l_autorec.demo",
-        description="Show a page on which one rates items and sees one's "
-        "recommendations change, with a model that `python -m d2l_autorec.train "
-        "--save DIR` has kept. It listens on localhost only.",
+        description="Show a page to rate items on, whose recommendations follow the "
+        "ratings. The model is one that `python -m d2l_autorec.train --save DIR` has "
+        "saved. The page listens on localhost only.",
         groups={"page": {**cli.MODEL, **where}},
     )

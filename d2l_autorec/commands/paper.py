@@ -112,7 +112,7 @@ def make_parser() -> cli.Parser:
     return cli.Parser(
         prog="python -m d2l_autorec.paper",
         description="Repeat the experiments of the AutoRec paper on MovieLens 1M, in "
-        "about two hours on 2 cores. Every training is kept as soon as it is done: "
-        "the same command goes on where it was interrupted.",
+        "about two hours on 2 cores. Every training is saved as soon as it ends: "
+        "the same command continues after an interruption.",
         groups={"data": cli.DATA, "study": STUDY, "output": cli.QUIET},
     )

@@ -21,13 +21,13 @@ NOT_COMPARABLE = "not comparable with the book"
 SPLIT = {
     "--split-mode": flag(
         "which ratings are held out: a random share; each user's newest one; those of "
-        "a fold that ml-100k comes with; or, of lists, a fifth of the pairs of a share "
-        "of the users, the rest of which the model is given and not trained on",
+        "a fold that ml-100k comes with; or, for lists, a fifth of the pairs of a "
+        "share of the users, on whom the model is not trained",
         ("random", "seq-aware", "users", *FOLDS),
         "random",
     ),
     "--test-ratio": flag(
-        "share that the random split holds out, or of users; 0 trains on all",
+        "share of the ratings, or of the users, to hold out; 0 trains on all",
         cli.share,
         0.1,
     ),

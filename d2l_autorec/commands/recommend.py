@@ -202,7 +202,7 @@ QUESTIONS = {
 }
 ANSWERS = {
     "-n": flag("how many items to recommend", cli.positive_int, 10),
-    "--include-rated": flag("recommend items too that the user has rated"),
+    "--include-rated": flag("also recommend items that the user has rated"),
     "--item-mean": flag(
         "for a user or an item without a training rating, take the item's mean rating "
         "(the mean of all, if the item is unknown) instead of an error; a model of "
@@ -230,7 +230,7 @@ def make_parser() -> cli.Parser:
     return cli.Parser(
         prog="python -m d2l_autorec.recommend",
         description="Recommend items, or predict ratings, with a model that "
-        "`python -m d2l_autorec.train --save DIR` has kept.",
+        "`python -m d2l_autorec.train --save DIR` has saved.",
         groups={
             "model": cli.MODEL,
             cli.ONE_OF: QUESTIONS,

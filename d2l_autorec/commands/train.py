@@ -330,26 +330,26 @@ END = {
         cli.positive_int,
     ),
     "--refit": flag(
-        "once the best epoch on the validation part is found, train anew on that part "
-        "as well, to that epoch, where a cosine schedule then ends; a model of lists "
-        "needs no --valid-ratio, and takes a tenth"
+        "once the best epoch on the validation part is found, train again on that "
+        "part as well, to that epoch, where a cosine schedule then ends; a model of "
+        "lists needs no --valid-ratio, and takes a tenth"
     ),
 }
 MACHINES = {
     "--workers": flag(
-        "share the users out over N workers on this machine; for several machines "
+        "divide the users among N workers on this machine; for several machines "
         "start this command by mpiexec (docs/distributed.md)",
         cli.positive_int,
     ),
     "--devices": flag(
         "cpu, gpu (all of them), or a list like cpu:0,cpu:1 (default: every GPU, or "
-        "the CPU where there is none)",
+        "the CPU if there is none)",
         cli.device_names,
     ),
 }
 SAVING = {
     "--save": flag(
-        "keep the model there, with the last epoch and the best on validation",
+        "save the model there, with the last epoch and the best on validation",
         cli.output_folder,
     ),
     "--overwrite": flag("let --save replace a model that is there"),
@@ -359,7 +359,7 @@ SAVING = {
         "DIR",
     ),
     "--resume": flag(
-        "go on with a training that was saved there, and save there", cli.output_folder
+        "continue a training that was saved there, and save there", cli.output_folder
     ),
 }
 OUTPUT = {

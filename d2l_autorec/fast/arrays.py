@@ -34,7 +34,7 @@ def fill(arrays: Mapping[str, Any], saved: Mapping[str, Any], owner: str) -> Non
         raise ValueError(f"{min(unknown)} is missing, or not of {owner}")
     for name, array in arrays.items():
         if array.shape != saved[name].shape:
-            raise ValueError(f"{name} has not the shape {array.shape}")
+            raise ValueError(f"{name} does not have the shape {array.shape}")
         array[...] = saved[name]
 
 

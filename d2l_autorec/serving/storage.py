@@ -60,7 +60,7 @@ def read_arrays(file: Path) -> tuple[dict[str, str], Arrays]:
     with open(file, "rb", opener=_open_at_once) as raw:
         found = os.fstat(raw.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise ModelError(f"{file}: is no regular file")
+            raise ModelError(f"{file}: is not a regular file")
         if found.st_size > memory():
             raise ValueError(f"{found.st_size:,} bytes are more than the memory has")
         length = int.from_bytes(raw.read(8), "little")

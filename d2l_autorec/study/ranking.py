@@ -63,15 +63,7 @@ def ranking(
             "all held-out ratings are below the mean of the training ratings: no item "
             "is relevant, and there is nothing to rank"
         )
-    ties = np.random.default_rng(seed).permutation(len(predictions))
-    order = np.lexsort((np.argsort(ties), -predictions, user_index))
-    _, user, sizes = np.unique(
-        user_index[order], return_inverse=True, return_counts=True
-    )
-    place = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[user]  # from 0
-    lists = np.full((len(sizes), CUTOFF), -1)
-    top = place < CUTOFF
-    lists[user[top], place[top]] = order[top]
+    lists, order, user, sizes = _lists(predictions, user_index, seed)
     hits = relevant[order]
     cells = np.ones(hits.sum()), (user[hits], order[hits])
     test = sp.csr_matrix(cells, (len(sizes), len(order)))
@@ -81,3 +73,19 @@ def ranking(
     found["precision@10"] *= CUTOFF / sizes[counted].clip(max=CUTOFF)
     mean = found.rename(columns={"ndcg@10": "NDCG@10"}).mean()
     return {name: float(mean[name]) for name in MEASURES}
+
+
+def _lists(
+    predictions: np.ndarray, user_index: np.ndarray, seed: int
+) -> tuple[np.ndarray, ...]:
+    """Rank by user: the lists of rows; all rows, their users, and the users' sizes."""
+    ties = np.random.default_rng(seed).permutation(len(predictions))
+    order = np.lexsort((np.argsort(ties), -predictions, user_index))
+    _, user, sizes = np.unique(
+        user_index[order], return_inverse=True, return_counts=True
+    )
+    place = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[user]  # from 0
+    lists = np.full((len(sizes), CUTOFF), -1)
+    top = place < CUTOFF
+    lists[user[top], place[top]] = order[top]
+    return lists, order, user, sizes

@@ -219,7 +219,7 @@ def test_the_command_writes_table_records_and_plot(tiny_study, tmp_path, capsys)
     command.main(flags)
     printed = capsys.readouterr()
     rows = {r.split("|")[1].strip(): r for r in printed.out.splitlines() if "|" in r}
-    assert rows["I-AutoRec"].split("|")[6].strip() == "2"
+    assert rows["I-AutoRec"].split("|")[6].strip() == "**2** of 5"
     assert rows["10 hidden units"].split("|")[6].strip() == "**1** of 5"
     assert "100%" in printed.err
     assert (tmp_path / "synthetic-100k.png").read_bytes().startswith(b"\x89PNG")

@@ -63,7 +63,7 @@ BAD_FLAGS = [
     ("paper", "--cold zero", "'zero' is not a number"),
     ("demo", "--model m --port 65536", "'65536' is not a port from 0 to 65535"),
     # Words.
-    ("train", "--preset mine", "'mine' is not one of book, paper, best, ease"),
+    ("train", "--preset mine", "'mine' is not one of book, paper, best, popularity"),
     ("train", "--activation softmax", "invalid choice: 'softmax'"),
     ("train", "--split-mode time", "invalid choice: 'time'"),
     ("train", "--duplicates first", "invalid choice: 'first'"),

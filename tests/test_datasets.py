@@ -149,7 +149,7 @@ def test_a_damaged_cached_file_is_fetched_again(cache, serve, damaged):
 def test_a_cache_that_cannot_be_written_is_named(cache, serve):
     serve(GOOD)
     cache.parent.write_text("a file where a folder should be")
-    with pytest.raises(DatasetUnavailable, match=f"downloaded to {cache} .*a file"):
+    with pytest.raises(DatasetUnavailable, match=f"downloaded to {cache} .*Not a dir"):
         load_dataset("ml-100k")
 
 

@@ -338,7 +338,7 @@ REFUSED = {
         "user,userId,item,rating\n1,1,2,3\n",
         {},
         "f:1: the columns 'user' and 'userId' may both be the user; give their names "
-        "or positions, such as --columns 1,3,4",
+        "or positions, such as --columns user,item,rating",
     ),
     "no such column": (
         "user,item,rating\n1,2,3\n",
@@ -573,7 +573,7 @@ def test_titles(tmp_path):
     (tmp_path / "f").write_text("text,n,key\nSeven,x,7\n")
     found = read_titles(tmp_path / "f", [7], columns=["key", "text"])
     assert found == {7: "Seven"}
-    with pytest.raises(DataError, match="such as --title-columns 1,2$"):
+    with pytest.raises(DataError, match="such as --title-columns text,n$"):
         read_titles(tmp_path / "f", [7])
     (tmp_path / "f").write_text("7,Seven\n8,Eight\n7,Sieben\n")
     with pytest.raises(DataError, match="f: item 7 has more than one title"):
@@ -657,7 +657,7 @@ def test_frames_are_refused_for_what_a_file_is(changes, said):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        (None, "cannot tell which .* such as --columns 2,3,1"),
+        (None, "cannot tell which .* such as --columns what,who,stars"),
         (["who", "what", "how"], "no column 'how' among 'stars, what, who, when'"),
         (["who", "what"], "are not columns of user, item and rating"),
         ([*WHERE, "when"], "timestamp: datetime64.* is not a type of numbers"),

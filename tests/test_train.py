@@ -180,11 +180,11 @@ def test_titles_of_any_encoding_and_header_are_kept(small_data, train, tmp_path)
     )
     flags = ["--quiet", "--save", tmp_path / "m", "--titles", tmp_path / "titles.csv"]
     code, _, err = train(*SMALL, *flags)
-    assert (code, "(--encoding latin-1)" in err) == (1, True)
-    flags += ["--overwrite", "--encoding", "latin-1"]
-    code, _, err = train(*SMALL, *flags)
     assert (code, "such as --title-columns Nr,Titel" in err) == (1, True)
-    assert train(*SMALL, *flags, "--title-columns", "Nr,Titel")[0] == 0
+    flags += ["--overwrite", "--title-columns", "Nr,Titel"]
+    code, _, err = train(*SMALL, *flags)
+    assert (code, "(--encoding latin-1)" in err) == (1, True)
+    assert train(*SMALL, *flags, "--encoding", "latin-1")[0] == 0
     assert load_model(tmp_path / "m").run.parts.titles == {2: "Zw\u00f6lf"}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 from collections.abc import Sequence
 
 from ..errors import DataError
@@ -11,6 +13,9 @@ from .table import COLUMNS
 _log = logging.getLogger(__name__)
 
 PAIR = COLUMNS[:2]
+_WORD = re.compile(
+    r"[^\W\d_][^,\x00-\x1f\x7f]{0,39}"
+)  # that a list of columns can hold
 # Names that ratings files give the columns, lower case, letters only.
 USUAL = {
     "user_id": {"user", "userid", "uid", "u", "customer", "customerid", "reviewerid"},
@@ -132,15 +137,17 @@ def place_columns(
 
 
 def _hint(fields: Sequence[str], names: Sequence[str]) -> str:
-    """Propose positions of columns: by their names, or of those that are left."""
+    """Propose columns, as the header has them; by position if that cannot be typed."""
     found = find_columns(fields, names)
     taken = {i for among in found.values() for i in among[:1]}
     rest = iter([i for i in range(len(fields)) if i not in taken])
     such = [found[name][0] if found[name] else next(rest, 0) for name in names]
+    written = [fields[i] for i in such]
+    if not all(_WORD.fullmatch(one) and fields.count(one) == 1 for one in written):
+        written = [str(i + 1) for i in such]
     flag = "--title-columns" if "title" in names else "--columns"
-    return f"give their names or positions, such as {flag} " + ",".join(
-        str(i + 1) for i in such
-    )
+    columns = shlex.quote(",".join(written))
+    return f"give their names or positions, such as {flag} {columns}"
 
 
 def _has_numbers(names: Sequence[str]) -> bool:

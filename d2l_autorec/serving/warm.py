@@ -1,7 +1,6 @@
 """A training that begins with the weights of an older model of the same data."""
 
 import numpy as np
-import pandas as pd
 
 from ..errors import ModelError
 from ..training import Blend, Training
@@ -42,10 +41,11 @@ def warm_start(training: Training, old: Checkpoint) -> str:
             raise ModelError(f"{old.directory}: its {name} is {theirs}, not {ours}")
     noun = "item" if recipe.kind == "user" else "user"
     ids, old_ids = (
-        pd.Index(getattr(parts, f"{noun}_ids"))
+        getattr(parts, f"{noun}_ids").tolist()
         for parts in (training.run.parts, old.run.parts)
     )
-    place = old_ids.get_indexer(ids)
+    places = {raw_id: place for place, raw_id in enumerate(old_ids)}
+    place = np.array([places.get(raw_id, -1) for raw_id in ids])
     known = place >= 0
     parameters = training.parameters()
     for name, array in old.parameters().items():

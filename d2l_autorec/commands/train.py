@@ -39,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lists.check_model(parser, args)
     elif isinstance(PRESETS[args.preset], Blend) and not args.resume:
         args.refit, args.valid_ratio = True, args.valid_ratio or VALID_RATIO
-    recipe: Recipe | Blend = Recipe()
-    if not (implicit or args.warm_start):
-        recipe = _recipe(parser, args, PRESETS[args.preset])
+    recipe = Recipe() if implicit or args.warm_start else _recipe(parser, args)
     if several and args.warm_start:
         parser.error("--warm-start is for one process")
     if args.workers or several:
@@ -73,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         old = Checkpoint.open(args.warm_start) if args.warm_start else None
         if old:
-            before = old.run.recipe.changed(pretrain_epochs=0)
-            recipe = _recipe(parser, args, before)
+            recipe = _recipe(parser, args, old.run.recipe.changed(pretrain_epochs=0))
         run = Run(held, recipe, args.seed, args.patience)
         run = checkpoint.run if checkpoint else run
         if not args.quiet:
@@ -215,9 +212,10 @@ def _chosen(recipe: Recipe | Blend, best: Epoch) -> str:
 
 
 def _recipe(
-    parser: cli.Parser, args: argparse.Namespace, preset: Recipe | Blend
+    parser: cli.Parser, args: argparse.Namespace, old: Recipe | Blend | None = None
 ) -> Recipe | Blend:
-    """Change a preset, or an older model's recipe, by the flags that were written."""
+    """Change the preset, or an older model's recipe, by the flags that were written."""
+    preset = old or PRESETS[args.preset]
     settings = {name: getattr(args, name) for name in SETTINGS if name in args.given}
     if isinstance(layers := settings.get("num_hidden"), list):
         settings["num_hidden"] = tuple(layers) if len(layers) > 1 else layers[0]

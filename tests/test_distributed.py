@@ -207,7 +207,10 @@ def test_a_signal_ends_all_and_spares_the_folder(
     train = *TRAIN, "-e", 100000, "--save", folder, "--workers", 2
     process = begin(*train, **limits)
     if seed is None:
-        wait_until((folder / "autorec.safetensors").exists)
+        file = folder / "autorec.safetensors"
+        wait_until(file.exists)
+        first = file.stat().st_ino
+        wait_until(lambda: file.stat().st_ino != first)  # the first save has ended
     else:  # before, during and after the start
         time.sleep(draw.uniform(0, draw.choice([2, 8])))
     wait_until(lambda: whom == "mpiexec" or family(process, b"PMI_RANK="))

@@ -147,7 +147,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     every = ",".join([*PUBLISHED, *OTHERS, "ml-1m/cold"])
     parser.add_argument("--only", default=every, metavar="LIST", help="these parts")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/lists"), metavar="DIR")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/results/lists"), metavar="DIR"
+    )
     args = parser.parse_args()
     file = args.out / "topn.json"
     parts = json.loads(file.read_text())["parts"] if file.exists() else {}

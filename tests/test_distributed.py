@@ -67,10 +67,16 @@ def end(process):
     out, err = process.communicate(timeout=LIMIT)
     wait_until(lambda: not family(process))
     # In a system without /sys, the libraries of MPI say that they miss it.
-    lines = err.splitlines(keepends=True)
     missed = ("[hwloc/linux]", "scandir(/sys/")
-    own = [line for line in lines if not any(words in line for words in missed)]
-    return process.returncode, out, "".join(own)
+    out, err = (
+        "".join(
+            line
+            for line in text.splitlines(keepends=True)
+            if not any(words in line for words in missed)
+        )
+        for text in (out, err)
+    )
+    return process.returncode, out, err
 
 
 def family(process, variable=b""):

@@ -119,7 +119,7 @@ class RandomOrder(topn.Popularity):
 
 def cold():
     """Hold a tenth of the items out altogether, and rank them by their words."""
-    ratings = load_dataset("ml-1m")
+    ratings = load_dataset("ml-1m", words=True)
     inter_mat = ratings.matrix(np.flatnonzero(ratings.rating >= 4))
     features = ratings.features
     words = topn.bag_of_words([features[item] for item in ratings.item_ids.tolist()])

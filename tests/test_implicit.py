@@ -226,7 +226,7 @@ def test_films_bring_their_words(small_data, command):
     code, out, _ = command("train", *flags)
     assert code == 0
     assert "\ncvae: ndcg@10 " in out
-    features = load_dataset("ml-100k").features
+    features = load_dataset("ml-100k", words=True).features
     assert features == {1: "Toy Story (1995) genre1", 9999: "Toy Story 9 genre1"}
 
 

@@ -128,7 +128,8 @@ def _load_dataset(args: argparse.Namespace) -> Ratings:
     from ..serving import MODEL_FILE
 
     try:
-        return load_dataset(args.dataset or "ml-100k", args.data_dir)
+        name = args.dataset or "ml-100k"
+        return load_dataset(name, args.data_dir, reads_features(args))
     except DatasetUnavailable as error:
         if args.dataset:
             raise

@@ -11,22 +11,19 @@ from .datasets import (
 from .frame import ratings_from_frame
 from .reading import read_parts, read_ratings, read_table
 from .synthetic import SYNTHETIC, synthetic_ratings
-from .table import COLUMNS, Ratings, check_ids, is_text
+from .table import COLUMNS, Ratings, check_ids
 from .titles import read_titles, with_features
-from .values import DUPLICATES, TRANSFORMS, Reading
+from .values import Reading
 
 __all__ = [
     "ARCHIVES",
     "COLUMNS",
-    "DUPLICATES",
     "NAMES",
     "SYNTHETIC",
-    "TRANSFORMS",
     "Ratings",
     "Reading",
     "check_ids",
     "dataset_folder",
-    "is_text",
     "label",
     "load_dataset",
     "load_folds_ml100k",

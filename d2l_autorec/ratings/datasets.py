@@ -80,7 +80,9 @@ NAMES = (*ARCHIVES, NETFLIX, SYNTHETIC)
 FOLDS = range(1, 6)  # of MovieLens 100K
 
 
-def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
+def load_dataset(
+    name: str, data_dir: str | Path | None = None, words: bool = False
+) -> Ratings:
     """Read a data set by name, downloading it first where it is not on this machine.
 
     Parameters
@@ -90,12 +92,13 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
     data_dir : path, optional
         Folder that holds data sets as GroupLens unzips them, or their zips; by default
         ``$D2L_AUTOREC_DATA``.
+    words : bool
+        Whether to read words of the films' titles and genres, too, as their features.
 
     Returns
     -------
     Ratings
-        With the films' titles and, as their features, words of titles and genres; in
-        ``synthetic-100k`` the items have none.
+        With the films' titles; in ``synthetic-100k`` the items have none.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> Ratings:
         if file.exists():  # else films go by their ids
             item_ids, encoding = ratings.item_ids.tolist(), archive.titles_encoding
             titles = read_titles(file, item_ids, encoding, ["1", "2"])
-            features = _features(file, encoding)
+            features = _features(file, encoding) if words else {}
     return replace(ratings, name=name, titles=titles, features=features)
 
 
@@ -185,11 +188,12 @@ def _data_folder(data_dir: str | Path | None) -> Path | None:
 
 def _features(file: Path, encoding: str) -> dict[int, str]:
     """Read the words of all films' titles and genres."""
-    names = "item_id", "title"
-    films = read_table(file, names, ["1", "2"], encoding)
+    names, columns = ("item_id", "title", "words"), ("1", "2", "3")
     if file.name != "u.item":
-        genres = read_table(file, names, ["1", "3"], encoding)["title"].tolist()
+        films = read_table(file, names, columns, encoding)
+        genres = films["words"].tolist()
     else:  # a flag for each genre, after dates and an address
+        films = read_table(file, names[:2], columns[:2], encoding)
         lines = filter(str.strip, file.read_text(encoding).splitlines())
         flags = (np.array(line.split("|")[5:]) for line in lines)
         places = (np.flatnonzero(genre == "1") for genre in flags)

@@ -14,7 +14,6 @@ from .folder import versions as versions
 from .listing import ListPredictor as ListPredictor
 from .listing import ListRun as ListRun
 from .listing import Suggestion as Suggestion
-from .listing import fitted_users as fitted_users
 from .listing import pairs_to_fit as pairs_to_fit
 from .lists import recommend_all as recommend_all
 from .loading import load_model as load_model
